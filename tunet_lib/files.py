@@ -1,0 +1,119 @@
+"""The rules for files: one exception for bad data, and no half-written file ever."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Bad data from outside: names the file, what is wrong with it, and what to do."""
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` if the block succeeds.
+
+    A reader sees the old file or the whole new one, never a part of it. The temporary
+    name keeps the target's suffixes, since many writers choose a format by them.
+
+    Parameters
+    ----------
+    path
+        The file to write. Missing parent folders are made.
+
+    Yields
+    ------
+    pathlib.Path
+        Where to write. It is removed if the block raises.
+
+    Raises
+    ------
+    DataError
+        The disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=f"-{path.name}")
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(f"{path}: the disk is full; free some space and run again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
+            raise DataError(f"{path}: cannot write here ({error.strerror})") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def save_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def load_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DataError
+        The file is missing, unreadable, or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not valid JSON ({error}); write it again") from error
+
+
+def save_array(path: str | Path, array: np.ndarray) -> None:
+    """Write one array as .npy, atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def load_array(path: str | Path) -> np.ndarray:
+    """Open one .npy array, memory-mapped and read-only.
+
+    Raises
+    ------
+    DataError
+        The file is missing, cut short, or not an array.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a whole .npy array ({error}); prepare it again") from error
+
+
+def _flush_to_disk(path: Path) -> None:
+    # Without this a power cut can leave the new name on an empty file.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
