@@ -1,0 +1,54 @@
+# make help lists the targets. Each sets up .venv by itself.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8000
+
+# python3 where TensorFlow has a wheel for it, else the newest other one that has.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+    $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+    2>/dev/null && echo $$p && break; done)
+
+# Without it TensorFlow reports each feature of the CPU.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help book test lint serve clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+book: $(STAMP) data ## make the data, run the chapters and build the book: _build/html/index.html
+	$(BIN)/jupyter-book build . -W --keep-going
+	@echo "Open _build/html/index.html, or run: make serve"
+
+.PHONY: data
+data: $(STAMP)
+	$(BIN)/tunet phantom data/phantoms
+
+test: $(STAMP) ## run the unit tests, then the notebooks against their stored outputs
+	$(BIN)/pytest tests
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+
+lint: $(STAMP) ## check style, types, import layers and spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+serve: ## show the built book at http://localhost:8000 (PORT=… for another port)
+	@test -e _build/html/index.html || $(MAKE) book
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+clean: ## remove what was built, not the data, runs or .venv
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(STAMP): pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then \
+	    echo "Python 3.10 to 3.13 is needed and was not found."; \
+	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
+	@touch $@
