@@ -1,0 +1,363 @@
+"""Cases in the layout of KiTS19: find, check, load, and write label maps back.
+
+A KiTS19 folder holds ``case_00000/imaging.nii.gz`` and ``case_00000/segmentation.nii.gz``.
+Arrays are (z, y, x) in orientation IPL, as KiTS19 itself stores them: the slices run from
+head to feet, the rows from front to back, the columns from right to left. Files of any
+other orientation are turned to it on loading, and label maps are turned back on saving.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from tunet_lib.files import DataError, atomic_path
+
+KITS19_AXES = ("I", "P", "L")
+IMAGE_NAME = "imaging.nii.gz"
+LABEL_NAME = "segmentation.nii.gz"
+AFFINE_TOLERANCE = 1e-2  # the nine label maps with only a qform differ by rounding
+DOWNLOAD_AGAIN = "delete it and download it again"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Where the files of one patient are; either may be missing."""
+
+    case_id: str
+    image_path: Path | None
+    label_path: Path | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One CT, turned to IPL, with what is needed to go back to its own file.
+
+    Attributes
+    ----------
+    volume_hu
+        (z, y, x) C-ordered, in HU: int16 if the file holds integers of at most that
+        range, else float32. From `load_label_scan`: the label map, uint8.
+    affine
+        (4, 4) float64, from voxels of `volume_hu` to RAS+ mm.
+    spacing_mm
+        Voxel size (z, y, x), rounded to 1e-6 mm.
+    source_path, source_affine, source_shape, source_header
+        Of the file, before turning.
+    """
+
+    volume_hu: np.ndarray
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    source_path: Path
+    source_affine: np.ndarray
+    source_shape: tuple[int, int, int]
+    source_header: nib.Nifti1Header
+
+
+def find_cases(folder: str | Path) -> list[Case]:
+    """List the cases of a folder in KiTS19 layout, sorted by case_id.
+
+    Raises
+    ------
+    DataError
+        The folder is missing or unreadable, or holds no case.
+    """
+    folder = Path(folder)
+    try:
+        names = sorted(p.name for p in folder.iterdir() if re.fullmatch(r"case_\d{5}", p.name))
+        cases = [_case_in(folder / name) for name in names]
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be read ({error.strerror}); give the folder that holds case_00000"
+        ) from error
+    cases = [case for case in cases if case.image_path or case.label_path]
+    if not cases:
+        raise DataError(
+            f"{folder}: holds no case_00000/{IMAGE_NAME}; download KiTS19 or make phantoms first"
+        )
+    return cases
+
+
+def require_image(case: Case) -> Path:
+    """Give the path of the CT, or raise a `DataError` that says it is missing."""
+    if case.image_path is None:
+        raise DataError(f"{case.case_id}: has no {IMAGE_NAME}; download it or leave the case out")
+    return case.image_path
+
+
+def require_label(case: Case) -> Path:
+    """Give the path of the label map, or raise a `DataError` that says it is missing."""
+    if case.label_path is None:
+        raise DataError(
+            f"{case.case_id}: has no {LABEL_NAME}, and training needs it; "
+            "add it or leave the case out"
+        )
+    return case.label_path
+
+
+def load_scan(path: str | Path) -> Scan:
+    """Load a CT of any orientation, turned to IPL.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, cut short, no NIfTI, not 3-D, has NaN or infinite
+        voxels, or no usable voxel size and affine.
+    """
+    scan = _read(Path(path))
+    kind = np.int16 if np.can_cast(scan.volume_hu.dtype, np.int16) else np.float32
+    return replace(scan, volume_hu=np.ascontiguousarray(scan.volume_hu, dtype=kind))
+
+
+def load_label_scan(path: str | Path) -> Scan:
+    """Load a label map with its geometry, for cases that have no CT.
+
+    Returns
+    -------
+    Scan
+        Its `volume_hu` is the label map: (z, y, x) uint8, 0 background, 1 kidney, 2 tumor.
+
+    Raises
+    ------
+    DataError
+        As `load_scan`, or a value is not 0, 1 or 2.
+    """
+    scan = _read(Path(path))
+    values = scan.volume_hu
+    wrong = values[(values != 0) & (values != 1) & (values != 2)]
+    if wrong.size:
+        some = ", ".join(f"{value:g}" for value in np.unique(wrong)[:5])
+        raise DataError(
+            f"{path}: has label values {some}, expected only 0 (background), 1 (kidney) "
+            "and 2 (tumor); recode or leave the case out"
+        )
+    return replace(scan, volume_hu=np.ascontiguousarray(values, dtype=np.uint8))
+
+
+def load_label(path: str | Path, scan: Scan | None = None) -> np.ndarray:
+    """Load a label map, turned to IPL.
+
+    Parameters
+    ----------
+    path
+        The label map.
+    scan
+        The CT that it belongs to: shape and affine must match.
+
+    Returns
+    -------
+    numpy.ndarray
+        (z, y, x) uint8: 0 background, 1 kidney, 2 tumor.
+
+    Raises
+    ------
+    DataError
+        As `load_label_scan`, or the label map does not match `scan`.
+    """
+    label = load_label_scan(path)
+    if scan is not None:
+        if label.volume_hu.shape != scan.volume_hu.shape:
+            raise DataError(
+                f"{path}: has shape {label.volume_hu.shape}, its CT {scan.source_path} "
+                f"{scan.volume_hu.shape} (z, y, x); find the pair that belongs together"
+            )
+        if not np.allclose(label.affine, scan.affine, rtol=0, atol=AFFINE_TOLERANCE):
+            raise DataError(
+                f"{path}: its affine differs from that of {scan.source_path} by up to "
+                f"{np.abs(label.affine - scan.affine).max():.3g}; find the pair that belongs "
+                "together, or resample the label map to the CT"
+            )
+    return label.volume_hu
+
+
+def save_label(label: np.ndarray, scan: Scan, path: str | Path) -> None:
+    """Write a label map with the shape, orientation and affine of the scan's own file.
+
+    Parameters
+    ----------
+    label
+        (z, y, x) 0, 1 or 2, in the voxels of `scan.volume_hu`.
+    scan
+        The scan that it was made for.
+    path
+        The .nii.gz (or .nii) to write, as uint8, atomically.
+
+    Raises
+    ------
+    DataError
+        `label` has another shape than the scan, or `path` cannot be written.
+    """
+    if label.shape != scan.volume_hu.shape:
+        raise DataError(f"{path}: label {label.shape} does not match scan {scan.volume_hu.shape}")
+    back = orientations.ornt_transform(
+        orientations.axcodes2ornt(KITS19_AXES), orientations.io_orientation(scan.source_affine)
+    )
+    header = scan.source_header.copy()
+    header.extensions.clear()  # they may name the patient
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    array = orientations.apply_orientation(label.astype(np.uint8, copy=False), back)
+    _write(path, array, None, header)
+
+
+def save_case(
+    folder: str | Path,
+    case_id: str,
+    volume_hu: np.ndarray | None,
+    label: np.ndarray | None,
+    spacing_mm: Sequence[float],
+    *,
+    compresslevel: int = 4,
+) -> Case:
+    """Write one case in KiTS19's layout, byte for byte the same each time.
+
+    Parameters
+    ----------
+    folder
+        The folder that holds the cases.
+    case_id
+        Such as ``"case_00042"``.
+    volume_hu
+        (z, y, x) in HU, written as int16; None writes no CT.
+    label
+        (z, y, x) 0, 1 or 2, written as uint8; None writes no label map.
+    spacing_mm
+        Voxel size (z, y, x).
+    compresslevel
+        Of gzip: 1 is fast, 9 is small.
+
+    Raises
+    ------
+    DataError
+        The folder cannot be written.
+    """
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    affine[[2, 1, 0], [0, 1, 2]] = [-size for size in spacing_mm]
+    folder = Path(folder) / case_id
+    for name, array, dtype in ((IMAGE_NAME, volume_hu, np.int16), (LABEL_NAME, label, np.uint8)):
+        if array is not None:
+            values = array.astype(dtype, copy=False)
+            _write(folder / name, values, affine, None, compresslevel)
+    return _case_in(folder)
+
+
+def _case_in(folder: Path) -> Case:
+    image, label = folder / IMAGE_NAME, folder / LABEL_NAME
+    return Case(folder.name, image if image.is_file() else None, label if label.is_file() else None)
+
+
+def _write(
+    path: str | Path,
+    array: np.ndarray,
+    affine: np.ndarray | None,
+    header: nib.Nifti1Header | None,
+    compresslevel: int = 4,
+) -> None:
+    two = isinstance(header, nib.Nifti2Header)
+    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, affine, header)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        if Path(path).suffix != ".gz":
+            image.to_stream(stream)
+            return
+        # No name and no time in the header, so that the same array gives the same bytes.
+        with gzip.GzipFile("", "wb", compresslevel, stream, mtime=0) as zipped:
+            image.to_stream(zipped)
+
+
+def _read(path: Path) -> Scan:
+    try:
+        with _open(path) as stream:
+            array, header, pixdim_mm = _read_nifti(path, stream)
+            while stream.read(1 << 20):  # gzip compares its checksum only at the end
+                pass
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; check the path") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
+    except (OSError, MemoryError, OverflowError, nib.spatialimages.HeaderDataError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
+
+    affine = header.get_best_affine()
+    _check_geometry(path, affine, pixdim_mm)
+    if not np.isfinite(array.sum(dtype=np.float64)):
+        raise DataError(f"{path}: has NaN or infinite voxels; replace them or leave the case out")
+    if not (header["qform_code"] or header["sform_code"]):
+        warnings.warn(f"{path}: does not say how the patient lies; LAS is assumed", stacklevel=3)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(KITS19_AXES)
+    )
+    turned_affine = affine @ orientations.inv_ornt_aff(turn, array.shape)
+    # The nudge keeps off a tie: 0.5859375 (300 mm / 512) lies between two multiples of 1e-6.
+    z, y, x = (round(float(mm) + 1e-7, 6) for mm in nib.affines.voxel_sizes(turned_affine))
+    turned = orientations.apply_orientation(array, turn)
+    return Scan(turned, turned_affine, (z, y, x), path, affine, array.shape, header)
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    """Open by content, since browsers unpack .gz files and keep the name."""
+    with path.open("rb") as stream:
+        magic = stream.read(2)
+    if not magic:
+        raise DataError(f"{path}: is empty; {DOWNLOAD_AGAIN}")
+    return gzip.open(path) if magic == b"\x1f\x8b" else path.open("rb")
+
+
+def _read_nifti(
+    path: Path, stream: io.BufferedIOBase
+) -> tuple[np.ndarray, nib.Nifti1Header, np.ndarray]:
+    start = stream.read(540)
+    kind = {
+        (348).to_bytes(4, "little"): nib.Nifti1Image,
+        (348).to_bytes(4, "big"): nib.Nifti1Image,
+        (540).to_bytes(4, "little"): nib.Nifti2Image,
+        (540).to_bytes(4, "big"): nib.Nifti2Image,
+    }.get(start[:4])
+    if kind is None:
+        what = "a web page" if start.lstrip().startswith(b"<") else f"it begins with {start[:16]!r}"
+        raise DataError(f"{path}: is not a NIfTI image ({what}); {DOWNLOAD_AGAIN}")
+    if len(start) < kind.header_class.sizeof_hdr:
+        raise EOFError("the header is incomplete")
+    stream.seek(0)
+    # nibabel sets a voxel size of 0 to 1 silently, so look at it before that.
+    raw = kind.header_class.from_fileobj(stream, check=False)
+    stream.seek(0)
+    image = kind.from_stream(stream)
+    if len(image.shape) != 3 or 0 in image.shape:
+        raise DataError(
+            f"{path}: has shape {image.shape}, expected three axes; save one 3-D volume of it"
+        )
+    if image.get_data_dtype().kind not in "iuf":
+        raise DataError(
+            f"{path}: holds {image.get_data_dtype()}, expected numbers; save it as int16 HU"
+        )
+    if image.header.get_slope_inter() in ((None, None), (1.0, 0.0)):
+        array = np.asanyarray(image.dataobj)
+    else:
+        array = image.dataobj.get_scaled(np.float32)
+    return array, image.header, np.array(raw["pixdim"][1:4])
+
+
+def _check_geometry(path: Path, affine: np.ndarray, pixdim_mm: np.ndarray) -> None:
+    if not (np.isfinite(pixdim_mm).all() and (pixdim_mm > 0).all()):
+        raise DataError(
+            f"{path}: has voxel size {pixdim_mm.tolist()} mm; correct pixdim in its header"
+        )
+    sizes_mm = nib.affines.voxel_sizes(affine)
+    volume_mm3 = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else np.nan
+    if not volume_mm3 > 1e-3 * np.prod(sizes_mm):
+        raise DataError(
+            f"{path}: its affine {affine.tolist()} is singular or not finite; "
+            "correct sform or qform in its header"
+        )
