@@ -1,0 +1,327 @@
+"""Scores of single cases, and from them Table 1 beside the paper's."""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from tunet_lib.config import LOCALIZERS, VARIANTS
+from tunet_lib.files import DataError, atomic_path
+from tunet_lib.metrics import kits19_score, surface_distances
+
+Row = dict[str, Any]  # one scored case: the keys are SCORE_FIELDS
+
+SYSTEMS: dict[str, str] = {  # key in scores.csv -> title in Table 1, in its order
+    **{name: v.title for name, v in VARIANTS.items() if name not in LOCALIZERS},
+    "ensemble": "Ensemble",
+    "ensemble_postprocess": "Ensemble + post-process",
+}
+
+REGIONS = ("whole", "tumor", "mean")
+SURFACE_FIGURES = ("hd95_mm", "mean_mm", "surface_dice")
+SCORE_FIELDS = (
+    "system",
+    "fold",
+    "case_id",
+    *(f"grid_{region}" for region in REGIONS),
+    *(f"native_{region}" for region in REGIONS),
+    *(f"{region}_{figure}" for region in ("whole", "tumor") for figure in SURFACE_FIGURES),
+)
+
+
+class MeanSD(NamedTuple):
+    """Mean and standard deviation of a DSC over folds; nan where it is not known."""
+
+    mean: float
+    sd: float
+
+
+# Vu et al. 2019, Table 1: five-fold DSC of whole, tumor, and their mean, on the grid.
+PAPER_TABLE_1: dict[str, tuple[MeanSD, MeanSD, MeanSD]] = {
+    "U-Net 2D": (MeanSD(0.776, 0.009), MeanSD(0.174, 0.036), MeanSD(0.475, 0.017)),
+    "U-Net 2D + median": (MeanSD(0.781, 0.016), MeanSD(0.172, 0.030), MeanSD(0.476, 0.020)),
+    "U-Net 3D": (MeanSD(0.793, 0.038), MeanSD(0.154, 0.019), MeanSD(0.474, 0.016)),
+    "U-Net 3D + median": (MeanSD(0.809, 0.075), MeanSD(0.192, 0.056), MeanSD(0.501, 0.065)),
+    "TuNet": (MeanSD(0.857, 0.029), MeanSD(0.308, 0.034), MeanSD(0.582, 0.030)),
+    "TuNet + median": (MeanSD(0.878, 0.010), MeanSD(0.346, 0.053), MeanSD(0.612, 0.031)),
+    "TuNet + SEB": (MeanSD(0.868, 0.020), MeanSD(0.302, 0.035), MeanSD(0.585, 0.023)),
+    "TuNet + SEB + median": (MeanSD(0.864, 0.033), MeanSD(0.292, 0.017), MeanSD(0.578, 0.023)),
+    "Ensemble": (MeanSD(0.894, 0.014), MeanSD(0.331, 0.025), MeanSD(0.612, 0.026)),
+    "Ensemble + post-process": (MeanSD(0.902, 0.014), MeanSD(0.408, 0.031), MeanSD(0.655, 0.019)),
+}
+UNKNOWN = MeanSD(math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One system of Table 1.
+
+    Attributes
+    ----------
+    system, title
+        Its key in the scores, and its name in the paper.
+    folds, cases
+        How many were scored; 0 where the system has not run.
+    whole, tumor, mean
+        DSC measured here: mean and SD over the folds.
+    paper_whole, paper_tumor, paper_mean
+        The paper's, nan for a system that it does not have.
+    """
+
+    system: str
+    title: str
+    folds: int
+    cases: int
+    whole: MeanSD
+    tumor: MeanSD
+    mean: MeanSD
+    paper_whole: MeanSD
+    paper_tumor: MeanSD
+    paper_mean: MeanSD
+
+
+TABLE_FIELDS = (
+    "system",
+    "title",
+    "folds",
+    "cases",
+    *(
+        f"{source}{region}_{figure}"
+        for source in ("", "paper_")
+        for region in REGIONS
+        for figure in MeanSD._fields
+    ),
+)
+
+
+def score_case(
+    system: str,
+    fold: int,
+    case_id: str,
+    predicted_grid: np.ndarray,
+    true_grid: np.ndarray,
+    predicted_native: np.ndarray | None = None,
+    true_native: np.ndarray | None = None,
+    spacing_mm: tuple[float, float, float] | None = None,
+    tolerance_mm: float = 2.0,
+) -> Row:
+    """Score one prediction on the grid, and on the scan's own voxels if they are given.
+
+    Parameters
+    ----------
+    system, fold, case_id
+        What was scored: a key of `SYSTEMS`, the fold from 0, such as ``"case_00042"``.
+    predicted_grid, true_grid
+        uint8 label maps (z, y, x) on the grid: the scores of Table 1.
+    predicted_native, true_native
+        uint8 label maps (z, y, x) on the scan's own voxels: the official KiTS19 score.
+    spacing_mm
+        The scan's own spacing, (z, y, x) in mm. With it the distances between surfaces
+        are measured on the scan's own voxels, which takes seconds on a full-size CT.
+    tolerance_mm
+        Tolerance of the surface Dice. Two millimeters are one in-plane voxel of the
+        paper's grid.
+
+    Returns
+    -------
+    dict
+        The keys are `SCORE_FIELDS`; None for what was not given.
+
+    Raises
+    ------
+    DataError
+        A predicted and a true map differ in shape.
+    """
+    row: Row = dict.fromkeys(SCORE_FIELDS)
+    row |= {"system": system, "fold": fold, "case_id": case_id}
+    row |= _prefixed("grid", kits19_score(predicted_grid, true_grid))
+    if predicted_native is None or true_native is None:
+        return row
+    row |= _prefixed("native", kits19_score(predicted_native, true_native))
+    if spacing_mm is None:
+        return row
+    for region, above in (("whole", 0), ("tumor", 1)):
+        surface = surface_distances(
+            predicted_native > above, true_native > above, spacing_mm, tolerance_mm
+        )
+        row |= _prefixed(region, vars(surface))
+    return row
+
+
+def check_unseen(rows: Iterable[Row], folds: Sequence[Sequence[str]]) -> None:
+    """Make sure that every case was scored by models that never saw it in training.
+
+    Parameters
+    ----------
+    rows
+        Scored cases.
+    folds
+        For each fold the `case_id` of the cases it holds out.
+
+    Raises
+    ------
+    DataError
+        A case scored in a fold is not among those that the fold holds out.
+    """
+    for row in rows:
+        fold, case_id = row["fold"], row["case_id"]
+        if not 0 <= fold < len(folds) or case_id not in folds[fold]:
+            raise DataError(
+                f"{case_id} was scored by {row['system']} of fold {fold}, which does not hold "
+                "it out: its models may have been trained on it; score it in its own fold"
+            )
+
+
+def write_scores(path: str | Path, rows: Iterable[Row]) -> None:
+    """Write scored cases as CSV, atomically; what was not measured stays blank."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, SCORE_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_scores(path: str | Path) -> list[Row]:
+    """Read what `write_scores` wrote, with the same numbers to the last bit.
+
+    Raises
+    ------
+    DataError
+        The file is missing, has other columns, or holds something that is not a number.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if tuple(reader.fieldnames or ()) != SCORE_FIELDS:
+                raise DataError(f"{path}: has other columns than scores have; evaluate again")
+            return [_parsed(row) for row in reader]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: holds no whole score ({error}); evaluate again") from error
+
+
+def table_1(rows: Iterable[Row], on: Literal["grid", "native"] = "grid") -> list[TableRow]:
+    """Summarize scores as the paper's Table 1 does.
+
+    The mean over the cases of each fold, then mean and SD (n - 1) over the folds. A run
+    that has not finished gives what there is: nan where a system has not run, and an SD
+    of nan for a single fold.
+
+    Parameters
+    ----------
+    rows
+        Scored cases. A system that the paper does not have is put below its ten.
+    on
+        Which scores: the grid's, as in the paper, or those on the scan's own voxels.
+
+    Returns
+    -------
+    list of TableRow
+        The ten systems in the paper's order, then others.
+
+    Raises
+    ------
+    DataError
+        A system scored one case twice.
+
+    Source
+    ------
+    Vu et al. 2019, Table 1.
+    """
+    scores: dict[str, dict[int, list[Row]]] = {system: {} for system in SYSTEMS}
+    seen: set[tuple[str, str]] = set()
+    for row in rows:
+        if row[f"{on}_mean"] is None:
+            continue
+        system, case_id = row["system"], row["case_id"]
+        if (system, case_id) in seen:
+            raise DataError(f"{case_id} is scored twice for {system}; evaluate again")
+        seen.add((system, case_id))
+        scores.setdefault(system, {}).setdefault(row["fold"], []).append(row)
+    return [_table_row(system, list(folds.values()), on) for system, folds in scores.items()]
+
+
+def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
+    """Set the table as text, with the paper's numbers beside those measured.
+
+    Parameters
+    ----------
+    table
+        What `table_1` gave.
+    markdown
+        False gives plain text in columns.
+
+    Returns
+    -------
+    str
+        A header, a rule, and a line for each system: ``mean (SD)``, or only the mean of
+        a single fold; blank where there is nothing.
+    """
+    lines = [["system", "folds", "cases"]]
+    for region in REGIONS:
+        lines[0] += [region, f"{region}, paper"]
+    for row in table:
+        cells = [row.title, str(row.folds), str(row.cases)]
+        for region in REGIONS:
+            cells += [_cell(getattr(row, region)), _cell(getattr(row, f"paper_{region}"))]
+        lines.append(cells)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    padded = [[c.ljust(w) for c, w in zip(cells, widths, strict=True)] for cells in lines]
+    if markdown:
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def write_table(path: str | Path, table: Iterable[TableRow]) -> None:
+    """Write the table as CSV, atomically: columns `TABLE_FIELDS`, blank for nan."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(TABLE_FIELDS)
+        for row in table:
+            pairs = [getattr(row, f"{s}{region}") for s in ("", "paper_") for region in REGIONS]
+            numbers = ["" if math.isnan(n) else round(n, 6) for pair in pairs for n in pair]
+            writer.writerow([row.system, row.title, row.folds, row.cases, *numbers])
+
+
+def _table_row(system: str, folds: Sequence[Sequence[Row]], on: str) -> TableRow:
+    title = SYSTEMS.get(system, system)
+    measured = (
+        _mean_sd([statistics.fmean(row[f"{on}_{region}"] for row in rows) for rows in folds])
+        for region in REGIONS
+    )
+    paper = PAPER_TABLE_1.get(title, (UNKNOWN, UNKNOWN, UNKNOWN))
+    return TableRow(system, title, len(folds), sum(map(len, folds)), *measured, *paper)
+
+
+def _mean_sd(values: Sequence[float]) -> MeanSD:
+    if not values:
+        return UNKNOWN
+    sd = statistics.stdev(values) if len(values) > 1 else math.nan
+    return MeanSD(statistics.fmean(values), sd)
+
+
+def _cell(value: MeanSD) -> str:
+    if math.isnan(value.mean):
+        return ""
+    return f"{value.mean:.3f}" + ("" if math.isnan(value.sd) else f" ({value.sd:.3f})")
+
+
+def _prefixed(prefix: str, figures: dict[str, float]) -> Row:
+    return {f"{prefix}_{name}": value for name, value in figures.items()}
+
+
+def _parsed(row: dict[str, str]) -> Row:
+    parsed: Row = {"system": row["system"], "fold": int(row["fold"]), "case_id": row["case_id"]}
+    for field in SCORE_FIELDS[3:]:
+        parsed[field] = float(row[field]) if row[field] else None
+    return parsed

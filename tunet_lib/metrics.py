@@ -1,0 +1,162 @@
+"""How well a predicted mask agrees with the true one: by volume and by surface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunet_lib.files import DataError
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray, *, empty: float = 1.0) -> float:
+    """Dice similarity coefficient, 2 |X ∩ Y| / (|X| + |Y|).
+
+    Parameters
+    ----------
+    predicted, truth
+        Bool masks of one shape.
+    empty
+        What to return if both masks are empty, where the formula is 0 / 0. If only one
+        is empty the DSC is 0.
+
+    Returns
+    -------
+    float
+        0 (no voxel in common) to 1 (the same mask), or `empty`.
+
+    Raises
+    ------
+    DataError
+        The shapes differ, or a mask is not bool.
+
+    Source
+    ------
+    Vu et al. 2019, Eq. 3.
+    """
+    _check_masks(predicted, truth)
+    total = np.count_nonzero(predicted) + np.count_nonzero(truth)
+    return float(2 * np.count_nonzero(predicted & truth) / total) if total else empty
+
+
+def kits19_score(
+    predicted_label: np.ndarray, true_label: np.ndarray, *, empty: float = 1.0
+) -> dict[str, float]:
+    """Score of one case as the KiTS19 challenge counts it.
+
+    Parameters
+    ----------
+    predicted_label, true_label
+        Label maps of one shape: 0 background, 1 kidney, 2 tumor.
+    empty
+        The score of a region that is empty in both maps. The official script means to
+        give 0 there, but divides NumPy integers, which give nan (and a warning) and
+        never the ZeroDivisionError it waits for. No KiTS19 case lacks a tumor, so the
+        challenge's own scores are the same either way.
+
+    Returns
+    -------
+    dict
+        ``whole``: DSC of label > 0 (kidney and tumor); ``tumor``: DSC of label > 1;
+        ``mean``: the mean of both, by which the challenge ranked.
+
+    Raises
+    ------
+    DataError
+        The shapes differ.
+
+    Source
+    ------
+    github.com/neheller/kits19, starter_code/evaluation.py.
+    """
+    whole = dice(predicted_label > 0, true_label > 0, empty=empty)
+    tumor = dice(predicted_label > 1, true_label > 1, empty=empty)
+    return {"whole": whole, "tumor": tumor, "mean": (whole + tumor) / 2}
+
+
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """How far the surfaces of two masks lie apart.
+
+    Attributes
+    ----------
+    hd95_mm
+        95 % of either surface lies within this distance of the other, in mm.
+    mean_mm
+        Mean distance from one surface to the other, averaged over both directions, in mm.
+    surface_dice
+        Share of both surfaces, 0 to 1, that lies within the tolerance of the other.
+    """
+
+    hd95_mm: float
+    mean_mm: float
+    surface_dice: float
+
+
+def surface_distances(
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    tolerance_mm: float,
+    *,
+    empty: float = float("nan"),
+) -> SurfaceDistances:
+    """Measure the distances between the surfaces of two masks, weighted by area.
+
+    Parameters
+    ----------
+    predicted, truth
+        Bool masks (z, y, x) of one shape.
+    spacing_mm
+        Size of a voxel, (z, y, x) in mm.
+    tolerance_mm
+        Distance up to which two surfaces count as one, for `surface_dice`.
+    empty
+        All three figures if both masks are empty. If only one is empty, the distances
+        are infinite and the surface Dice is 0.
+
+    Returns
+    -------
+    SurfaceDistances
+
+    Raises
+    ------
+    DataError
+        The shapes differ, or a mask is not bool.
+
+    Source
+    ------
+    Nikolov et al. 2021, "Clinically Applicable Segmentation of Head and Neck Anatomy";
+    the package surface-distance-based-measures.
+    """
+    _check_masks(predicted, truth)
+    if not predicted.any() and not truth.any():
+        return SurfaceDistances(empty, empty, empty)
+    if not predicted.any() or not truth.any():
+        return SurfaceDistances(np.inf, np.inf, 0.0)
+
+    # Imported here because it loads scipy.ndimage, which takes longer than all the rest.
+    import surface_distance
+
+    # It crops to the bounding box of both masks by itself.
+    distances = surface_distance.compute_surface_distances(truth, predicted, spacing_mm)
+    return SurfaceDistances(
+        hd95_mm=float(surface_distance.compute_robust_hausdorff(distances, 95)),
+        mean_mm=float(np.mean(surface_distance.compute_average_surface_distance(distances))),
+        surface_dice=float(
+            surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)
+        ),
+    )
+
+
+def _check_masks(predicted: np.ndarray, truth: np.ndarray) -> None:
+    if predicted.shape != truth.shape:
+        raise DataError(
+            f"predicted mask of shape {predicted.shape} and true mask of shape {truth.shape}: "
+            "bring them to one grid before they are compared"
+        )
+    if predicted.dtype != bool or truth.dtype != bool:
+        raise DataError(
+            f"masks of dtype {predicted.dtype} and {truth.dtype}: pass bool masks, "
+            "such as label > 0 or whole_prob >= 0.5"
+        )
