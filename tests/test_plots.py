@@ -1,0 +1,320 @@
+"""Plots: the right slice, the right outline, the right scale, and colors that all can tell."""
+
+import importlib
+import io
+import subprocess
+import sys
+from itertools import combinations
+from types import SimpleNamespace
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color, to_rgb
+
+from tunet_lib import plots
+
+mpl.use("Agg")
+SPACING_MM = (5.0, 2.0, 1.0)
+SHAPE = (6, 20, 30)
+
+# Machado et al. 2009, severity 1.0, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+@pytest.fixture
+def volume_hu():
+    z, y, x = np.indices(SHAPE)
+    return (100 * z + y - 0.5 * x).astype(np.float32)
+
+
+@pytest.fixture
+def label():
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:5, 4:10, 3:11] = 1
+    label[3, 6:9, 5:9] = 2  # 12 voxels
+    label[2, 6:8, 5:7] = 2
+    return label
+
+
+def linear_rgb(color):
+    rgb = np.array(to_rgb(color))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def cielab(linear):
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    x, y, z = np.cbrt(np.maximum(to_xyz @ linear / [0.95047, 1.0, 1.08883], 1e-3))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def outlines(ax):
+    """The contour lines of an axes by name; each value is (collection, enclosed area)."""
+    found = {}
+    for lines in ax.collections:
+        if lines.get_label() in ("whole", "tumor"):
+            found.setdefault(lines.get_label(), []).append(lines)
+    return found
+
+
+def enclosed_area(lines):
+    area = 0.0
+    for path in lines.get_paths():
+        for x, y in (polygon.T for polygon in path.to_polygons()):
+            area += abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
+    return area
+
+
+def shown(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def png(figure):
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_palette_is_distinguishable(deficiency):
+    simulate = np.asarray(DEFICIENCIES[deficiency])
+    lab = {
+        name: cielab(np.clip(simulate @ linear_rgb(c), 0, 1)) for name, c in plots.PALETTE.items()
+    }
+    distance = {pair: np.linalg.norm(lab[pair[0]] - lab[pair[1]]) for pair in combinations(lab, 2)}
+    assert min(distance.values()) > 15  # 2.3 is just noticeable
+    for pair in (("whole", "tumor"), ("truth", "predicted"), ("measured", "paper")):
+        assert distance[pair] > 25
+
+
+def test_import_is_light():
+    code = (
+        "import sys, tunet_lib.plots as p; print({'matplotlib', 'ipywidgets'} & set(sys.modules))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "set()"
+
+
+def test_largest_slice(label):
+    assert [plots.largest_slice(label, axis) for axis in range(3)] == [3, 6, 5]
+    assert plots.largest_slice((label == 1).astype(np.uint8)) == 1
+    assert plots.largest_slice(np.zeros(SHAPE, np.uint8)) == 3
+
+
+@pytest.mark.parametrize(("axis", "aspect"), [(0, 2.0), (1, 5.0), (2, 2.5)])
+def test_show_slice_shows_the_slice_in_scale(volume_hu, label, axis, aspect):
+    ax = plots.show_slice(volume_hu, 4, spacing_mm=SPACING_MM, axis=axis, truth=label).axes[0]
+    np.testing.assert_array_equal(shown(ax), volume_hu.take(4, axis))
+    assert ax.get_aspect() == aspect
+    assert ax.images[0].get_clim() == (-160, 240)
+    rows, columns = volume_hu.take(4, axis).shape
+    assert ax.get_xlim() == (-0.5, columns - 0.5)
+    assert ax.get_ylim() == (rows - 0.5, -0.5)  # row 0, anterior or superior, at the top
+
+
+def test_outlines_run_half_way_between_voxels(volume_hu, label):
+    ax = plots.show_slice(volume_hu, spacing_mm=SPACING_MM, truth=label).axes[0]
+    np.testing.assert_array_equal(shown(ax), volume_hu[3])
+    found = outlines(ax)
+    # A rectangle of voxels loses 1/8 voxel at each of its four corners.
+    assert enclosed_area(found["whole"][0]) == pytest.approx(6 * 8 - 0.5)
+    assert enclosed_area(found["tumor"][0]) == pytest.approx(3 * 4 - 0.5)
+    box = found["tumor"][0].get_paths()[0].get_extents()
+    np.testing.assert_allclose([box.x0, box.x1, box.y0, box.y1], [4.5, 8.5, 5.5, 8.5])
+    for region, (lines,) in found.items():
+        assert same_color(lines.get_edgecolor()[0], plots.PALETTE[region])
+    names = {text.get_text(): text.get_color() for text in ax.texts}
+    assert names == {region: plots.PALETTE[region] for region in ("whole", "tumor")}
+
+
+def test_outline_at_the_edge_is_closed(volume_hu):
+    everything = np.ones(SHAPE, np.uint8)
+    ax = plots.show_slice(volume_hu, 0, spacing_mm=SPACING_MM, truth=everything).axes[0]
+    assert enclosed_area(outlines(ax)["whole"][0]) == pytest.approx(20 * 30 - 0.5)
+
+
+def test_prediction_is_dashed(volume_hu, label):
+    predicted = np.roll(label, 2, axis=2)
+    figure = plots.show_slice(volume_hu, spacing_mm=SPACING_MM, truth=label, predicted=predicted)
+    solid, dashed = outlines(figure.axes[0])["tumor"]
+    assert solid.get_linestyle()[0][1] is None
+    assert dashed.get_linestyle()[0][1] is not None
+    assert dashed.get_paths()[0].get_extents().x0 == pytest.approx(6.5)
+    key = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert key == ["truth", "predicted"]
+
+
+def test_show_slice_draws_into_a_given_axes(volume_hu):
+    figure = mpl.figure.Figure()
+    ax = figure.subplots()
+    assert plots.show_slice(volume_hu, 0, spacing_mm=SPACING_MM, ax=ax) is figure
+    assert len(ax.images) == 1
+
+
+def test_figure_5(volume_hu, label):
+    result = np.roll(label, -1, axis=1)
+    example = plots.Example(volume_hu, label, result, SPACING_MM, "case_00007", "DSC 0.5")
+    other = plots.Example(volume_hu, label, result, SPACING_MM, index=2)
+    axes = plots.figure_5([example, other]).axes
+    for ax, index in zip(axes, [3] * 3 + [2] * 3, strict=True):
+        np.testing.assert_array_equal(shown(ax), volume_hu[index])
+    assert [ax.get_title() for ax in axes[:3]] == ["CT", "ground truth", "result"]
+    assert (axes[0].get_ylabel(), axes[2].get_xlabel()) == ("case_00007", "DSC 0.5")
+    assert outlines(axes[0]) == {}
+    tops = [outlines(ax)["tumor"][0].get_paths()[0].get_extents().y0 for ax in axes[1:3]]
+    np.testing.assert_allclose(tops, [5.5, 4.5])
+
+
+def test_figure_5_tints_do_not_mix(volume_hu, label):
+    example = plots.Example(np.zeros_like(volume_hu), label, label, SPACING_MM)
+    figure = plots.figure_5([example])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    ax = figure.axes[2]
+    for region, (row, column) in {"whole": (4.7, 4), "tumor": (7, 7)}.items():
+        x, y = ax.transData.transform((column, row))
+        gray = np.round(255 * 160 / 400)  # 0 HU in the window
+        tint = 0.6 * gray + 0.4 * 255 * np.array(to_rgb(plots.PALETTE[region]))
+        np.testing.assert_allclose(pixels[-1 - int(y), int(x), :3], tint, atol=2)
+
+
+def test_three_planes(volume_hu, label):
+    figure = plots.three_planes(volume_hu, label, spacing_mm=SPACING_MM, position=(3, 7, 6))
+    planes = dict(zip(("coronal", "sagittal", "axial"), figure.axes, strict=False))
+    slices = (volume_hu[:, 7], volume_hu[:, :, 6], volume_hu[3])
+    for (name, ax), expected, cross in zip(
+        planes.items(), slices, ((3, 6), (3, 7), (7, 6)), strict=True
+    ):
+        assert ax.get_title().startswith(name)
+        np.testing.assert_array_equal(shown(ax), expected)
+        assert (ax.lines[0].get_ydata()[0], ax.lines[1].get_xdata()[0]) == cross
+    letters = {name: "".join(t.get_text() for t in ax.texts) for name, ax in planes.items()}
+    assert letters == {"axial": "APRL", "coronal": "SIRL", "sagittal": "SIAP"}
+    texts = [text.get_text() for text in figure.axes[3].texts]
+    assert texts[:2] == ["304 HU", "label 2: tumor"]
+
+
+def test_three_planes_share_one_scale(volume_hu):
+    figure = plots.three_planes(volume_hu, spacing_mm=SPACING_MM)
+    FigureCanvasAgg(figure).draw()
+    size_mm = np.multiply(SHAPE, SPACING_MM)
+    scales = []
+    for ax, (height, width) in zip(figure.axes, ((0, 2), (0, 1), (1, 2)), strict=False):
+        box = ax.get_window_extent()
+        scales += [box.height / size_mm[height], box.width / size_mm[width]]
+    np.testing.assert_allclose(scales, scales[0], rtol=0.03)
+
+
+def test_viewer_follows_its_sliders(volume_hu, label):
+    viewer = plots.three_plane_viewer(volume_hu, label, spacing_mm=SPACING_MM)
+    *sliders, image = viewer.children
+    z, y, x = (slider.value for slider in sliders)
+    assert z == 3
+    assert label[z, y, x] == 2
+    assert [slider.max for slider in sliders] == [5, 19, 29]
+    for number, value in ((0, 1), (1, 12), (2, 25)):
+        sliders[number].value = value
+        position = tuple(slider.value for slider in sliders)
+        expected = plots.three_planes(volume_hu, label, spacing_mm=SPACING_MM, position=position)
+        assert position[number] == value
+        assert image.value == png(expected)
+
+
+def history(**change):
+    columns = {
+        "epoch": [1, 2, 3],
+        "loss": [-0.5, -1.0, -1.5],
+        "val_loss": [-0.4, -0.9, -0.8],
+        "learning_rate": [1e-4, 1e-4, 2e-5],
+    }
+    return columns | change
+
+
+def test_training_curves():
+    upper, lower = plots.training_curves({"TuNet": history(), "L-Net": history()}).axes
+    train, validation, best = upper.lines[:3]
+    np.testing.assert_array_equal(train.get_ydata(), [-0.5, -1.0, -1.5])
+    np.testing.assert_array_equal(validation.get_ydata(), [-0.4, -0.9, -0.8])
+    assert best.get_xydata().tolist() == [[2, -0.9]]
+    np.testing.assert_array_equal(lower.lines[0].get_ydata(), [1e-4, 1e-4, 2e-5])
+    heights = {text.get_text(): text.get_position()[1] for text in upper.texts}
+    assert abs(heights["TuNet"] - heights["L-Net"]) >= 0.07  # equal curves, names still apart
+    assert max(heights.values()) <= 1
+
+
+def test_table_1_plot():
+    row = {"title": "TuNet", "whole_mean": 0.8, "whole_sd": 0.1, "tumor_mean": 0.3, "tumor_sd": 0.2,
+           "paper_whole_mean": 0.857, "paper_tumor_mean": None}  # fmt: skip
+    figure = plots.table_1_plot([row, SimpleNamespace(**row | {"title": "Ensemble"})])
+    whole, tumor = figure.axes
+    measured, paper = whole.containers
+    assert list(measured.lines[0].get_xdata()) == [0.8, 0.8]
+    bar = measured.lines[2][0].get_segments()[0]
+    np.testing.assert_allclose(bar[:, 0], [0.7, 0.9])
+    assert list(paper.lines[0].get_xdata()) == [0.857, 0.857]
+    assert np.isnan(np.asarray(tumor.containers[1].lines[0].get_xdata(), float)).all()
+    assert [text.get_text() for text in whole.get_yticklabels()] == ["TuNet", "Ensemble"]
+
+
+def test_figures_are_closed_and_settings_untouched(volume_hu):
+    plt = importlib.import_module("matplotlib.pyplot")
+    before = dict(mpl.rcParams)
+    plots.show_slice(volume_hu, spacing_mm=SPACING_MM)
+    plots.training_curves({"a": history()})
+    assert plt.get_fignums() == []
+    assert dict(mpl.rcParams) == before
+
+
+CT = np.zeros(SHAPE, np.int16)
+LABEL = np.zeros(SHAPE, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.show_slice(CT, 6, spacing_mm=SPACING_MM), "z = 6 is outside the CT: 0 to 5"),
+        (lambda: plots.show_slice(CT, -1, spacing_mm=SPACING_MM), "z = -1 is outside"),
+        (lambda: plots.show_slice(CT, 0, spacing_mm=SPACING_MM, axis=3), "axis must be"),
+        (lambda: plots.show_slice(CT[0], 0, spacing_mm=SPACING_MM), "three axes"),
+        (lambda: plots.show_slice(CT, 0, spacing_mm=(1, 0, 1)), "three positive numbers"),
+        (lambda: plots.show_slice(CT, spacing_mm=SPACING_MM, truth=LABEL[1:]), "differ in shape"),
+        (lambda: plots.show_slice(CT, spacing_mm=SPACING_MM, window_hu=(9, 9)), "black < white"),
+        (lambda: plots.three_planes(CT, spacing_mm=SPACING_MM, position=(0, 20, 0)), "y = 20"),
+        (lambda: plots.three_plane_viewer(CT, LABEL.T, spacing_mm=SPACING_MM), "differ in shape"),
+        (lambda: plots.figure_5([]), "at least one"),
+        (lambda: plots.figure_5([plots.Example(CT, LABEL, LABEL, SPACING_MM, index=9)]), "z = 9"),
+        (lambda: plots.training_curves({}), "at least one"),
+        (lambda: plots.training_curves({"a": {"epoch": [1]}}), "'a' lacks loss, val_loss"),
+        (lambda: plots.training_curves({"a": history(loss=[1.0])}), "different lengths"),
+        (lambda: plots.table_1_plot([]), "at least one"),
+        (lambda: plots.table_1_plot([{"title": "TuNet"}]), "lacks the field 'whole_mean'"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
