@@ -6,9 +6,9 @@ import csv
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from tunet_lib.files import DataError, atomic_path
 from tunet_lib.metrics import kits19_score, surface_distances
 
 Row = dict[str, Any]  # one scored case: the keys are SCORE_FIELDS
+MeanSD = tuple[float, float]
 
 SYSTEMS: dict[str, str] = {  # key in scores.csv -> title in Table 1, in its order
     **{name: v.title for name, v in VARIANTS.items() if name not in LOCALIZERS},
@@ -36,69 +37,45 @@ SCORE_FIELDS = (
 )
 
 
-class MeanSD(NamedTuple):
-    """Mean and standard deviation of a DSC over folds; nan where it is not known."""
-
-    mean: float
-    sd: float
-
-
-# Vu et al. 2019, Table 1: five-fold DSC of whole, tumor, and their mean, on the grid.
+# Vu et al. 2019, Table 1: mean DSC and SD over five folds, of whole, tumor, and their mean.
 PAPER_TABLE_1: dict[str, tuple[MeanSD, MeanSD, MeanSD]] = {
-    "U-Net 2D": (MeanSD(0.776, 0.009), MeanSD(0.174, 0.036), MeanSD(0.475, 0.017)),
-    "U-Net 2D + median": (MeanSD(0.781, 0.016), MeanSD(0.172, 0.030), MeanSD(0.476, 0.020)),
-    "U-Net 3D": (MeanSD(0.793, 0.038), MeanSD(0.154, 0.019), MeanSD(0.474, 0.016)),
-    "U-Net 3D + median": (MeanSD(0.809, 0.075), MeanSD(0.192, 0.056), MeanSD(0.501, 0.065)),
-    "TuNet": (MeanSD(0.857, 0.029), MeanSD(0.308, 0.034), MeanSD(0.582, 0.030)),
-    "TuNet + median": (MeanSD(0.878, 0.010), MeanSD(0.346, 0.053), MeanSD(0.612, 0.031)),
-    "TuNet + SEB": (MeanSD(0.868, 0.020), MeanSD(0.302, 0.035), MeanSD(0.585, 0.023)),
-    "TuNet + SEB + median": (MeanSD(0.864, 0.033), MeanSD(0.292, 0.017), MeanSD(0.578, 0.023)),
-    "Ensemble": (MeanSD(0.894, 0.014), MeanSD(0.331, 0.025), MeanSD(0.612, 0.026)),
-    "Ensemble + post-process": (MeanSD(0.902, 0.014), MeanSD(0.408, 0.031), MeanSD(0.655, 0.019)),
+    "U-Net 2D": ((0.776, 0.009), (0.174, 0.036), (0.475, 0.017)),
+    "U-Net 2D + median": ((0.781, 0.016), (0.172, 0.030), (0.476, 0.020)),
+    "U-Net 3D": ((0.793, 0.038), (0.154, 0.019), (0.474, 0.016)),
+    "U-Net 3D + median": ((0.809, 0.075), (0.192, 0.056), (0.501, 0.065)),
+    "TuNet": ((0.857, 0.029), (0.308, 0.034), (0.582, 0.030)),
+    "TuNet + median": ((0.878, 0.010), (0.346, 0.053), (0.612, 0.031)),
+    "TuNet + SEB": ((0.868, 0.020), (0.302, 0.035), (0.585, 0.023)),
+    "TuNet + SEB + median": ((0.864, 0.033), (0.292, 0.017), (0.578, 0.023)),
+    "Ensemble": ((0.894, 0.014), (0.331, 0.025), (0.612, 0.026)),
+    "Ensemble + post-process": ((0.902, 0.014), (0.408, 0.031), (0.655, 0.019)),
 }
-UNKNOWN = MeanSD(math.nan, math.nan)
+UNKNOWN: MeanSD = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One system of Table 1.
+    """One system of Table 1: DSCs from 0 to 1, nan where there is none.
 
-    Attributes
-    ----------
-    system, title
-        Its key in the scores, and its name in the paper.
-    folds, cases
-        How many were scored; 0 where the system has not run.
-    whole, tumor, mean
-        DSC measured here: mean and SD over the folds.
-    paper_whole, paper_tumor, paper_mean
-        The paper's, nan for a system that it does not have.
+    `folds` and `cases` say how many were scored: 0 where the system has not run.
     """
 
     system: str
     title: str
     folds: int
     cases: int
-    whole: MeanSD
-    tumor: MeanSD
-    mean: MeanSD
-    paper_whole: MeanSD
-    paper_tumor: MeanSD
-    paper_mean: MeanSD
-
-
-TABLE_FIELDS = (
-    "system",
-    "title",
-    "folds",
-    "cases",
-    *(
-        f"{source}{region}_{figure}"
-        for source in ("", "paper_")
-        for region in REGIONS
-        for figure in MeanSD._fields
-    ),
-)
+    whole_mean: float
+    whole_sd: float
+    tumor_mean: float
+    tumor_sd: float
+    mean_mean: float
+    mean_sd: float
+    paper_whole_mean: float
+    paper_whole_sd: float
+    paper_tumor_mean: float
+    paper_tumor_sd: float
+    paper_mean_mean: float
+    paper_mean_sd: float
 
 
 def score_case(
@@ -197,16 +174,14 @@ def read_scores(path: str | Path) -> list[Row]:
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != SCORE_FIELDS:
-                raise DataError(f"{path}: has other columns than scores have; evaluate again")
-            return [_parsed(row) for row in reader]
+            lines = list(csv.reader(stream))
+        if not lines or tuple(lines[0]) != SCORE_FIELDS:
+            raise ValueError("its columns are not those of scores")
+        return [_parsed(dict(zip(SCORE_FIELDS, line, strict=True))) for line in lines[1:]]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except (TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: holds no whole score ({error}); evaluate again") from error
+    except ValueError as error:
+        raise DataError(f"{path}: is not a table of scores ({error}); evaluate again") from error
 
 
 def table_1(rows: Iterable[Row], on: Literal["grid", "native"] = "grid") -> list[TableRow]:
@@ -266,14 +241,16 @@ def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
         A header, a rule, and a line for each system: ``mean (SD)``, or only the mean of
         a single fold; blank where there is nothing.
     """
-    lines = [["system", "folds", "cases"]]
-    for region in REGIONS:
-        lines[0] += [region, f"{region}, paper"]
+    header = [text for region in REGIONS for text in (region, f"{region}, paper")]
+    lines = [["system", "folds", "cases", *header]]
     for row in table:
-        cells = [row.title, str(row.folds), str(row.cases)]
-        for region in REGIONS:
-            cells += [_cell(getattr(row, region)), _cell(getattr(row, f"paper_{region}"))]
-        lines.append(cells)
+        values = asdict(row)
+        cells = [
+            _cell(values[f"{prefix}{region}_mean"], values[f"{prefix}{region}_sd"])
+            for region in REGIONS
+            for prefix in ("", "paper_")
+        ]
+        lines.append([row.title, str(row.folds), str(row.cases), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     padded = [[c.ljust(w) for c, w in zip(cells, widths, strict=True)] for cells in lines]
@@ -283,37 +260,38 @@ def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
 
 
 def write_table(path: str | Path, table: Iterable[TableRow]) -> None:
-    """Write the table as CSV, atomically: columns `TABLE_FIELDS`, blank for nan."""
+    """Write the table as CSV, atomically: a column for each field, blank for nan."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(TABLE_FIELDS)
+        writer.writerow(field.name for field in fields(TableRow))
         for row in table:
-            pairs = [getattr(row, f"{s}{region}") for s in ("", "paper_") for region in REGIONS]
-            numbers = ["" if math.isnan(n) else round(n, 6) for pair in pairs for n in pair]
-            writer.writerow([row.system, row.title, row.folds, row.cases, *numbers])
+            system, title, folds, cases, *numbers = asdict(row).values()
+            rounded = ("" if math.isnan(number) else round(number, 6) for number in numbers)
+            writer.writerow([system, title, folds, cases, *rounded])
 
 
 def _table_row(system: str, folds: Sequence[Sequence[Row]], on: str) -> TableRow:
     title = SYSTEMS.get(system, system)
-    measured = (
-        _mean_sd([statistics.fmean(row[f"{on}_{region}"] for row in rows) for rows in folds])
-        for region in REGIONS
-    )
     paper = PAPER_TABLE_1.get(title, (UNKNOWN, UNKNOWN, UNKNOWN))
-    return TableRow(system, title, len(folds), sum(map(len, folds)), *measured, *paper)
+    numbers: dict[str, float] = {}
+    for region, published in zip(REGIONS, paper, strict=True):
+        means = [statistics.fmean(row[f"{on}_{region}"] for row in rows) for rows in folds]
+        for prefix, (mean, sd) in (("", _mean_sd(means)), ("paper_", published)):
+            numbers |= {f"{prefix}{region}_mean": mean, f"{prefix}{region}_sd": sd}
+    return TableRow(system, title, len(folds), sum(map(len, folds)), **numbers)
 
 
 def _mean_sd(values: Sequence[float]) -> MeanSD:
     if not values:
         return UNKNOWN
     sd = statistics.stdev(values) if len(values) > 1 else math.nan
-    return MeanSD(statistics.fmean(values), sd)
+    return statistics.fmean(values), sd
 
 
-def _cell(value: MeanSD) -> str:
-    if math.isnan(value.mean):
+def _cell(mean: float, sd: float) -> str:
+    if math.isnan(mean):
         return ""
-    return f"{value.mean:.3f}" + ("" if math.isnan(value.sd) else f" ({value.sd:.3f})")
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} ({sd:.3f})"
 
 
 def _prefixed(prefix: str, figures: dict[str, float]) -> Row:
