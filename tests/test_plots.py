@@ -158,12 +158,14 @@ def test_outline_at_the_edge_is_closed(volume_hu):
 
 
 def test_prediction_is_dashed(volume_hu, label):
-    predicted = np.roll(label, 2, axis=2)
+    predicted = np.roll(label, (1, 2), axis=(1, 2))
     figure = plots.show_slice(volume_hu, spacing_mm=SPACING_MM, truth=label, predicted=predicted)
     solid, dashed = outlines(figure.axes[0])["tumor"]
     assert solid.get_linestyle()[0][1] is None
     assert dashed.get_linestyle()[0][1] is not None
     assert dashed.get_paths()[0].get_extents().x0 == pytest.approx(6.5)
+    below = next(text.xy for text in figure.axes[0].texts if text.get_text() == "tumor")
+    assert below[1] == 9  # one name, clear of both outlines
     key = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert key == ["truth", "predicted"]
 

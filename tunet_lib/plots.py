@@ -132,16 +132,17 @@ def show_slice(
     _check(volume_hu, spacing_mm, window_hu, truth, predicted)
     if axis not in (0, 1, 2):
         raise ValueError(f"axis must be 0, 1 or 2, not {axis}")
-    labels = [label for label in (truth, predicted) if label is not None]
+    given = ((truth, "solid"), (predicted, _DASHED))
+    labels = [(label, style) for label, style in given if label is not None]
     if index is None:
-        index = largest_slice(labels[0] if labels else np.zeros_like(volume_hu, bool), axis)
+        index = largest_slice(labels[0][0] if labels else np.zeros_like(volume_hu, bool), axis)
     _check_index(index, axis, volume_hu.shape)
     height, width = np.delete(np.multiply(volume_hu.shape, spacing_mm), axis)
     ax = _figure(0.75 * height / width).subplots() if ax is None else ax
     _draw_ct(ax, volume_hu, index, axis, spacing_mm, window_hu)
-    for label, style in ((truth, "solid"), (predicted, _DASHED)):
-        if label is not None:
-            _draw_outlines(ax, label.take(index, axis), style, name=label is labels[0])
+    for label, style in labels:
+        _draw_outlines(ax, label.take(index, axis), style)
+    _name_regions(ax, [label.take(index, axis) for label, _ in labels])
     if len(labels) == 2:
         _draw_style_key(ax)
     ax.set_title(title or "", fontsize=11)
@@ -181,8 +182,10 @@ def figure_5(examples: Sequence[Example], *, window_hu: tuple[float, float] = WI
         _check_index(index, 0, example.volume_hu.shape)
         for ax in row:
             _draw_ct(ax, example.volume_hu, index, 0, example.spacing_mm, window_hu)
-        _draw_outlines(row[1], example.truth[index], "solid", name=number == 0, fill=True)
-        _draw_outlines(row[2], example.result[index], "solid", name=False, fill=True)
+        _draw_outlines(row[1], example.truth[index], "solid", fill=True)
+        _draw_outlines(row[2], example.result[index], "solid", fill=True)
+        if number == 0:
+            _name_regions(row[1], [example.truth[index]])
         row[0].set_ylabel(example.title, fontsize=9)
         row[0].set_xlabel(f"slice {index}", fontsize=9)
         row[2].set_xlabel(example.scores, fontsize=9)
@@ -231,7 +234,7 @@ def three_planes(
         ax = figure.add_subplot(cell)
         _draw_ct(ax, volume_hu, voxel[axis], axis, spacing_mm, window_hu)
         if label is not None:
-            _draw_outlines(ax, label.take(voxel[axis], axis), "solid", name=False)
+            _draw_outlines(ax, label.take(voxel[axis], axis), "solid")
         _draw_crosshair(ax, np.delete(voxel, axis), axis)
         ax.set_title(f"{_PLANES[axis]}, {'zyx'[axis]} = {voxel[axis]}", fontsize=10)
     ax = figure.add_subplot(grid[1, 1])
@@ -319,8 +322,9 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     for number, (name, history) in enumerate(histories.items()):
         epoch, loss, val_loss, rate = _columns(name, history)
         color = _LINES[number % len(_LINES)]
-        upper.plot(epoch, loss, color=color, linewidth=0.8, alpha=0.7)
-        upper.plot(epoch, val_loss, color=color, linewidth=1.8, label=name)
+        dash = ("-", "--", ":")[number // len(_LINES) % 3]
+        upper.plot(epoch, loss, dash, color=color, linewidth=0.8, alpha=0.7)
+        upper.plot(epoch, val_loss, dash, color=color, linewidth=1.8, label=name)
         best = np.nan_to_num(val_loss, nan=np.inf).argmin()
         upper.plot(epoch[best], val_loss[best], "o", color=color, markersize=5)
         lower.step(epoch, rate, where="mid", color=color, linewidth=1.5)
@@ -409,9 +413,7 @@ def _draw_ct(
     ax.spines[:].set_visible(False)
 
 
-def _draw_outlines(
-    ax: Axes, label: np.ndarray, style: Any, *, name: bool, fill: bool = False
-) -> None:
+def _draw_outlines(ax: Axes, label: np.ndarray, style: Any, *, fill: bool = False) -> None:
     from matplotlib import patheffects
 
     for region, mask in (("whole", label > 0), ("tumor", label == 2)):
@@ -425,14 +427,19 @@ def _draw_outlines(
         lines = ax.contour(*_framed(mask), levels=[0.5], colors=[color], linewidths=1.3)
         lines.set(linestyle=style, label=region)
         lines.set_path_effects([patheffects.withStroke(linewidth=2.4, foreground="black")])
-        if name:
-            _name_region(ax, mask, region)
 
 
 def _framed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # The frame of background closes outlines at the edge of the image.
     rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
     return columns, rows, np.pad(mask, 1).astype(np.float32)
+
+
+def _name_regions(ax: Axes, labels: Sequence[np.ndarray]) -> None:
+    for region, lowest in (("whole", 1), ("tumor", 2)):
+        mask = np.any([label >= lowest for label in labels], axis=0)
+        if mask.any():
+            _name_region(ax, mask, region)
 
 
 def _name_region(ax: Axes, mask: np.ndarray, region: str) -> None:
