@@ -1,0 +1,280 @@
+"""The abdomen around the kidneys, organ by organ.
+
+Positions are (z, y, x) in mm from the center of the vertebral body at the level of the
+kidneys: z grows downward (inferior), y backward (posterior), x toward the patient's left.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tunet_lib.canvas import Canvas, Point
+
+RIB_STEP_MM = 27.0
+VERTEBRA_MM, DISC_MM = 26.0, 8.0
+
+
+@dataclass(frozen=True)
+class Body:
+    """Size of the trunk in mm: from the spine's center to the skin, and the layers' thickness."""
+
+    half_width: float
+    front: float
+    back: float
+    fat: float
+    muscle: float
+
+    @property
+    def center_y(self) -> float:
+        """Position of the trunk's middle, behind the spine's center."""
+        return (self.back - self.front) / 2
+
+    @property
+    def half_depth(self) -> float:
+        """Half of the trunk from front to back."""
+        return (self.back + self.front) / 2
+
+
+@dataclass(frozen=True)
+class Enhancement:
+    """HU that depend on the time since the contrast agent was given."""
+
+    cortex: float
+    medulla: float
+    aorta: float
+    vein: float
+    liver: float
+    spleen: float
+    bowel: float
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> Enhancement:
+        """Draw a patient between the late (0) and the early arterial phase (1)."""
+        early = rng.uniform(0, 1)
+        cortex = rng.uniform(170, 245) if early > 0.3 else rng.uniform(120, 185)
+        return cls(
+            cortex=cortex,
+            medulla=cortex - (0.15 + 0.6 * early) * (cortex - 45),
+            aorta=rng.uniform(150, 190) + 70 * early,
+            vein=rng.uniform(120, 150) - 40 * early,
+            liver=rng.normal(118, 12) - 28 * early,
+            spleen=rng.normal(118, 14),
+            bowel=rng.uniform(70, 115),
+        )
+
+
+def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+    """Paint skin, fat, the muscle wall, the lung bases and the table; mark the cavity."""
+    diaphragm, table = rng.uniform(-95, -75), body.back + rng.uniform(2, 6)
+    z, y, x = canvas.axes
+    y2d = y[:, None] - np.float32(body.center_y)
+    v2 = (y2d / np.float32(body.half_depth)) ** 2
+    couch = y[:, None] - np.float32(table) + (x[None, :] / 55) ** 2
+    flat = np.abs(x)[None, :] < 205
+    for k, height in enumerate(z):
+        box = (slice(k, k + 1), slice(0, y.size), slice(0, x.size))
+        lumps, grain = canvas.lumps.at(box)[0], canvas.grain.at(box)[0]
+        width = body.half_width * (1 - 0.0002 * min(abs(float(height)), 300))
+        u2 = ((x / np.float32(width)) ** 2)[None, :]
+        r = np.sqrt(np.sqrt(u2 * u2 + v2 * v2 + np.float32(1.5) * u2 * v2))
+        depth = (1 - r) * np.float32(body.half_depth)
+        wall = body.fat + (2 + lumps)
+        plane = canvas.hu[k]
+        plane[flat & (couch > 0) & (couch < 40)] = -920
+        plane[flat & ((np.abs(couch - 1.5) < 1.5) | (np.abs(couch - 40) < 1.5))] = 0
+        skin = depth > 0
+        plane[skin] = 0
+        fat = depth > 2.5
+        plane[fat] = (-102 + 7 * grain)[fat]
+        muscle = depth > wall
+        plane[muscle] = (60 + 9 * grain)[muscle]
+        cavity = depth > wall + body.muscle
+        plane[cavity] = (-97 + 9 * grain)[cavity]
+        lung = cavity & (height < diaphragm + 70 * (r * r - 0.9)) & (np.abs(x)[None, :] > 28)
+        plane[lung] = (-840 + 40 * grain)[lung]
+        canvas.cavity[k] = cavity & ~lung
+
+
+def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+    """Paint psoas and back muscles, the spine, the ribs and the wings of the pelvis."""
+    top, bottom = float(canvas.axes[0][0]), float(canvas.axes[0][-1]) + 1
+    muscle, marrow, size = rng.uniform(52, 66), rng.uniform(140, 190), rng.uniform(0.92, 1.08)
+    for side in (-1, 1):
+        psoas = [(-55.0, 8.0, side * 27.0), (0.0, 2.0, side * 34.0), (160.0, -12.0, side * 52.0)]
+        canvas.tube(psoas, (7 * size, 27 * size), muscle, texture=8)
+        for y, x, ry, rx in ((50, 27, 22, 25), (26, 60, 12, 20)):
+            column = (0.0, y * size, side * x * size)
+            canvas.ellipsoid(
+                column, (1, ry, rx), muscle, texture=12, cavity=False, z_range=(top, bottom)
+            )
+        _paint_ribs(canvas, body, side)
+        for k in range(5):
+            wing = [(95.0 + 8 * k, 40.0 - 22 * k, side * 75.0 + side * 9 * k)]
+            wing.append((210.0, 20.0 - 12 * k, side * (52.0 + 9 * k)))
+            canvas.tube(wing, 7, 330, texture=80)
+    step, start = VERTEBRA_MM + DISC_MM, rng.uniform(-17, 17)
+    y, x = 17 * size, 23 * size
+    canvas.ellipsoid((0, 0, 0), (1, y, x), 80, cavity=False, z_range=(top, bottom))
+    for k in range(math.floor((top - start) / step), math.ceil((bottom - start) / step)):
+        z0 = start + k * step
+        z1, mid = z0 + VERTEBRA_MM, z0 + VERTEBRA_MM / 2
+        canvas.ellipsoid((0, 0, 0), (1, y, x), 420, texture=60, cavity=False, z_range=(z0, z1))
+        inner = (z0 + 2, z1 - 2)
+        canvas.ellipsoid(
+            (0, 0, 0), (1, y - 2.5, x - 2.5), marrow, texture=28, cavity=False, z_range=inner
+        )
+        for side in (-1, 1):
+            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, 380, texture=60)
+            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, 300, texture=60)
+            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, 400, texture=60)
+        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, 330, texture=60)
+    canvas.ellipsoid((0, 27, 0), (1, 8, 10), 25, cavity=False, z_range=(top, bottom))
+
+
+def _paint_ribs(canvas: Canvas, body: Body, side: int) -> None:
+    top = float(canvas.axes[0][0])
+    inset = 1 - (body.fat + 2 + 0.5 * body.muscle) / body.half_depth
+    for k in range(max(0, math.ceil((-25 - top) / RIB_STEP_MM)) + 3):
+        reach_deg = min(55 + 25 * k, 150)  # the lowest ribs are short
+        points = []
+        for angle in range(16, reach_deg, 12):
+            sin, cos = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+            squared = sin**4 + cos**4 + 1.5 * sin**2 * cos**2
+            r = inset / math.sqrt(math.sqrt(squared))
+            y = body.center_y + r * cos * body.half_depth
+            points.append(
+                (-40 - RIB_STEP_MM * k + 0.75 * angle, y, side * r * sin * body.half_width)
+            )
+        canvas.tube(points, 5.5, 420, texture=60)
+        canvas.tube(points, 3, 170, texture=40)
+
+
+def paint_organs(
+    canvas: Canvas, body: Body, enhancement: Enhancement, rng: np.random.Generator
+) -> None:
+    """Paint bowel, stomach, pancreas, liver, gallbladder and spleen into the cavity."""
+    a, front = body.half_width, body.front
+    for _ in range(rng.integers(14, 22)):
+        _paint_loop(canvas, body, enhancement, rng)
+    for side in (-1, 1):
+        y, x = rng.uniform(-35, -10), side * rng.uniform(0.6, 0.68) * a
+        colon = [(z, y + rng.uniform(-8, 8), x + rng.uniform(-6, 6)) for z in range(-20, 181, 25)]
+        _paint_bowel(canvas, colon, rng.uniform(17, 25), rng.uniform(0, 50), enhancement, rng)
+    for name_center, radii, hu, texture, turn in _organs(body, enhancement, rng):
+        canvas.ellipsoid(name_center, radii, hu, texture=texture, rough=0.14, turn_deg=turn)
+    canvas.ellipsoid((-75, -0.62 * front, 0.3 * a), (30, 12, 0.18 * a), -850, texture=20)
+    for _ in range(9):
+        start = (rng.uniform(-90, -10), rng.uniform(-0.5, 0) * front, -rng.uniform(0.35, 0.5) * a)
+        end = tuple(p + rng.uniform(-45, 45) for p in start)
+        vessel = rng.choice([enhancement.vein, enhancement.aorta * 0.8]) + 15
+        canvas.tube([start, (end[0], end[1], end[2])], (4, 1.5), vessel, cavity=True)
+    for _ in range(rng.poisson(0.8)):
+        center = (rng.uniform(-90, 0), rng.uniform(-0.5, 0.05) * front, -rng.uniform(0.3, 0.65) * a)
+        r = rng.uniform(5, 22)
+        canvas.ellipsoid(center, (r, r, r * 1.1), rng.uniform(5, 90), texture=9, rough=0.1)
+
+
+def _organs(body: Body, enhancement: Enhancement, rng: np.random.Generator) -> list:
+    a, front = body.half_width, body.front
+    liver, spleen, j = enhancement.liver, enhancement.spleen, rng.uniform(-8, 8, 6)
+    low = rng.uniform(-25, 15)  # how far down the right lobe reaches
+    return [
+        (
+            (-80 + j[0], -0.55 * front, 0.32 * a),
+            (42, 0.3 * front, 0.3 * a),
+            rng.uniform(15, 60),
+            12,
+            20,
+        ),
+        ((-35 + j[1], -48, 15 + j[1]), (14, 13, 62), 0.8 * liver + 12, 14, 15),
+        ((-50 + j[2], -0.28 * front, -0.5 * a), (70 + low, 0.62 * front, 0.43 * a), liver, 6, 12),
+        ((-78 + j[3], -0.58 * front, -0.08 * a), (45, 0.3 * front, 0.42 * a), liver, 6, -8),
+        ((-12 + j[4], -0.55 * front, -0.36 * a), (26, 17, 14), rng.uniform(2, 22), 3, 30),
+        ((-62 + j[5], 4, 0.66 * a), (rng.uniform(42, 62), 52, 24), spleen, 8, -28),
+    ]
+
+
+def _paint_loop(
+    canvas: Canvas, body: Body, enhancement: Enhancement, rng: np.random.Generator
+) -> None:
+    low = np.array([-45, -0.85 * body.front, -0.6 * body.half_width])
+    high = np.array([190, -38, 0.6 * body.half_width])
+    point, heading = rng.uniform(low, high), rng.standard_normal(3)
+    points = []
+    for _ in range(rng.integers(4, 9)):
+        points.append((float(point[0]), float(point[1]), float(point[2])))
+        heading = 0.6 * heading + 0.6 * rng.standard_normal(3)
+        point = np.clip(point + 20 * heading, low, high)
+    kind = rng.choice(
+        [rng.uniform(5, 40), rng.uniform(40, 110), rng.uniform(120, 300)], p=[0.5, 0.4, 0.1]
+    )
+    _paint_bowel(canvas, points, rng.uniform(9, 17), float(kind), enhancement, rng)
+
+
+def _paint_bowel(
+    canvas: Canvas,
+    points: list[Point],
+    radius: float,
+    content_hu: float,
+    enhancement: Enhancement,
+    rng: np.random.Generator,
+) -> None:
+    canvas.tube(points, radius, enhancement.bowel, texture=12, cavity=True)
+    canvas.tube(points, radius - rng.uniform(2.5, 4), content_hu, texture=25, cavity=True)
+    if rng.random() < 0.45:  # gas rises: toward the front of a patient who lies on the back
+        gas = [(z, y - 0.4 * radius, x) for z, y, x in points[rng.integers(0, 3) :][:4]]
+        canvas.tube(gas, 0.5 * radius, -850, texture=40, cavity=True)
+
+
+def paint_retroperitoneum(
+    canvas: Canvas, hilum: list[Point], enhancement: Enhancement, rng: np.random.Generator
+) -> None:
+    """Paint aorta, vena cava, renal vessels, lymph nodes, adrenals and small look-alikes.
+
+    Parameters
+    ----------
+    canvas
+        Painted in place.
+    hilum
+        Where the renal vessels end, one point a kidney.
+    enhancement
+        HU of the patient's vessels.
+    rng
+        Source of the shapes' variation.
+    """
+    aorta, vein = enhancement.aorta, enhancement.vein
+    fork, wall = rng.uniform(70, 100), rng.uniform(9, 13)
+    for z, y, x in hilum:
+        canvas.tube([(-6, -28, 2), (z - 4, y - 10, 0.6 * x), (z, y, x)], 5, vein)
+        canvas.tube([(-10, -26, 6), (z - 8, y - 4, 0.6 * x), (z, y, x)], 3, aorta)
+    canvas.tube([(-450, -30, 8), (fork, -30, 7)], wall, aorta)
+    canvas.tube([(-450, -34, -22), (fork + 8, -28, -18)], wall + 1, vein)
+    for side in (-1, 1):
+        legs = [
+            (fork, -30.0, 4.0 * side),
+            (fork + 70, -20.0, 42.0 * side),
+            (330.0, -75.0, 70.0 * side),
+        ]
+        canvas.tube(legs, 7, aorta)
+        canvas.tube([(z + 8, y + 13, x - 4) for z, y, x in legs], 8, vein)
+        top = (-72 + rng.uniform(-10, 10), -12 + rng.uniform(-6, 6), 38 * side)
+        for dy, dx in ((12, 8), (14, -6)):
+            canvas.tube([top, (top[0] + 10, top[1] + dy, top[2] + dx)], 3, 85)
+        if rng.random() < 0.3:
+            r = rng.uniform(6, 16)
+            canvas.ellipsoid(
+                top, (r, r, r), rng.uniform(0, 110), rough=0.1, texture=8, cavity=False
+            )
+    for _ in range(rng.poisson(5)):
+        center = (rng.uniform(-70, 120), rng.uniform(-45, -18), rng.uniform(-40, 42))
+        r = rng.uniform(3, 10)
+        hu = rng.uniform(50, 120)
+        canvas.ellipsoid(center, (1.3 * r, r, r), hu, rough=0.1, texture=6)
+    for _ in range(rng.poisson(1.2)):  # splenules, implants, cysts of the mesentery
+        center = (rng.uniform(-80, 130), rng.uniform(-90, 10), rng.uniform(-110, 110))
+        r = rng.uniform(5, 20)
+        hu = rng.choice([enhancement.spleen, rng.uniform(10, 110)])
+        canvas.ellipsoid(center, (r, r, r), float(hu), rough=0.15, texture=8)
