@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from tunet_lib.config import Config
 
@@ -71,16 +72,15 @@ def to_grid(
     Source: Vu et al. 2019, 3.4 and Fig. 4. The paper names no interpolation; averaging
     keeps the detail that is finer than the grid from turning into noise.
     """
-    in_z, in_y, in_x = axis_matrices(volume_hu.shape, spacing_mm, grid, config)
+    matrices = axis_matrices(volume_hu.shape, spacing_mm, grid, config)
+    in_z, in_y, from_x = matrices[0], sparse.csr_matrix(matrices[1]), matrices[2].T.copy()
     total = np.zeros((grid.shape[0], grid.shape[1] * grid.shape[2]), np.float32)
     for part in _slabs(volume_hu.shape):
-        slab = volume_hu[part].astype(np.float32)
-        plane = in_y @ (slab @ in_x.T)
-        total += in_z[:, part] @ plane.reshape(len(plane), -1)
-    gridded = total.reshape(grid.shape)
-    if config.pad_hu:
-        gridded += np.float32(config.pad_hu) * (1 - _coverage((in_z, in_y, in_x)))
-    return gridded
+        slab = np.stack([in_y @ plane.astype(np.float32) for plane in volume_hu[part]])
+        slab = slab.reshape(-1, len(from_x)) @ from_x
+        total += in_z[:, part] @ slab.reshape(-1, total.shape[1])
+    air = np.float32(config.pad_hu) * (1 - _coverage(matrices))
+    return total.reshape(grid.shape) + air
 
 
 def scanned(
@@ -252,8 +252,11 @@ def _slabs_from_grid(
             scan_shape, spacing_mm, grid.shape, grid.spacing_mm, strict=True
         )
     )
+    sparse_y, from_x = sparse.csr_matrix(out_y), out_x.T.copy()
     flat = gridded.astype(np.float32).reshape(grid.shape[0], -1)
     for part in _slabs(scan_shape):
-        slab = (out_z[part] @ flat).reshape(-1, *grid.shape[1:])
+        slab = out_z[part] @ flat
         if slab.max() >= at_least:
-            yield part, (out_y @ slab) @ out_x.T
+            slab = slab.reshape(-1, len(from_x)) @ from_x
+            planes = slab.reshape(-1, grid.shape[1], from_x.shape[1])
+            yield part, np.stack([sparse_y @ plane for plane in planes])
