@@ -93,6 +93,15 @@ def test_surfaces_of_two_slabs_by_hand():
     assert surface_distances(one, other, (2.5, 1.0, 1.0), tolerance_mm=10.0).surface_dice == 1.0
 
 
+def test_hd95_passes_over_a_speck_far_away():
+    truth = box((20, 20, 40), slice(4, 16), slice(4, 16), slice(4, 16))
+    predicted = truth | box(truth.shape, 10, 10, 38)
+    figures = surface_distances(predicted, truth, (1.0, 1.0, 1.0), 1.0)
+    assert figures.hd95_mm == 0.0
+    assert figures.mean_mm > 0.0
+    assert 0.95 < figures.surface_dice < 1.0
+
+
 def test_surface_figures_do_not_depend_on_the_order_of_the_masks():
     rng = np.random.default_rng(0)
     one, other = rng.random((2, 6, 7, 8)) > 0.7
