@@ -1,0 +1,169 @@
+"""Light checks of the packaging, the pages and what the README promises."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
+MODULES = sorted(path.stem for path in (ROOT / "tunet_lib").glob("[a-z]*.py"))
+NEED_KERAS = {"cli", "inference", "losses", "networks", "patches", "training"}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def tracked_texts() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()]
+
+
+def test_every_command_in_the_readme_runs_in_ci():
+    readme, ci = read("README.md"), read(".ci/run")
+    fences = re.findall(r"^```(.*)$", readme, re.MULTILINE)
+    assert set(fences[::2]) == {"bash"}, "CI runs the blocks that are marked bash"
+    assert "README.md" in ci
+    for target in re.findall(r"^make (\w+)$", readme, re.MULTILINE):
+        assert f"make {target}\n" in ci
+        assert re.search(rf"^{target}:", read("Makefile"), re.MULTILINE)
+
+
+def test_readme_names_no_file_that_is_missing():
+    for name in re.findall(r"\]\((?!http)([^)]+)\)", read("README.md")):
+        assert (ROOT / name).exists(), name
+
+
+def test_environment_lists_nothing_twice():
+    dependencies = read("environment.yml").partition("dependencies:")[2]
+    names = re.findall(r"^ +- ([a-z][\w-]*)(?!.*:$)", dependencies, re.MULTILINE)
+    assert sorted(names) == ["pip", "python"]
+    ours = {re.match(r"[\w-]+", line)[0].lower() for line in requires("tunet-book")}
+    assert not ours & set(names)
+    assert "-e .[book,test]" in read("environment.yml")
+    assert '-e ".[book,test]"' in read("Makefile")
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "keras", "numpy"])
+def test_nothing_that_colab_has_is_pinned_from_above(package):
+    lines = [line.partition(";")[0] for line in requires("tunet-book")]
+    bounds = [line for line in lines if re.match(rf"{package}\b", line)]
+    assert bounds
+    assert not any(re.search("<|==|~=", bound) for bound in bounds)
+
+
+def test_import_is_quick_and_light():
+    code = (
+        "import sys, time; before = time.process_time(); import tunet_lib; "
+        "print(time.process_time() - before, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    time_s, *loaded = min(run.stdout.split() for run in runs)
+    assert float(time_s) < 0.5
+    assert loaded == ["False", "False"]
+
+
+def test_data_modules_load_without_tensorflow():
+    light = ", ".join(f"tunet_lib.{name}" for name in MODULES if name not in NEED_KERAS)
+    code = f"import sys, {light}; print({{'tensorflow', 'keras', 'jax'}} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_one_version_everywhere():
+    version = re.search(r'^version = "(.+)"', read("pyproject.toml"), re.MULTILINE)[1]
+    assert f"version: {version}\n" in read("CITATION.cff")
+    assert f"## {version}" in read("CHANGELOG.md")
+
+
+def test_every_module_is_in_the_api_page():
+    listed = re.findall(r"automodule:: tunet_lib\.(\w+)", read("book/api.md"))
+    assert sorted(listed) == [name for name in MODULES if name != "cli"]
+
+
+def test_every_page_is_in_the_contents():
+    files = re.findall(r"(?:file|root): (\S+)", read("_toc.yml"))
+    pages = [*PAGES, *NOTEBOOKS]
+    assert sorted(files) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_code_that_a_page_names_exists(page):
+    roles = re.findall(r"\{py:\w+\}`~?tunet_lib\.([\w.]+)`", page.read_text(encoding="utf-8"))
+    for module, _, name in (role.partition(".") for role in roles):
+        tree = ast.parse(read(f"tunet_lib/{module}.py"))
+        defined = {getattr(node, "name", None) for node in tree.body}
+        assert not name or name.split(".")[0] in defined, f"{module}.{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_works_that_a_page_cites_are_in_the_bibliography(page):
+    known = set(re.findall(r"^@\w+\{(\w+),", read("book/references.bib"), re.MULTILINE))
+    cites = re.findall(r"\{cite:\w\}`([\w,]+)`", page.read_text(encoding="utf-8"))
+    assert {key for cite in cites for key in cite.split(",")} <= known
+
+
+def test_no_text_names_a_machine_or_a_package_index():
+    # A path of somebody's machine, or where somebody's packages come from.
+    strange = re.compile(r"(?<![\w.:/])/(?:home|root|work|Users|opt|mnt)/\w|--(?:extra-)?index-url")
+    for path in tracked_texts():
+        found = strange.search(path.read_text(encoding="utf-8"))
+        assert found is None or path == Path(__file__), f"{path}: {found}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_executed(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and "".join(cell["source"])]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    printed = "".join(
+        "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+        for cell in code
+        for output in cell["outputs"]
+    )
+    assert re.search(r"\d", printed), "nbval compares nothing where nothing is stored"
+
+
+@pytest.mark.parametrize(("stored", "status"), [("0.902\n", 0), ("0.903\n", 1)])
+def test_nbval_fails_where_one_stored_number_is_changed(tmp_path, stored, status):
+    output = {"name": "stdout", "output_type": "stream", "text": [stored]}
+    cell = {
+        "cell_type": "code",
+        "execution_count": 1,
+        "id": "one",
+        "metadata": {},
+        "outputs": [output],
+        "source": ["print(0.902)"],
+    }
+    spec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook = {
+        "cells": [cell],
+        "metadata": {"kernelspec": spec},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (tmp_path / "one.ipynb").write_text(json.dumps(notebook))
+    options = re.search(r"pytest (--nbval .*) notebooks", read("Makefile"))[1].split()
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--rootdir", tmp_path, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == status, run.stdout
