@@ -54,10 +54,10 @@ class Enhancement:
     def draw(cls, rng: np.random.Generator) -> Enhancement:
         """Draw a patient between the late (0) and the early arterial phase (1)."""
         early = rng.uniform(0, 1)
-        cortex = rng.uniform(170, 245) if early > 0.3 else rng.uniform(120, 185)
+        cortex = float(np.clip(rng.normal(150 + 60 * early, 42), 80, 280))
         return cls(
             cortex=cortex,
-            medulla=cortex - (0.15 + 0.6 * early) * (cortex - 45),
+            medulla=cortex - (0.3 + 0.65 * early) * (cortex - 45),
             aorta=rng.uniform(150, 190) + 70 * early,
             vein=rng.uniform(120, 150) - 40 * early,
             liver=rng.normal(118, 12) - 28 * early,
@@ -105,8 +105,8 @@ def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         psoas = [(-55.0, 8.0, side * 27.0), (0.0, 2.0, side * 34.0), (160.0, -12.0, side * 52.0)]
         canvas.tube(psoas, (7 * size, 27 * size), muscle, texture=8)
-        for y, x, ry, rx in ((50, 27, 22, 25), (26, 60, 12, 20)):
-            column = (0.0, y * size, side * x * size)
+        for y, x, ry, rx in ((body.back - body.fat - 27, 27, 25, 27), (26, 60, 13, 22)):
+            column = (0.0, y, side * x)
             canvas.ellipsoid(
                 column, (1, ry, rx), muscle, texture=12, cavity=False, z_range=(top, bottom)
             )
@@ -157,15 +157,17 @@ def paint_organs(
 ) -> None:
     """Paint bowel, stomach, pancreas, liver, gallbladder and spleen into the cavity."""
     a, front = body.half_width, body.front
-    for _ in range(rng.integers(14, 22)):
+    for _ in range(rng.integers(24, 36)):
         _paint_loop(canvas, body, enhancement, rng)
     for side in (-1, 1):
         y, x = rng.uniform(-35, -10), side * rng.uniform(0.6, 0.68) * a
         colon = [(z, y + rng.uniform(-8, 8), x + rng.uniform(-6, 6)) for z in range(-20, 181, 25)]
         _paint_bowel(canvas, colon, rng.uniform(17, 25), rng.uniform(0, 50), enhancement, rng)
-    for name_center, radii, hu, texture, turn in _organs(body, enhancement, rng):
-        canvas.ellipsoid(name_center, radii, hu, texture=texture, rough=0.14, turn_deg=turn)
-    canvas.ellipsoid((-75, -0.62 * front, 0.3 * a), (30, 12, 0.18 * a), -850, texture=20)
+    for center, radii, hu, texture, turn in _organs(body, enhancement, rng):
+        canvas.ellipsoid(center, radii, hu, texture=texture, rough=0.14, turn_deg=turn)
+    gas = (rng.uniform(-90, -65), -0.64 * front, rng.uniform(0.22, 0.38) * a)
+    radii = (rng.uniform(12, 32), rng.uniform(6, 14), rng.uniform(0.08, 0.2) * a)
+    canvas.ellipsoid(gas, radii, -850, texture=20, rough=0.3)
     for _ in range(9):
         start = (rng.uniform(-90, -10), rng.uniform(-0.5, 0) * front, -rng.uniform(0.35, 0.5) * a)
         end = tuple(p + rng.uniform(-45, 45) for p in start)
@@ -201,7 +203,8 @@ def _paint_loop(
     canvas: Canvas, body: Body, enhancement: Enhancement, rng: np.random.Generator
 ) -> None:
     low = np.array([-45, -0.85 * body.front, -0.6 * body.half_width])
-    high = np.array([190, -38, 0.6 * body.half_width])
+    bottom = float(np.clip(canvas.axes[0][-1], 0, 190))
+    high = np.array([bottom, -38, 0.6 * body.half_width])
     point, heading = rng.uniform(low, high), rng.standard_normal(3)
     points = []
     for _ in range(rng.integers(4, 9)):

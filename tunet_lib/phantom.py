@@ -127,9 +127,10 @@ def simulate_ct(labels: np.ndarray, spacing_mm: Point, rng: np.random.Generator)
 
 def _draw_body(fov_mm: float, rng: np.random.Generator) -> Body:
     half_width = float(np.clip(fov_mm * rng.uniform(0.38, 0.46), 130, 190))
-    back = rng.uniform(78, 92)
+    fat = rng.uniform(6, 0.13 * half_width)
+    back = rng.uniform(70, 80) + fat
     front = max(2 * half_width * rng.uniform(0.66, 0.8) - back, 95)
-    return Body(half_width, front, back, rng.uniform(6, 0.13 * half_width), rng.uniform(9, 15))
+    return Body(half_width, front, back, fat, rng.uniform(9, 15))
 
 
 def _draw_kidneys(
@@ -147,7 +148,7 @@ def _draw_kidneys(
         _fill_sphere(canvas, label, center, radius, 1, rough=0)
     diameter = float(np.clip(math.exp(rng.normal(3.62, 0.6)), 11, 95))
     first = rng.choice(kidneys)
-    others = rng.choice([0, 1, 2], p=[0.85, 0.11, 0.04])
+    others = rng.choice([0, 1, 2], p=[0.78, 0.16, 0.06])
     for k in range(1 + others):
         owner = first if k == 0 or rng.random() < 0.6 else rng.choice(kidneys)
         radius = diameter / 2 if k == 0 else rng.uniform(5.5, max(6, diameter / 3))
@@ -311,7 +312,7 @@ def _depths(label: np.ndarray, spacing_mm: Point) -> tuple[Box, np.ndarray, np.n
     found = ndimage.find_objects((label > 0).view(np.uint8))
     if not found:
         return None
-    parts, fine = [], label
+    parts = []
     for part, size, step in zip(found[0], label.shape, spacing_mm, strict=True):
         margin = math.ceil(20 / step)
         parts.append(slice(max(part.start - margin, 0), min(part.stop + margin, size)))
@@ -346,13 +347,15 @@ def _paint_kidneys(
     part, x = label[box], canvas.coordinates(box)[2]
     pyramids = SmoothField(rng, canvas.shape, canvas.spacing_mm, 10).at(box)
     kidney = part == 1
-    medulla = kidney & (inside > rng.uniform(4, 7)) & (pyramids > -0.6)
+    medulla = kidney & (inside > rng.uniform(3.5, 6)) & (pyramids > -0.8)
     canvas.paint(box, kidney & ~medulla, enhancement.cortex, 8)
     canvas.paint(box, medulla, enhancement.medulla, 12)
+    calyx = kidney & (inside > 12) & (pyramids < -0.9)
+    canvas.paint(box, calyx, rng.uniform(0, 20), 8)
     for side in (x < 0, x >= 0):
         tumor = (part == 2) & side
         mean = (enhancement.cortex + enhancement.medulla) / 2
-        hu = float(np.clip(rng.normal(0.25 * mean + 35, 26), 20, 150))
+        hu = float(np.clip(rng.normal(0.25 * mean + 30, 36), 15, 170))
         heterogeneous = rng.random() < 0.55
         field = SmoothField(rng, canvas.shape, canvas.spacing_mm, rng.uniform(8, 20)).at(box)
         canvas.paint(box, tumor, hu, 6)
