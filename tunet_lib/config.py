@@ -87,6 +87,8 @@ class Config:
                     f"{name}: {getattr(self, name)} must divide by {factor}, "
                     f"for {self.levels} levels halve it {self.levels - 1} times"
                 )
+        if any(g % n for g, n in zip(self.grid_shape, self.lnet_shape, strict=True)):
+            raise DataError(f"grid_shape {self.grid_shape} is no multiple of {self.lnet_shape}")
         if any(p > g for p, g in zip(self.patch_shape, self.grid_shape, strict=True)):
             raise DataError(f"patch_shape {self.patch_shape} is larger than {self.grid_shape}")
         if any(s > p for s, p in zip(self.patch_stride, self.patch_shape, strict=True)):

@@ -1,0 +1,119 @@
+"""Prediction on a whole grid volume: overlapping windows, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from scipy import ndimage
+
+from tunet_lib.config import Config, Variant
+from tunet_lib.patches import (
+    Shape,
+    block_mean,
+    cut_patch,
+    lnet_factor,
+    patch_shape,
+    window_starts,
+)
+
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+def predict_windows(
+    predict: Predict,
+    volume: np.ndarray,
+    window: Shape,
+    stride: Shape,
+    batch_size: int = 1,
+) -> np.ndarray:
+    """Predict a volume window by window and average where windows overlap.
+
+    Parameters
+    ----------
+    predict
+        (batch, z, y, x, 1) float32 to (batch, z, y, x, channels).
+    volume
+        Normalized grid volume (z, y, x).
+    window, stride
+        In voxels, (z, y, x). Borders are repeated where a window exceeds the volume.
+    batch_size
+        Windows predicted at a time: more is faster and takes more memory.
+
+    Returns
+    -------
+    numpy.ndarray
+        (z, y, x, channels) float32. A constant prediction comes back as that constant.
+
+    Notes
+    -----
+    Source: Vu et al. 2019, 3.3; the reading of PAPER's overlap is a plain mean.
+    """
+    starts = window_starts(volume.shape, window, stride)  # type: ignore[arg-type]
+    total: np.ndarray | None = None
+    count = np.zeros(volume.shape, np.uint16)
+    for first in range(0, len(starts), batch_size):
+        chosen = starts[first : first + batch_size]
+        batch = np.stack([cut_patch(volume, start, window) for start in chosen])
+        maps = predict(batch[..., None].astype(np.float32))
+        if total is None:
+            total = np.zeros((*volume.shape, maps.shape[-1]), np.float32)
+        for start, result in zip(chosen, maps, strict=True):
+            place = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
+            inside = total[place].shape[:3]
+            total[place] += result[: inside[0], : inside[1], : inside[2]]
+            count[place] += 1
+    assert total is not None  # window_starts never gives an empty list
+    total /= count[..., None]
+    return total
+
+
+def predict_volume(
+    model: keras.Model, variant: Variant, volume: np.ndarray, config: Config, batch_size: int = 1
+) -> np.ndarray:
+    """Predict a grid volume with any of the networks.
+
+    Parameters
+    ----------
+    model
+        The trained network of `variant`.
+    volume
+        Normalized grid volume (z, y, x), prepared as `variant` was trained (median or not).
+    config
+        Patch shape and stride.
+    batch_size
+        Windows, or axial slices of the 2D baseline, at a time.
+
+    Returns
+    -------
+    numpy.ndarray
+        (z, y, x, 2) float32, whole and tumor probabilities; from L-Net (z, y, x, 1), the
+        whole probability, upsampled from its own downsampled volume to the grid.
+    """
+    window = patch_shape(variant, config)
+    if variant.network == "lnet":
+        return _predict_lnet(model, volume, window, config, batch_size)
+    if variant.network == "unet2d":
+        # A 2D network sees (batch, y, x, 1): the slices of the batch.
+        def predict(batch: np.ndarray) -> np.ndarray:
+            return model.predict_on_batch(batch[:, 0])[:, None]
+
+        return predict_windows(predict, volume, window, window, batch_size)
+    return predict_windows(
+        model.predict_on_batch, volume, window, config.patch_stride, batch_size
+    )
+
+
+def _predict_lnet(
+    model: keras.Model, volume: np.ndarray, window: Shape, config: Config, batch_size: int
+) -> np.ndarray:
+    factor = lnet_factor(config)
+    # The grid divides by the factor unless a scan was larger than the field of view.
+    margins = [(0, -size % step) for size, step in zip(volume.shape, factor, strict=True)]
+    coarse = block_mean(np.pad(volume, margins, mode="edge"), factor)
+    half: Shape = (window[0] // 2, window[1] // 2, window[2] // 2)
+    prob = predict_windows(model.predict_on_batch, coarse, window, half, batch_size)[..., 0]
+    fine = ndimage.zoom(prob, factor, order=1, mode="nearest", grid_mode=True)
+    z, y, x = volume.shape
+    return fine[:z, :y, :x, None].astype(np.float32, copy=False)
