@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 
 
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
 class DataError(ValueError):
     """Bad data from outside: names the file, what is wrong with it, and what to do."""
 
@@ -52,9 +55,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # NumPy reports a write that was cut short by an OSError without a number.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
             raise DataError(f"{path}: the disk is full; free some space and run again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EPERM):
+        if error.errno in _NO_ACCESS:
             raise DataError(f"{path}: cannot write here ({error.strerror})") from error
         raise
     finally:
@@ -100,7 +104,7 @@ def load_array(path: str | Path) -> np.ndarray:
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DataError(f"{path}: is not a whole .npy array ({error}); prepare it again") from error
 
 

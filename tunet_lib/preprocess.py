@@ -277,13 +277,21 @@ def prepare_cases(
     return sorted(prepared, key=lambda case: case.case_id), dict(sorted(failures.items()))
 
 
-def load_prepared(folder: str | Path) -> list[PreparedCase]:
+def load_prepared(folder: str | Path, config: Config | None = None) -> list[PreparedCase]:
     """Open every prepared case of a folder, sorted by case_id.
+
+    Parameters
+    ----------
+    folder
+        What `prepare_cases` wrote.
+    config
+        If given, the cases must have been prepared with its numbers.
 
     Raises
     ------
     DataError
-        The folder is missing or unreadable, holds no prepared case, or one is broken.
+        The folder is missing or unreadable, holds no prepared case, or one is broken or
+        prepared with other numbers.
     """
     folder = Path(folder)
     try:
@@ -292,7 +300,14 @@ def load_prepared(folder: str | Path) -> list[PreparedCase]:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if not folders:
         raise DataError(f"{folder}: holds no prepared case; run `tunet prepare` first")
-    return [_open_prepared(path)[0] for path in folders]
+    opened = [_open_prepared(path) for path in folders]
+    for case, made_from in opened:
+        wrong = [k for k, v in _numbers(config).items() if made_from.get(k) != v] if config else []
+        if wrong:
+            raise DataError(
+                f"{case.folder}: was prepared with another {', '.join(wrong)}; prepare it again"
+            )
+    return [case for case, _ in opened]
 
 
 def _open_prepared(folder: Path) -> tuple[PreparedCase, Any]:
@@ -313,12 +328,15 @@ def _open_prepared(folder: Path) -> tuple[PreparedCase, Any]:
     return case, made_from
 
 
+def _numbers(config: Config) -> dict[str, Any]:
+    """Give the preprocessing numbers as JSON gives them back."""
+    values = {name: getattr(config, name) for name in FIELDS}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
 def _made_from(case: Case, config: Config) -> dict[str, Any]:
-    """Describe what a prepared case depends on, as JSON gives it back."""
-    made_from: dict[str, Any] = {
-        name: list(value) if isinstance(value := getattr(config, name), tuple) else value
-        for name in FIELDS
-    }
+    """Describe all that a prepared case depends on."""
+    made_from = _numbers(config)
     for path in (require_image(case), case.label_path):
         if path is not None and path.exists():
             status = path.stat()

@@ -1,0 +1,118 @@
+import errno
+import os
+import resource
+
+import numpy as np
+import pytest
+
+from tunet_lib.files import (
+    DataError,
+    atomic_path,
+    load_array,
+    load_json,
+    save_array,
+    save_json,
+)
+
+
+def test_json_and_array_come_back(tmp_path):
+    save_json(tmp_path / "new" / "a.json", {"b": [1, 2.5]})
+    save_array(tmp_path / "new" / "a.npy", np.arange(6).reshape(2, 3))
+    assert load_json(tmp_path / "new" / "a.json") == {"b": [1, 2.5]}
+    array = load_array(tmp_path / "new" / "a.npy")
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert not array.flags.writeable
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a.json", "a.npy"]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    save_json(tmp_path / "a.json", "old")
+
+    def write_half():
+        with atomic_path(tmp_path / "a.json") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half()
+    assert load_json(tmp_path / "a.json") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_temporary_name_keeps_the_suffixes(tmp_path):
+    with atomic_path(tmp_path / "model.weights.h5") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith("model.weights.h5")
+
+
+def test_written_file_has_the_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    save_json(tmp_path / "a.json", 1)
+    assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk is full"),
+        (errno.EACCES, "cannot write here"),
+        (errno.EROFS, "cannot write here"),
+    ],
+)
+def test_failed_rename_is_a_data_error(tmp_path, monkeypatch, number, message):
+    def fail(source, target):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(DataError, match=rf"a\.json: {message}"):
+        save_json(tmp_path / "a.json", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_cut_short_by_the_system_is_a_data_error(tmp_path):
+    save_array(tmp_path / "a.npy", np.arange(3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(DataError, match=r"a\.npy: the disk is full"):
+            save_array(tmp_path / "a.npy", np.zeros(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load_array(tmp_path / "a.npy").tolist() == [0, 1, 2]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npy"]
+
+
+def test_folder_that_is_a_file_is_a_data_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot write here"):
+        save_json(tmp_path / "file" / "a.json", 1)
+
+
+def test_other_errors_pass_through(tmp_path):
+    with pytest.raises(OSError, match="broken") as caught, atomic_path(tmp_path / "a"):
+        raise OSError(errno.EIO, "broken")
+    assert not isinstance(caught.value, DataError)
+
+
+def test_bad_json_is_a_data_error(tmp_path):
+    with pytest.raises(DataError, match=r"no\.json: cannot be read"):
+        load_json(tmp_path / "no.json")
+    (tmp_path / "bad.json").write_text('{"a": ')
+    with pytest.raises(DataError, match=r"bad\.json: is not valid JSON"):
+        load_json(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("cut", [0, 4, 100, 150])
+def test_array_cut_short_is_a_data_error(tmp_path, cut):
+    path = tmp_path / "a.npy"
+    save_array(path, np.arange(100))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError, match=r"a\.npy: is not a whole \.npy array"):
+        load_array(path)
+
+
+def test_pickles_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"a\.npy"):
+        load_array(tmp_path / "a.npy")
