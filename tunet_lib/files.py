@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 

@@ -314,8 +314,8 @@ def _open_prepared(folder: Path) -> tuple[PreparedCase, Any]:
     values = load_json(folder / CASE_FILE)
     try:
         made_from = values.pop("made_from")
-        grid = Grid(*(tuple(values.pop("grid")[name]) for name in ("shape", "spacing_mm")))
         values = {name: _tuples(value) for name, value in values.items()}
+        grid = Grid(**{name: _tuples(value) for name, value in values.pop("grid").items()})
         case = PreparedCase(folder=folder, grid=grid, **values)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(
