@@ -34,14 +34,14 @@ def grid_for(scan_shape: Sequence[int], scan_spacing_mm: Sequence[float], config
     """Give the configured grid, enlarged where the scan exceeds its field of view.
 
     The voxel size is always `config.grid_spacing_mm`, and nothing is ever cropped. An
-    enlarged axis has an even number of voxels, for L-Net sees every second one.
+    enlarged axis remains a multiple of what L-Net downsamples by.
     """
     shape = []
-    for size, count, scan_mm, grid_mm in zip(
-        config.grid_shape, scan_shape, scan_spacing_mm, config.grid_spacing_mm, strict=True
-    ):
-        needed = int(np.ceil(count * scan_mm / grid_mm - TIE))
-        shape.append(size if needed <= size else needed + needed % 2)
+    for axis, size in enumerate(config.grid_shape):
+        extent_mm = scan_shape[axis] * scan_spacing_mm[axis]
+        needed = int(np.ceil(extent_mm / config.grid_spacing_mm[axis] - TIE))
+        step = size // config.lnet_shape[axis]
+        shape.append(size if needed <= size else -(-needed // step) * step)
     return Grid((shape[0], shape[1], shape[2]), config.grid_spacing_mm)
 
 
