@@ -1,41 +1,16 @@
-"""The abdomen around the kidneys, organ by organ.
+"""The organs around the kidneys, and what looks like a kidney or a tumor but is none.
 
-Positions are (z, y, x) in mm from the center of the vertebral body at the level of the
-kidneys: z grows downward (inferior), y backward (posterior), x toward the patient's left.
+Positions are as in `tunet_lib.trunk`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from tunet_lib.canvas import Canvas, Point
-
-RIB_STEP_MM = 27.0
-VERTEBRA_MM, DISC_MM = 26.0, 8.0
-
-
-@dataclass(frozen=True)
-class Body:
-    """Size of the trunk in mm: from the spine's center to the skin, and the layers' thickness."""
-
-    half_width: float
-    front: float
-    back: float
-    fat: float
-    muscle: float
-
-    @property
-    def center_y(self) -> float:
-        """Position of the trunk's middle, behind the spine's center."""
-        return (self.back - self.front) / 2
-
-    @property
-    def half_depth(self) -> float:
-        """Half of the trunk from front to back."""
-        return (self.back + self.front) / 2
+from tunet_lib.trunk import Body
 
 
 @dataclass(frozen=True)
@@ -66,92 +41,6 @@ class Enhancement:
         )
 
 
-def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Paint skin, fat, the muscle wall, the lung bases and the table; mark the cavity."""
-    diaphragm, table = rng.uniform(-95, -75), body.back + rng.uniform(2, 6)
-    z, y, x = canvas.axes
-    y2d = y[:, None] - np.float32(body.center_y)
-    v2 = (y2d / np.float32(body.half_depth)) ** 2
-    couch = y[:, None] - np.float32(table) + (x[None, :] / 55) ** 2
-    flat = np.abs(x)[None, :] < 205
-    for k, height in enumerate(z):
-        box = (slice(k, k + 1), slice(0, y.size), slice(0, x.size))
-        lumps, grain = canvas.lumps.at(box)[0], canvas.grain.at(box)[0]
-        width = body.half_width * (1 - 0.0002 * min(abs(float(height)), 300))
-        u2 = ((x / np.float32(width)) ** 2)[None, :]
-        r = np.sqrt(np.sqrt(u2 * u2 + v2 * v2 + np.float32(1.5) * u2 * v2))
-        depth = (1 - r) * np.float32(body.half_depth)
-        wall = body.fat + (2 + lumps)
-        plane = canvas.hu[k]
-        plane[flat & (couch > 0) & (couch < 40)] = -920
-        plane[flat & ((np.abs(couch - 1.5) < 1.5) | (np.abs(couch - 40) < 1.5))] = 0
-        skin = depth > 0
-        plane[skin] = 0
-        fat = depth > 2.5
-        plane[fat] = (-102 + 7 * grain)[fat]
-        muscle = depth > wall
-        plane[muscle] = (60 + 9 * grain)[muscle]
-        cavity = depth > wall + body.muscle
-        plane[cavity] = (-97 + 9 * grain)[cavity]
-        lung = cavity & (height < diaphragm + 70 * (r * r - 0.9)) & (np.abs(x)[None, :] > 28)
-        plane[lung] = (-840 + 40 * grain)[lung]
-        canvas.cavity[k] = cavity & ~lung
-
-
-def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Paint psoas and back muscles, the spine, the ribs and the wings of the pelvis."""
-    top, bottom = float(canvas.axes[0][0]), float(canvas.axes[0][-1]) + 1
-    muscle, marrow, size = rng.uniform(52, 66), rng.uniform(140, 190), rng.uniform(0.92, 1.08)
-    for side in (-1, 1):
-        psoas = [(-55.0, 8.0, side * 27.0), (0.0, 2.0, side * 34.0), (160.0, -12.0, side * 52.0)]
-        canvas.tube(psoas, (7 * size, 27 * size), muscle, texture=8)
-        for y, x, ry, rx in ((body.back - body.fat - 27, 27, 25, 27), (26, 60, 13, 22)):
-            column = (0.0, y, side * x)
-            canvas.ellipsoid(
-                column, (1, ry, rx), muscle, texture=12, cavity=False, z_range=(top, bottom)
-            )
-        _paint_ribs(canvas, body, side)
-        for k in range(5):
-            wing = [(95.0 + 8 * k, 40.0 - 22 * k, side * 75.0 + side * 9 * k)]
-            wing.append((210.0, 20.0 - 12 * k, side * (52.0 + 9 * k)))
-            canvas.tube(wing, 7, 330, texture=80)
-    step, start = VERTEBRA_MM + DISC_MM, rng.uniform(-17, 17)
-    y, x = 17 * size, 23 * size
-    canvas.ellipsoid((0, 0, 0), (1, y, x), 80, cavity=False, z_range=(top, bottom))
-    for k in range(math.floor((top - start) / step), math.ceil((bottom - start) / step)):
-        z0 = start + k * step
-        z1, mid = z0 + VERTEBRA_MM, z0 + VERTEBRA_MM / 2
-        canvas.ellipsoid((0, 0, 0), (1, y, x), 420, texture=60, cavity=False, z_range=(z0, z1))
-        inner = (z0 + 2, z1 - 2)
-        canvas.ellipsoid(
-            (0, 0, 0), (1, y - 2.5, x - 2.5), marrow, texture=28, cavity=False, z_range=inner
-        )
-        for side in (-1, 1):
-            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, 380, texture=60)
-            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, 300, texture=60)
-            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, 400, texture=60)
-        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, 330, texture=60)
-    canvas.ellipsoid((0, 27, 0), (1, 8, 10), 25, cavity=False, z_range=(top, bottom))
-
-
-def _paint_ribs(canvas: Canvas, body: Body, side: int) -> None:
-    top = float(canvas.axes[0][0])
-    inset = 1 - (body.fat + 2 + 0.5 * body.muscle) / body.half_depth
-    for k in range(max(0, math.ceil((-25 - top) / RIB_STEP_MM)) + 3):
-        reach_deg = min(55 + 25 * k, 150)  # the lowest ribs are short
-        points = []
-        for angle in range(16, reach_deg, 12):
-            sin, cos = math.sin(math.radians(angle)), math.cos(math.radians(angle))
-            squared = sin**4 + cos**4 + 1.5 * sin**2 * cos**2
-            r = inset / math.sqrt(math.sqrt(squared))
-            y = body.center_y + r * cos * body.half_depth
-            points.append(
-                (-40 - RIB_STEP_MM * k + 0.75 * angle, y, side * r * sin * body.half_width)
-            )
-        canvas.tube(points, 5.5, 420, texture=60)
-        canvas.tube(points, 3, 170, texture=40)
-
-
 def paint_organs(
     canvas: Canvas, body: Body, enhancement: Enhancement, rng: np.random.Generator
 ) -> None:
@@ -159,9 +48,10 @@ def paint_organs(
     a, front = body.half_width, body.front
     for _ in range(rng.integers(24, 36)):
         _paint_loop(canvas, body, enhancement, rng)
+    heights = [float(z) for z in range(-20, 181, 25)]
     for side in (-1, 1):
         y, x = rng.uniform(-35, -10), side * rng.uniform(0.6, 0.68) * a
-        colon = [(z, y + rng.uniform(-8, 8), x + rng.uniform(-6, 6)) for z in range(-20, 181, 25)]
+        colon = [(z, y + rng.uniform(-8, 8), x + rng.uniform(-6, 6)) for z in heights]
         _paint_bowel(canvas, colon, rng.uniform(17, 25), rng.uniform(0, 50), enhancement, rng)
     for center, radii, hu, texture, turn in _organs(body, enhancement, rng):
         canvas.ellipsoid(center, radii, hu, texture=texture, rough=0.14, turn_deg=turn)

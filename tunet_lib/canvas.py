@@ -82,6 +82,13 @@ class Canvas:
         z, y, x = (axis[part] for axis, part in zip(self.axes, box, strict=True))
         return z[:, None, None], y[None, :, None], x[None, None, :]
 
+    def ball(self, center: Point, radius: float) -> tuple[Box, np.ndarray]:
+        """Box around a ball, and the squared distance from its center, in radii."""
+        low, high = ([c + d for c in center] for d in (-1.3 * radius, 1.3 * radius))
+        box = self.box((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        z, y, x = (c - p for c, p in zip(self.coordinates(box), center, strict=True))
+        return box, (z * z + y * y + x * x) / np.float32(radius * radius)
+
     def paint(self, box: Box, mask: np.ndarray, hu: float, texture: float = 5) -> None:
         """Set a mask's voxels to a texture around one HU."""
         if mask.any():
