@@ -1,8 +1,8 @@
 import gzip
 import itertools
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -77,8 +77,7 @@ def test_unreadable_folder_is_a_data_error(tmp_path, monkeypatch, kind):
             raise PermissionError(13, "Permission denied")
 
         folder.mkdir()
-        monkeypatch.setattr(os, "listdir", refuse)
-        monkeypatch.setattr(os, "scandir", refuse)
+        monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(DataError, match="data: cannot be read"):
         find_cases(folder)
 

@@ -446,6 +446,12 @@ def test_missing_image_is_a_data_error(tmp_path):
         prepare_case(gone, tmp_path, SMALL)
 
 
+def test_output_folder_that_is_a_file_is_a_data_error(data, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match=r"volume\.npy: cannot write here"):
+        prepare_case(find_cases(data)[0], tmp_path / "out", SMALL)
+
+
 def test_load_prepared_refuses_other_numbers_and_broken_cases(data, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(DataError, match="out: holds no prepared case; run `tunet prepare`"):

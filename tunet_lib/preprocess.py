@@ -6,6 +6,7 @@ A prepared case is a folder: ``volume.npy`` and ``volume_median.npy`` (float16),
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
@@ -204,7 +205,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     volume_median = normalize(_median(grid_hu, config), inside)[0]
 
     # Until the new case.json is there, this is no prepared case, whatever else is.
-    (folder / CASE_FILE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # `save_array` says what is wrong with the folder
+        (folder / CASE_FILE).unlink(missing_ok=True)
     save_array(folder / "volume.npy", volume.astype(np.float16))
     save_array(folder / "volume_median.npy", volume_median.astype(np.float16))
     if label is not None:
