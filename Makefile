@@ -1,6 +1,5 @@
 # make help lists the targets. Each sets up .venv by itself.
 
-SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help book test lint serve clean
+.PHONY: help book data test lint serve clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -23,7 +22,6 @@ book: $(STAMP) data ## make the data, run the chapters and build the book: _buil
 	$(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open _build/html/index.html, or run: make serve"
 
-.PHONY: data
 data: $(STAMP)
 	$(BIN)/tunet phantom data/phantoms
 
@@ -49,6 +47,6 @@ $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
 	@touch $@
