@@ -100,9 +100,7 @@ def predict_volume(
             return model.predict_on_batch(batch[:, 0])[:, None]
 
         return predict_windows(predict, volume, window, window, batch_size)
-    return predict_windows(
-        model.predict_on_batch, volume, window, config.patch_stride, batch_size
-    )
+    return predict_windows(model.predict_on_batch, volume, window, config.patch_stride, batch_size)
 
 
 def _predict_lnet(

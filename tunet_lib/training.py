@@ -68,47 +68,6 @@ class Schedule:
         return False
 
 
-def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str]]:
-    """Deal patients into folds; in KiTS19 a case is a patient.
-
-    Parameters
-    ----------
-    case_ids
-        Each once, in any order: the split depends on the set and the seed only.
-    folds
-        How many; their sizes differ by one at most.
-    seed
-        Of the shuffle.
-
-    Raises
-    ------
-    DataError
-        There are fewer cases than folds, or one is named twice.
-    """
-    ordered = sorted(case_ids)
-    if len(set(ordered)) != len(ordered):
-        raise DataError("a case is named twice; each patient may be in one fold only")
-    if len(ordered) < folds:
-        raise DataError(f"{len(ordered)} cases cannot be split into {folds} folds; add cases")
-    shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
-    return [sorted(shuffled[fold::folds]) for fold in range(folds)]
-
-
-def split_cases(
-    cases: Sequence[GridCase], folds: Sequence[Sequence[str]], fold: int, config: Config
-) -> tuple[list[GridCase], list[GridCase]]:
-    """Give the training and the validation cases of one fold.
-
-    As in the paper the fold that is scored is also what early stopping looks at, which is
-    optimistic; with ``config.inner_validation`` the next fold is taken for that and left
-    out of training.
-    """
-    held_out = set(folds[fold])
-    watched = set(folds[(fold + 1) % len(folds)]) if config.inner_validation else held_out
-    training = [case for case in cases if case.case_id not in held_out | watched]
-    return training, [case for case in cases if case.case_id in watched]
-
-
 def train(
     variant: Variant,
     training: Sequence[GridCase],

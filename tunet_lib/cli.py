@@ -1,0 +1,277 @@
+"""The `tunet` command: each step of the method, and all of them in a row."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from tunet_lib.config import Config, Preset
+from tunet_lib.files import DataError
+
+app = typer.Typer(
+    help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
+    "For teaching and research. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
+RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
+PresetOption = Annotated[
+    Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
+]
+Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
+Jobs = Annotated[
+    int, typer.Option(help="Trainings at a time; 0: one for each core, or 1 with a GPU.")
+]
+Variants = Annotated[
+    Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option("--variant", help="Train this one only; may be given again."),
+]
+Folds = Annotated[
+    Optional[list[int]],  # noqa: UP045
+    typer.Option("--fold", help="Train this fold only, from 0; may be given again."),
+]
+
+
+@app.command()
+def phantom(
+    folder: Annotated[Path, typer.Argument(help="Where to write the cases.")],
+    count: Annotated[int, typer.Option(min=1, help="How many cases.")] = 40,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 2019,
+    size: Annotated[
+        Literal["course", "real"], typer.Option(help="128x128 or 512x512 pixels a slice.")
+    ] = "course",
+) -> None:
+    """Make synthetic CTs with labels, in KiTS19's layout."""
+    from tunet_lib.phantom import write_phantoms
+
+    with _bar("phantoms", count) as advance:
+        write_phantoms(folder, count, seed, size, progress=lambda *_: advance())
+    console.print(f"{count} phantoms in {folder}")
+
+
+@app.command()
+def prepare(
+    data: Data,
+    run_folder: RunFolder,
+    preset: PresetOption = "course",
+    epochs: Epochs = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+) -> None:
+    """Start a run: bring every case to the grid, and deal the cases into folds."""
+    _finish(_prepare(data, run_folder, _config(preset, epochs), workers))
+
+
+@app.command()
+def train(
+    run_folder: RunFolder,
+    variant: Variants = None,
+    fold: Folds = None,
+    jobs: Jobs = 0,
+    here: Annotated[bool, typer.Option("--here", help="In this process, without a bar.")] = False,
+) -> None:
+    """Train the networks; those that are complete are kept, the rest go on where they were."""
+    from tunet_lib.runs import open_run, train_task
+
+    run = open_run(run_folder)
+    tasks = run.tasks(variant, fold)
+    if here:
+        for task in tasks:
+            train_task(run, task)
+    else:
+        _finish(_train(run_folder, variant, fold, jobs))
+
+
+@app.command()
+def predict(
+    ct: Annotated[Path, typer.Argument(help="An abdominal CT, NIfTI, any orientation.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The label map; default: CT_label.nii.gz here."),
+    ] = None,
+    models: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A folder of trained networks; default: the course weights."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
+) -> None:
+    """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
+    from tunet_lib.kits19 import load_scan, save_label
+    from tunet_lib.pipeline import COURSE_WEIGHTS, find_models, predict_scan
+
+    if models is None:
+        console.print(
+            "These networks were trained on synthetic phantoms, for the course. On a real CT "
+            "expect poor results; train on KiTS19 and name your own with --models.",
+            style="yellow",
+        )
+    models = models or COURSE_WEIGHTS
+    output = output or Path(ct.name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
+    scan = load_scan(ct)
+    with _bar("networks", len(find_models(models))) as advance:
+        label = predict_scan(scan, models, batch_size, on_model=lambda _: advance())
+    save_label(label, scan, output)
+    milliliters = [float((label == k).sum()) * _voxel_ml(scan.spacing_mm) for k in (1, 2)]
+    console.print(f"{output}: kidney {milliliters[0]:.0f} ml, tumor {milliliters[1]:.0f} ml")
+
+
+@app.command()
+def evaluate(
+    run_folder: RunFolder,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
+) -> None:
+    """Score every case by the models that never saw it: scores.csv."""
+    _finish(_evaluate(run_folder, batch_size))
+
+
+@app.command()
+def table(run_folder: RunFolder) -> None:
+    """Print Table 1 beside the paper's numbers: table_1.csv."""
+    _table(run_folder)
+
+
+@app.command()
+def run(
+    data: Data,
+    run_folder: RunFolder,
+    preset: PresetOption = "course",
+    epochs: Epochs = None,
+    jobs: Jobs = 0,
+    variant: Variants = None,
+    fold: Folds = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
+) -> None:
+    """Do it all: prepare, train, evaluate, table. Run it again to go on after a break."""
+    failures = _prepare(data, run_folder, _config(preset, epochs), 1)
+    failures |= _train(run_folder, variant, fold, jobs)
+    failures |= _evaluate(run_folder, batch_size)
+    _table(run_folder)
+    _finish(failures)
+
+
+def main() -> None:
+    """Run the command; bad data ends it with one line and exit status 1."""
+    # TensorFlow reads it when it loads, and otherwise lists what the CPU can do.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        app()
+    except DataError as error:
+        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _prepare(data: Path, run_folder: Path, config: Config, workers: int) -> dict[str, str]:
+    from tunet_lib.kits19 import find_cases
+    from tunet_lib.runs import prepare_run
+
+    with _bar("prepare", len(find_cases(data))) as advance:
+        run, failures = prepare_run(data, run_folder, config, lambda _: advance(), workers)
+    sizes = ", ".join(str(len(fold)) for fold in run.folds)
+    console.print(f"{run_folder}: folds of {sizes} cases")
+    return failures
+
+
+def _train(
+    run_folder: Path, variants: list[str] | None, folds: list[int] | None, jobs: int
+) -> dict[str, str]:
+    from tunet_lib.runs import Task, epochs_done, open_run, train_tasks
+
+    run = open_run(run_folder)
+    tasks = run.tasks(variants, folds)
+    with _progress() as progress:
+        total = progress.add_task("trainings", total=len(tasks))
+        bars: dict[Task, TaskID] = {}
+
+        def show(active: list[Task]) -> None:
+            progress.update(total, completed=sum(map(run.trained, tasks)))
+            for task in active:
+                if task not in bars:
+                    name = f"  {task[0]}, fold {task[1]}: epochs"
+                    bars[task] = progress.add_task(name, total=run.config.epochs)
+                progress.update(bars[task], completed=epochs_done(run, task))
+            for task in set(bars) - set(active):
+                progress.remove_task(bars.pop(task))
+
+        failures = train_tasks(run, tasks, jobs or _default_jobs(), show)
+        show([])
+    return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
+
+
+def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
+    from tunet_lib.pipeline import evaluate_run
+    from tunet_lib.runs import open_run
+
+    run = open_run(run_folder)
+    with _bar("evaluate", sum(map(len, run.folds))) as advance:
+        _, failures = evaluate_run(run, lambda _: advance(), batch_size)
+    return failures
+
+
+def _table(run_folder: Path) -> None:
+    from tunet_lib.evaluation import format_table
+    from tunet_lib.pipeline import tabulate_run
+    from tunet_lib.runs import open_run
+
+    console.print("Dice similarity coefficient on the grid, mean (SD over folds):")
+    print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
+
+
+def _config(preset: Preset, epochs: int | None) -> Config:
+    return Config.preset(preset) if epochs is None else Config.preset(preset, epochs=epochs)
+
+
+def _default_jobs() -> int:
+    # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
+    has_gpu = Path("/dev/nvidia0").exists()
+    return 1 if has_gpu else os.cpu_count() or 1
+
+
+def _voxel_ml(spacing_mm: tuple[float, float, float]) -> float:
+    return spacing_mm[0] * spacing_mm[1] * spacing_mm[2] / 1000
+
+
+def _finish(failures: dict[str, str]) -> None:
+    """Report what failed while the rest was done, and end with status 1 if anything did."""
+    for name, reason in failures.items():
+        Console(stderr=True).print(f"[red]{name}:[/red] {reason}", highlight=False, soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator:
+    with _progress() as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda: progress.advance(task)
+
+
+if __name__ == "__main__":
+    main()
