@@ -7,6 +7,7 @@ paper's section, or says "open" where the paper is silent and a reading was chos
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ class Config:
     grid_shape: tuple[int, int, int] = (128, 256, 256)
     pad_hu: float = -1000.0  # open: air
     median_size: int = 3  # 3.2
+    clip_hu: tuple[float, float] | None = None  # open: the paper names no window
 
     # Networks (2.1-2.3)
     lnet_shape: tuple[int, int, int] = (64, 128, 128)  # 2.1
@@ -93,6 +95,8 @@ class Config:
             raise DataError(f"patch_shape {self.patch_shape} is larger than {self.grid_shape}")
         if any(s > p for s, p in zip(self.patch_stride, self.patch_shape, strict=True)):
             raise DataError(f"patch_stride {self.patch_stride} leaves gaps between patches")
+        if self.clip_hu is not None and not self.clip_hu[0] < self.clip_hu[1]:
+            raise DataError(f"clip_hu {self.clip_hu} is no window: give (lowest, highest)")
         if not 0 <= self.foreground_fraction + self.tumor_fraction <= 1:
             raise DataError("foreground_fraction + tumor_fraction must lie in 0 to 1")
 
@@ -110,8 +114,8 @@ class Config:
         ----------
         name
             ``"paper"`` is Vu et al. 2019. ``"course"`` is the same method at a size that
-            trains on two cores: a coarser grid, smaller nets and patches, random patches,
-            Dice over the batch, and a higher learning rate.
+            trains on two cores: a coarser grid, a window of HU, smaller nets and patches,
+            random patches, Dice over the batch, and a higher learning rate.
         **changes
             Fields to change.
         """
@@ -162,20 +166,23 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "course": {
         "resample_spacing_mm": (2.5, 2.0, 2.0),
         "grid_fov_mm": (336.0, 432.0, 432.0),
-        "grid_shape": (56, 96, 96),
-        "lnet_shape": (28, 48, 48),
+        "grid_shape": (48, 80, 80),
+        "clip_hu": (-200.0, 300.0),
+        "lnet_shape": (24, 40, 40),
         "levels": 3,
         "filters": 8,
-        "patch_shape": (32, 48, 48),
-        "patch_stride": (12, 24, 24),
+        "patch_shape": (24, 40, 40),
+        "patch_stride": (12, 20, 20),
         "patch_sampling": "random",
-        "patches_per_case": 4,
+        "patches_per_case": 2,
         "foreground_fraction": 0.3,
         "tumor_fraction": 0.3,
         "dice_over": "batch",
         "learning_rate": 2e-3,
         "batch_size": 2,
-        "epochs": 20,
+        "plateau_patience": 4,
+        "stop_patience": 10,
+        "epochs": 30,
     },
 }
 
@@ -217,6 +224,8 @@ def _has_type(value: Any, hint: Any) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return value in arguments
+    if origin is types.UnionType:
+        return any(_has_type(value, argument) for argument in arguments)
     if origin is tuple:
         return (
             isinstance(value, tuple)

@@ -48,7 +48,14 @@ __all__ = [
 ]
 
 CASE_FILE = "case.json"
-FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size")
+FIELDS = (
+    "resample_spacing_mm",
+    "grid_fov_mm",
+    "grid_shape",
+    "pad_hu",
+    "median_size",
+    "clip_hu",
+)
 
 
 @dataclass(frozen=True)
@@ -165,9 +172,8 @@ def prepare_volume(
     """
     grid = grid_for(volume_hu.shape, spacing_mm, config)
     grid_hu = to_grid(volume_hu, spacing_mm, grid, config)
-    if median:
-        grid_hu = _median(grid_hu, config)
-    return normalize(grid_hu, scanned(volume_hu.shape, spacing_mm, grid, config))[0]
+    inside = scanned(volume_hu.shape, spacing_mm, grid, config)
+    return _filter_and_normalize(grid_hu, inside, config, median)[0]
 
 
 def prepare_case(case: Case, out_folder: str | Path, config: Config) -> PreparedCase:
@@ -201,8 +207,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     grid = grid_for(shape, spacing_mm, config)
     inside = scanned(shape, spacing_mm, grid, config)
     grid_hu = to_grid(scan.volume_hu, spacing_mm, grid, config)
-    volume, mean_hu, sd_hu = normalize(grid_hu, inside)
-    volume_median = normalize(_median(grid_hu, config), inside)[0]
+    volume, mean_hu, sd_hu = _filter_and_normalize(grid_hu, inside, config, median=False)
+    volume_median = _filter_and_normalize(grid_hu, inside, config, median=True)[0]
 
     # Until the new case.json is there, this is no prepared case, whatever else is.
     with contextlib.suppress(OSError):  # `save_array` says what is wrong with the folder
@@ -344,6 +350,17 @@ def _made_from(case: Case, config: Config) -> dict[str, Any]:
             status = path.stat()
             made_from[path.name] = [status.st_size, status.st_mtime_ns]
     return made_from
+
+
+def _filter_and_normalize(
+    grid_hu: np.ndarray, inside: np.ndarray, config: Config, median: bool
+) -> tuple[np.ndarray, float, float]:
+    if median:
+        grid_hu = _median(grid_hu, config)
+    if config.clip_hu is not None:
+        # Air and bone span 2000 HU, kidney and tumor 50: a window spreads what matters.
+        grid_hu = np.clip(grid_hu, *config.clip_hu)
+    return normalize(grid_hu, inside)
 
 
 def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:
