@@ -25,7 +25,7 @@ class Config:
     Raises
     ------
     DataError
-        A value is outside its range, or two values contradict each other.
+        A value is of a wrong type or outside its range, or two contradict each other.
     """
 
     # Preprocessing (3.4, Fig. 4)
@@ -82,6 +82,7 @@ class Config:
     keep_low_if_high_empty: bool = True  # open: Algorithm 1, line 17
 
     def __post_init__(self) -> None:
+        self._check_values()
         factor = 2 ** (self.levels - 1)
         for name in ("patch_shape", "lnet_shape"):
             if any(size % factor for size in getattr(self, name)):
@@ -97,8 +98,23 @@ class Config:
             raise DataError(f"patch_stride {self.patch_stride} leaves gaps between patches")
         if self.clip_hu is not None and not self.clip_hu[0] < self.clip_hu[1]:
             raise DataError(f"clip_hu {self.clip_hu} is no window: give (lowest, highest)")
-        if not 0 <= self.foreground_fraction + self.tumor_fraction <= 1:
+        if self.foreground_fraction + self.tumor_fraction > 1:
             raise DataError("foreground_fraction + tumor_fraction must lie in 0 to 1")
+        if self.filters % self.norm_groups:
+            raise DataError(
+                f"norm_groups: {self.filters} filters make no {self.norm_groups} groups"
+            )
+
+    def _check_values(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not _has_type(value, hint):
+                raise DataError(f"{name} is {value!r}, expected {hint}")
+            sizes = value if isinstance(value, tuple) else (value,)
+            if hint in (int, tuple[int, int, int]) and name != "seed" and min(sizes) < 1:
+                raise DataError(f"{name} is {value}, must be at least 1")
+            if name.endswith("_fraction") and not 0 <= value <= 1:
+                raise DataError(f"{name} is {value}, must lie in 0 to 1")
 
     @property
     def grid_spacing_mm(self) -> tuple[float, float, float]:
@@ -146,11 +162,10 @@ class Config:
             wrong = sorted(names ^ set(values)) if isinstance(values, dict) else "no fields at all"
             raise DataError(f"{path}: is from another version of tunet_lib (differs in {wrong})")
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        hints = typing.get_type_hints(cls)
-        for name, value in values.items():
-            if not _has_type(value, hints[name]):
-                raise DataError(f"{path}: {name} is {value!r}, expected {hints[name]}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
 
     def differences(self, other: Config) -> list[str]:
         """Names of the fields in which two configurations differ."""

@@ -52,9 +52,10 @@ def split_cases(
 
     As in the paper the fold that is scored is also what early stopping looks at, which is
     optimistic; with ``config.inner_validation`` the next fold is taken for that and left
-    out of training.
+    out of training. A case that is in no fold, for want of a label map, is in neither.
     """
     held_out = set(folds[fold])
     watched = set(folds[(fold + 1) % len(folds)]) if config.inner_validation else held_out
-    training = [case for case in cases if case.case_id not in held_out | watched]
+    others = {case_id for ids in folds for case_id in ids} - held_out - watched
+    training = [case for case in cases if case.case_id in others]
     return training, [case for case in cases if case.case_id in watched]
