@@ -1,0 +1,64 @@
+"""The smallest cases and configuration on which every network trains in a moment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunet_lib.config import Config
+from tunet_lib.files import load_array, save_array
+
+SHAPE = (8, 16, 16)
+
+
+def tiny_config(**changes):
+    values = {
+        "grid_shape": SHAPE,
+        "lnet_shape": (4, 8, 8),
+        "patch_shape": (8, 8, 8),
+        "patch_stride": (4, 4, 4),
+        "patch_sampling": "random",
+        "patches_per_case": 4,
+        "foreground_fraction": 0.3,
+        "tumor_fraction": 0.3,
+        "dice_over": "batch",
+        "levels": 2,
+        "filters": 2,
+        "norm_groups": 2,
+        "batch_size": 2,
+        "batch_size_2d": 4,
+        "learning_rate": 1e-2,
+        "epochs": 2,
+    }
+    return Config.preset("course", **{**values, **changes})
+
+
+@dataclass(frozen=True)
+class TinyCase:
+    """A prepared case on disk: a bright box, half of which is tumor, in noise."""
+
+    case_id: str
+    folder: Path
+
+    def volume(self, median):
+        return load_array(self.folder / ("median.npy" if median else "volume.npy"))
+
+    def label(self):
+        return load_array(self.folder / "label.npy")
+
+
+def write_cases(folder, count, shape=SHAPE):
+    cases = []
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        label = np.zeros(shape, np.uint8)
+        z, y, x = (int(rng.integers(0, size // 2)) for size in shape)
+        label[z : z + 4, y : y + 6, x : x + 6] = 1
+        label[z : z + 2, y : y + 6, x : x + 6] = 2
+        volume = (label + rng.normal(0, 0.5, shape)).astype(np.float16)
+        case = TinyCase(f"case_{index:05d}", Path(folder) / f"case_{index:05d}")
+        save_array(case.folder / "volume.npy", volume)
+        save_array(case.folder / "median.npy", volume + np.float16(100))
+        save_array(case.folder / "label.npy", label)
+        cases.append(case)
+    return cases
