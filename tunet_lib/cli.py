@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -15,10 +17,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from tunet_lib.config import Config, Preset
 from tunet_lib.files import DataError
@@ -37,12 +41,20 @@ RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is mad
 PresetOption = Annotated[
     Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
 ]
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option("--config", help="A configuration saved as JSON, in place of a preset."),
+]
 Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
 Jobs = Annotated[
-    int, typer.Option(help="Trainings at a time; 0: one for each core, or 1 with a GPU.")
+    int,
+    typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Windows predicted at a time; fewer take less memory.")
 ]
 Variants = Annotated[
-    Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10)
+    Optional[list[str]],  # noqa: UP045
     typer.Option("--variant", help="Train this one only; may be given again."),
 ]
 Folds = Annotated[
@@ -65,7 +77,7 @@ def phantom(
 
     with _bar("phantoms", count) as advance:
         write_phantoms(folder, count, seed, size, progress=lambda *_: advance())
-    console.print(f"{count} phantoms in {folder}")
+    _say(f"{count} phantoms in {folder}")
 
 
 @app.command()
@@ -73,11 +85,13 @@ def prepare(
     data: Data,
     run_folder: RunFolder,
     preset: PresetOption = "course",
+    config: ConfigFile = None,
     epochs: Epochs = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
-    _finish(_prepare(data, run_folder, _config(preset, epochs), workers))
+    with _failures() as failures:
+        failures |= _prepare(data, run_folder, _config(preset, config, epochs), workers)
 
 
 @app.command()
@@ -87,17 +101,23 @@ def train(
     fold: Folds = None,
     jobs: Jobs = 0,
     here: Annotated[bool, typer.Option("--here", help="In this process, without a bar.")] = False,
+    parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Train the networks; those that are complete are kept, the rest go on where they were."""
     from tunet_lib.runs import open_run, train_task
 
-    run = open_run(run_folder)
-    tasks = run.tasks(variant, fold)
+    def stop_if_orphan(_: object) -> None:
+        # The command that started this process was killed: its successor takes over.
+        if parent and os.getppid() != parent:
+            raise typer.Exit(1)
+
     if here:
-        for task in tasks:
-            train_task(run, task)
-    else:
-        _finish(_train(run_folder, variant, fold, jobs))
+        run = open_run(run_folder)
+        for task in run.tasks(variant, fold):
+            train_task(run, task, stop_if_orphan)
+        return
+    with _failures() as failures:
+        failures |= _train(run_folder, variant, fold, jobs)
 
 
 @app.command()
@@ -111,12 +131,15 @@ def predict(
         Optional[Path],  # noqa: UP045
         typer.Option(help="A folder of trained networks; default: the course weights."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
+    batch_size: BatchSize = 4,
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
     from tunet_lib.kits19 import load_scan, save_label
     from tunet_lib.pipeline import COURSE_WEIGHTS, find_models, predict_scan
 
+    output = output or Path(ct.name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
+    if not output.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{output}: must end in .nii.gz or .nii")
     if models is None:
         console.print(
             "These networks were trained on synthetic phantoms, for the course. On a real CT "
@@ -124,22 +147,23 @@ def predict(
             style="yellow",
         )
     models = models or COURSE_WEIGHTS
-    output = output or Path(ct.name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
-    scan = load_scan(ct)
-    with _bar("networks", len(find_models(models))) as advance:
-        label = predict_scan(scan, models, batch_size, on_model=lambda _: advance())
-    save_label(label, scan, output)
-    milliliters = [float((label == k).sum()) * _voxel_ml(scan.spacing_mm) for k in (1, 2)]
-    console.print(f"{output}: kidney {milliliters[0]:.0f} ml, tumor {milliliters[1]:.0f} ml")
+    count = len(find_models(models))
+    with console.status("reading the CT"):
+        scan = load_scan(ct)
+    with _bar("networks", count) as advance:
+        label = predict_scan(scan, models, batch_size, on_part=advance)
+    with console.status("writing the label map"):
+        save_label(label, scan, output)
+    voxel_ml = math.prod(scan.spacing_mm) / 1000
+    kidney_ml, tumor_ml = ((label == value).sum() * voxel_ml for value in (1, 2))
+    _say(f"{output}: kidney {kidney_ml:.0f} ml, tumor {tumor_ml:.0f} ml")
 
 
 @app.command()
-def evaluate(
-    run_folder: RunFolder,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
-) -> None:
+def evaluate(run_folder: RunFolder, batch_size: BatchSize = 4) -> None:
     """Score every case by the models that never saw it: scores.csv."""
-    _finish(_evaluate(run_folder, batch_size))
+    with _failures() as failures:
+        failures |= _evaluate(run_folder, batch_size)
 
 
 @app.command()
@@ -153,18 +177,22 @@ def run(
     data: Data,
     run_folder: RunFolder,
     preset: PresetOption = "course",
+    config: ConfigFile = None,
     epochs: Epochs = None,
     jobs: Jobs = 0,
     variant: Variants = None,
     fold: Folds = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 4,
+    batch_size: BatchSize = 4,
 ) -> None:
-    """Do it all: prepare, train, evaluate, table. Run it again to go on after a break."""
-    failures = _prepare(data, run_folder, _config(preset, epochs), 1)
-    failures |= _train(run_folder, variant, fold, jobs)
-    failures |= _evaluate(run_folder, batch_size)
-    _table(run_folder)
-    _finish(failures)
+    """Do it all: prepare, train, evaluate, table.
+
+    The preset course takes hours on two cores. Run it again, and it goes on where it was.
+    """
+    with _failures() as failures:
+        failures |= _prepare(data, run_folder, _config(preset, config, epochs), 1)
+        failures |= _train(run_folder, variant, fold, jobs)
+        failures |= _evaluate(run_folder, batch_size)
+        _table(run_folder)
 
 
 def main() -> None:
@@ -174,29 +202,31 @@ def main() -> None:
     try:
         app()
     except DataError as error:
-        Console(stderr=True).print(f"[red]Error:[/red] {error}", highlight=False, soft_wrap=True)
+        _complain("Error", str(error))
         sys.exit(1)
 
 
 def _prepare(data: Path, run_folder: Path, config: Config, workers: int) -> dict[str, str]:
     from tunet_lib.kits19 import find_cases
+    from tunet_lib.provenance import timed
     from tunet_lib.runs import prepare_run
 
-    with _bar("prepare", len(find_cases(data))) as advance:
+    with timed(run_folder, "prepare"), _bar("prepare", len(find_cases(data))) as advance:
         run, failures = prepare_run(data, run_folder, config, lambda _: advance(), workers)
     sizes = ", ".join(str(len(fold)) for fold in run.folds)
-    console.print(f"{run_folder}: folds of {sizes} cases")
+    _say(f"{run_folder}: folds of {sizes} cases")
     return failures
 
 
 def _train(
     run_folder: Path, variants: list[str] | None, folds: list[int] | None, jobs: int
 ) -> dict[str, str]:
+    from tunet_lib.provenance import timed
     from tunet_lib.runs import Task, epochs_done, open_run, train_tasks
 
     run = open_run(run_folder)
     tasks = run.tasks(variants, folds)
-    with _progress() as progress:
+    with timed(run_folder, "train"), _progress() as progress:
         total = progress.add_task("trainings", total=len(tasks))
         bars: dict[Task, TaskID] = {}
 
@@ -217,11 +247,17 @@ def _train(
 
 def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
     from tunet_lib.pipeline import evaluate_run
+    from tunet_lib.provenance import timed, write_provenance
     from tunet_lib.runs import open_run
 
     run = open_run(run_folder)
-    with _bar("evaluate", sum(map(len, run.folds))) as advance:
+    cases = sum(map(len, run.folds))
+    scores = run_folder / "scores.csv"
+    before = scores.read_bytes() if scores.exists() else None
+    with timed(run_folder, "evaluate"), _bar("evaluate", cases) as advance:
         _, failures = evaluate_run(run, lambda _: advance(), batch_size)
+    if scores.read_bytes() != before:  # else they come from an earlier day, perhaps machine
+        write_provenance(run)
     return failures
 
 
@@ -234,30 +270,43 @@ def _table(run_folder: Path) -> None:
     print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
 
 
-def _config(preset: Preset, epochs: int | None) -> Config:
-    return Config.preset(preset) if epochs is None else Config.preset(preset, epochs=epochs)
+def _config(preset: Preset, path: Path | None, epochs: int | None) -> Config:
+    config = Config.load(path) if path else Config.preset(preset)
+    return config if epochs is None else replace(config, epochs=epochs)
 
 
 def _default_jobs() -> int:
     # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
     has_gpu = Path("/dev/nvidia0").exists()
-    return 1 if has_gpu else os.cpu_count() or 1
+    return 1 if has_gpu else min(4, os.cpu_count() or 1)
 
 
-def _voxel_ml(spacing_mm: tuple[float, float, float]) -> float:
-    return spacing_mm[0] * spacing_mm[1] * spacing_mm[2] / 1000
-
-
-def _finish(failures: dict[str, str]) -> None:
-    """Report what failed while the rest was done, and end with status 1 if anything did."""
-    for name, reason in failures.items():
-        Console(stderr=True).print(f"[red]{name}:[/red] {reason}", highlight=False, soft_wrap=True)
+@contextmanager
+def _failures() -> Iterator[dict[str, str]]:
+    """Report at the end what failed while the rest was done; then end with status 1."""
+    failures: dict[str, str] = {}
+    try:
+        yield failures
+    finally:  # a step that cannot go on must not hide what failed before it
+        for name, reason in failures.items():
+            _complain(name, reason)
     if failures:
         raise typer.Exit(1)
 
 
+def _complain(name: str, reason: str) -> None:
+    # Text, for a path or a list in a message may look like rich's markup.
+    message = Text.assemble((f"{name}:", "red"), f" {reason}")
+    Console(stderr=True).print(message, soft_wrap=True)
+
+
+def _say(message: str) -> None:
+    console.print(Text(message), soft_wrap=True)
+
+
 def _progress() -> Progress:
     return Progress(
+        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -267,10 +316,10 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def _bar(name: str, total: int) -> Iterator:
+def _bar(name: str, total: int) -> Iterator[Callable[..., None]]:
     with _progress() as progress:
         task = progress.add_task(name, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda part=1: progress.advance(task, part)
 
 
 if __name__ == "__main__":

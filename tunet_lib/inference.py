@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from tunet_lib.patches import (
 )
 
 Predict = Callable[[np.ndarray], np.ndarray]
+OnPart = Callable[[float], Any]
 
 
 def predict_windows(
@@ -27,6 +29,7 @@ def predict_windows(
     window: Shape,
     stride: Shape,
     batch_size: int = 1,
+    on_part: OnPart | None = None,
 ) -> np.ndarray:
     """Predict a volume window by window and average where windows overlap.
 
@@ -40,6 +43,8 @@ def predict_windows(
         In voxels, (z, y, x). Borders are repeated where a window exceeds the volume.
     batch_size
         Windows predicted at a time: more is faster and takes more memory.
+    on_part
+        Called after each batch with its share of all windows.
 
     Returns
     -------
@@ -64,13 +69,20 @@ def predict_windows(
             inside = total[place].shape[:3]
             total[place] += result[: inside[0], : inside[1], : inside[2]]
             count[place] += 1
+        if on_part is not None:
+            on_part(len(chosen) / len(starts))
     assert total is not None  # window_starts never gives an empty list
     total /= count[..., None]
     return total
 
 
 def predict_volume(
-    model: keras.Model, variant: Variant, volume: np.ndarray, config: Config, batch_size: int = 1
+    model: keras.Model,
+    variant: Variant,
+    volume: np.ndarray,
+    config: Config,
+    batch_size: int = 1,
+    on_part: OnPart | None = None,
 ) -> np.ndarray:
     """Predict a grid volume with any of the networks.
 
@@ -84,6 +96,8 @@ def predict_volume(
         Patch shape and stride.
     batch_size
         Windows, or axial slices of the 2D baseline, at a time.
+    on_part
+        Called again and again with the share of the work done since.
 
     Returns
     -------
@@ -93,25 +107,33 @@ def predict_volume(
     """
     window = patch_shape(variant, config)
     if variant.network == "lnet":
-        return _predict_lnet(model, volume, window, config, batch_size)
+        return _predict_lnet(model, volume, window, config, batch_size, on_part)
     if variant.network == "unet2d":
         # A 2D network sees (batch, y, x, 1): the slices of the batch.
         def predict(batch: np.ndarray) -> np.ndarray:
             return model.predict_on_batch(batch[:, 0])[:, None]
 
-        return predict_windows(predict, volume, window, window, batch_size)
-    return predict_windows(model.predict_on_batch, volume, window, config.patch_stride, batch_size)
+        return predict_windows(predict, volume, window, window, batch_size, on_part)
+    stride = config.patch_stride
+    return predict_windows(model.predict_on_batch, volume, window, stride, batch_size, on_part)
 
 
 def _predict_lnet(
-    model: keras.Model, volume: np.ndarray, window: Shape, config: Config, batch_size: int
+    model: keras.Model,
+    volume: np.ndarray,
+    window: Shape,
+    config: Config,
+    batch_size: int,
+    on_part: OnPart | None,
 ) -> np.ndarray:
     factor = lnet_factor(config)
     # The grid divides by the factor unless a scan was larger than the field of view.
     margins = [(0, -size % step) for size, step in zip(volume.shape, factor, strict=True)]
     coarse = block_mean(np.pad(volume, margins, mode="edge"), factor)
     half: Shape = (window[0] // 2, window[1] // 2, window[2] // 2)
-    prob = predict_windows(model.predict_on_batch, coarse, window, half, batch_size)[..., 0]
+    prob = predict_windows(model.predict_on_batch, coarse, window, half, batch_size, on_part)[
+        ..., 0
+    ]
     fine = ndimage.zoom(prob, factor, order=1, mode="nearest", grid_mode=True)
     z, y, x = volume.shape
     return fine[:z, :y, :x, None].astype(np.float32, copy=False)

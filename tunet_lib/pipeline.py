@@ -22,13 +22,12 @@ from tunet_lib.evaluation import (
     write_table,
 )
 from tunet_lib.files import DataError, load_json
-from tunet_lib.kits19 import Scan, find_cases, load_label_scan, require_label
+from tunet_lib.kits19 import Case, Scan, find_cases, load_label_scan, require_label
 from tunet_lib.postprocess import postprocess, threshold_labels
 from tunet_lib.preprocess import (
     PreparedCase,
     grid_for,
     label_from_grid,
-    load_prepared,
     prepare_volume,
 )
 from tunet_lib.runs import OnCase, Run
@@ -45,35 +44,45 @@ def evaluate_run(
     """Score each case by the models of the fold that held it out.
 
     Systems are scored as far as their models are there: the ensemble needs the four
-    TuNets, and its post-processing the L-Nets as well.
+    TuNets, and its post-processing both L-Nets as well. Scores are kept case by case, until
+    a model or the prepared case is newer than they are.
 
     Returns
     -------
     rows, failures
         One row for each case and system, written to ``scores.csv``; case_id → reason.
+
+    Raises
+    ------
+    DataError
+        A model saw a case that it would score; or nothing is trained, or nothing could be
+        scored.
     """
     rows: list[Row] = []
     failures: dict[str, str] = {}
-    cases = {case.case_id: case for case in load_prepared(run.prepared, run.config)}
+    prepared = {case.case_id: case for case in run.cases()}
+    sources = {case.case_id: case for case in find_cases(run.data)}
     for fold, case_ids in enumerate(run.folds):
         names = [name for name, _ in run.tasks(folds=[fold]) if run.trained((name, fold))]
+        _check_models(run, names, fold)
         models: dict[str, keras.Model] = {}
-        for case_id in case_ids if names else []:
-            path = run.folder / "scores" / f"fold_{fold}" / f"{case_id}.csv"
+        for case_id in case_ids:
             try:
-                scored = read_scores(path) if path.exists() else []
-                if {row["system"] for row in scored} != set(systems_of(names)):
+                scored = _kept_scores(run, prepared[case_id], names, fold)
+                if scored is None:
+                    source = sources.get(case_id, Case(case_id, None, None))
                     models = models or _load_models(run, names, fold)
-                    scored = _score(run, cases[case_id], fold, models, batch_size)
-                    write_scores(path, scored)
+                    scored = _score(run, prepared[case_id], source, fold, models, batch_size)
+                    write_scores(_scores_path(run, case_id, fold), scored)
                 rows += scored
-            except DataError as error:
-                failures[case_id] = str(error)
+            except (DataError, OSError, MemoryError) as error:
+                failures[case_id] = str(error) or type(error).__name__
             if on_case is not None:
                 on_case(case_id)
     check_unseen(rows, run.folds)
     if not rows:
-        raise DataError(f"{run.folder}: nothing is trained yet; run `tunet train` first")
+        reason = next(iter(failures.values()), "nothing is trained yet; run `tunet train` first")
+        raise DataError(f"{run.folder}: nothing could be scored: {reason}")
     write_scores(run.folder / "scores.csv", rows)
     return rows, failures
 
@@ -84,7 +93,7 @@ def systems_of(variants: Iterable[str]) -> list[str]:
     systems = [name for name in names if name not in LOCALIZERS]
     if set(ENSEMBLE) <= set(names):
         systems.append("ensemble")
-        if set(LOCALIZERS) & set(names):
+        if set(LOCALIZERS) <= set(names):
             systems.append("ensemble_postprocess")
     return systems
 
@@ -101,6 +110,7 @@ def predict_scan(
     models: str | Path = COURSE_WEIGHTS,
     batch_size: int = 1,
     on_model: Callable[[str], Any] | None = None,
+    on_part: Callable[[float], Any] | None = None,
 ) -> np.ndarray:
     """Segment one CT: every TuNet votes, L-Net localizes, Algorithm 1 decides.
 
@@ -115,6 +125,8 @@ def predict_scan(
         Windows at a time.
     on_model
         Called with a model's folder name after its prediction.
+    on_part
+        Called again and again with the share of one model's work done since.
 
     Returns
     -------
@@ -144,7 +156,8 @@ def predict_scan(
         for variant, folder in found:
             if (variant.network == "lnet") == localizers:
                 model, _ = load_model(folder, config)
-                yield predict_volume(model, variant, volumes[variant.median], config, batch_size)
+                volume = volumes[variant.median]
+                yield predict_volume(model, variant, volume, config, batch_size, on_part)
                 if on_model is not None:
                     on_model(folder.name)
 
@@ -157,7 +170,7 @@ def predict_scan(
 
 
 def find_models(folder: str | Path) -> list[tuple[Variant, Path]]:
-    """Find the TuNets and L-Nets below a folder.
+    """Find the trained TuNets and L-Nets below a folder.
 
     Raises
     ------
@@ -165,90 +178,119 @@ def find_models(folder: str | Path) -> list[tuple[Variant, Path]]:
         There is no TuNet, or their configurations differ.
     """
     found = []
-    for path in sorted(Path(folder).rglob("variant.json")):
-        variant = VARIANTS.get(load_json(path))
+    for path in sorted(Path(folder).rglob("model.weights.h5")):
+        name = load_json(path.parent / "variant.json")
+        variant = VARIANTS.get(name) if isinstance(name, str) else None
         if variant is not None and variant.network in ("tunet", "lnet"):
             found.append((variant, path.parent))
     if not any(variant.network == "tunet" for variant, _ in found):
-        raise DataError(f"{folder}: holds no trained TuNet; train one, or leave --models out")
+        raise DataError(f"{folder}: holds no trained TuNet; name the folder models/ of a run")
     first = Config.load(found[0][1] / "config.json")
     for _, path in found[1:]:
         if wrong := first.differences(Config.load(path / "config.json")):
-            raise DataError(f"{path}: was trained with another configuration ({wrong} differ)")
+            raise DataError(
+                f"{path}: was trained with another configuration than {found[0][1]} "
+                f"({', '.join(wrong)} differ); keep the models of each in a folder of their own"
+            )
     return found
 
 
 def _decide(
     whole_and_tumor: np.ndarray, lnet_prob: np.ndarray | None, config: Config
 ) -> np.ndarray:
-    mask = None if lnet_prob is None else lnet_prob >= config.lnet_threshold
-    voxel_mm3 = math.prod(config.grid_spacing_mm)
     return postprocess(
         whole_and_tumor[..., 0],
         whole_and_tumor[..., 1],
         config,
-        lnet_mask=mask,
-        voxel_volume_mm3=voxel_mm3,
+        lnet_mask=None if lnet_prob is None else lnet_prob >= config.lnet_threshold,
+        voxel_volume_mm3=math.prod(config.grid_spacing_mm),
     )
 
 
+def _check_models(run: Run, names: Sequence[str], fold: int) -> None:
+    """Make sure, by what each training wrote down, that it saw no case of its fold."""
+    for name in names:
+        if seen := set(run.seen((name, fold))) & set(run.folds[fold]):
+            raise DataError(
+                f"{run.model_folder(name, fold)}: was trained on {', '.join(sorted(seen))}, which "
+                f"fold {fold} holds out; remove it and train again"
+            )
+
+
+def _scores_path(run: Run, case_id: str, fold: int) -> Path:
+    return run.folder / "scores" / f"fold_{fold}" / f"{case_id}.csv"
+
+
+def _kept_scores(run: Run, case: PreparedCase, names: Sequence[str], fold: int) -> list[Row] | None:
+    """Read what an earlier evaluation scored, if it is all there and up to date."""
+    if not systems_of(names):
+        return []
+    path = _scores_path(run, case.case_id, fold)
+    made_from = [case.folder / "case.json"]
+    made_from += [run.model_folder(name, fold) / "model.weights.h5" for name in names]
+    if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in made_from):
+        return None
+    rows = read_scores(path)
+    return rows if [row["system"] for row in rows] == systems_of(names) else None
+
+
 def _score(
-    run: Run, case: PreparedCase, fold: int, models: dict[str, keras.Model], batch_size: int
+    run: Run,
+    case: PreparedCase,
+    source: Case,
+    fold: int,
+    models: dict[str, keras.Model],
+    batch_size: int,
 ) -> list[Row]:
     """Score every system that the models make possible on one case."""
-    from tunet_lib.inference import predict_volume
-
-    labels: dict[str, np.ndarray] = {}
-
-    def predict(name: str) -> np.ndarray:
-        variant = VARIANTS[name]
-        volume = np.asarray(case.volume(variant.median), np.float32)
-        return predict_volume(models[name], variant, volume, run.config, batch_size)
-
-    def voters() -> Iterator[np.ndarray]:
-        for name in ENSEMBLE:
-            maps = predict(name)
-            labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
-            yield maps
-
-    systems = systems_of(models)
-    for name in systems:
-        if name in VARIANTS and not ("ensemble" in systems and name in ENSEMBLE):
-            maps = predict(name)
-            labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
-    if "ensemble" in systems:
-        mean = mean_maps(voters())
-        labels["ensemble"] = threshold_labels(mean[..., 0], mean[..., 1])
-    if "ensemble_postprocess" in systems:
-        lnet_prob = mean_maps(predict(name) for name in LOCALIZERS if name in models)[..., 0]
-        labels["ensemble_postprocess"] = _decide(mean, lnet_prob, run.config)
-
-    truth = load_label_scan(require_label(_source(run, case)))
+    labels = _predict_systems(run, case, models, batch_size)
+    truth = load_label_scan(require_label(source)).volume_hu
     rows = []
-    for system in systems:
-        native = label_from_grid(labels[system], case.grid, case.source_shape, case.spacing_mm)
+    for system, label in labels.items():
+        native = label_from_grid(label, case.grid, case.source_shape, case.spacing_mm)
         # Surfaces take seconds at full size: only the system that is handed in gets them.
         spacing_mm = case.spacing_mm if system == "ensemble_postprocess" else None
+        true_grid = np.asarray(case.label())
         rows.append(
-            score_case(
-                system,
-                fold,
-                case.case_id,
-                labels[system],
-                np.asarray(case.label()),
-                native,
-                truth.volume_hu,
-                spacing_mm,
-            )
+            score_case(system, fold, case.case_id, label, true_grid, native, truth, spacing_mm)
         )
     return rows
 
 
-def _source(run: Run, case: PreparedCase) -> Any:
-    for source in find_cases(run.data):
-        if source.case_id == case.case_id:
-            return source
-    raise DataError(f"{run.data}: {case.case_id} is no longer there; prepare the run again")
+def _predict_systems(
+    run: Run, case: PreparedCase, models: dict[str, keras.Model], batch_size: int
+) -> dict[str, np.ndarray]:
+    """Give the label map on the grid of each system that the models make possible."""
+    from tunet_lib.inference import predict_volume
+
+    labels: dict[str, np.ndarray] = {}
+    volumes = {
+        median: np.asarray(case.volume(median), np.float32)
+        for median in {VARIANTS[name].median for name in models}
+    }
+
+    def predict(names: Iterable[str]) -> Iterator[np.ndarray]:
+        for name in names:
+            variant = VARIANTS[name]
+            volume = volumes[variant.median]
+            yield predict_volume(models[name], variant, volume, run.config, batch_size)
+
+    def voters() -> Iterator[np.ndarray]:
+        for name, maps in zip(ENSEMBLE, predict(ENSEMBLE), strict=True):
+            labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
+            yield maps
+
+    systems = systems_of(models)
+    if "ensemble" in systems:
+        mean = mean_maps(voters())
+        labels["ensemble"] = threshold_labels(mean[..., 0], mean[..., 1])
+    if "ensemble_postprocess" in systems:
+        lnet_prob = mean_maps(predict(LOCALIZERS))[..., 0]
+        labels["ensemble_postprocess"] = _decide(mean, lnet_prob, run.config)
+    alone = [name for name in systems if name not in labels]
+    for name, maps in zip(alone, predict(alone), strict=True):
+        labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
+    return {system: labels[system] for system in systems}
 
 
 def _load_models(run: Run, names: Sequence[str], fold: int) -> dict[str, keras.Model]:

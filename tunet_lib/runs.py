@@ -1,13 +1,15 @@
 """A run folder: one configuration, one data folder, the folds, and the trained networks.
 
 It holds ``config.json``, ``run.json`` (the data folder and the folds), ``prepared/`` and
-``models/fold_0/tunet/…``; `pipeline` adds ``scores/``, ``scores.csv``, ``table_1.csv`` and
-``provenance.json``. Whatever is there is kept, so a run that was cut short goes on.
+``models/fold_0/tunet/…``; `pipeline` adds ``scores/``, ``scores.csv`` and ``table_1.csv``,
+`provenance` ``times.json`` and ``provenance.json``. Whatever is there is kept, so a run that
+was cut short goes on.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,9 +22,10 @@ from tunet_lib.config import LOCALIZERS, VARIANTS, Config
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.folds import split_cases, split_folds
 from tunet_lib.kits19 import find_cases
-from tunet_lib.preprocess import load_prepared, prepare_cases
+from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 
 LOG_NAME = "training.log"
+CASES_NAME = "training_cases.json"
 
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
@@ -49,7 +52,7 @@ class Run:
     def tasks(
         self, variants: Sequence[str] | None = None, folds: Sequence[int] | None = None
     ) -> list[Task]:
-        """List the trainings, fold by fold: L-Net first, for all depend on it.
+        """List the trainings, fold by fold, all of them or those that are named.
 
         Raises
         ------
@@ -57,16 +60,36 @@ class Run:
             A variant or a fold does not exist.
         """
         names = variants or [*LOCALIZERS, *(name for name in VARIANTS if name not in LOCALIZERS)]
-        numbers = range(len(self.folds)) if folds is None else folds
+        numbers = folds or range(len(self.folds))
         if unknown := set(names) - set(VARIANTS):
             raise DataError(f"unknown: {', '.join(sorted(unknown))}; there are {[*VARIANTS]}")
         if unknown_folds := set(numbers) - set(range(len(self.folds))):
-            raise DataError(f"there are folds 0 to {len(self.folds) - 1}, not {unknown_folds}")
-        return [(name, fold) for fold in numbers for name in names]
+            wrong = ", ".join(map(str, sorted(unknown_folds)))
+            raise DataError(f"there are folds 0 to {len(self.folds) - 1}, not {wrong}")
+        return list(dict.fromkeys((name, fold) for fold in numbers for name in names))
 
     def trained(self, task: Task) -> bool:
         """Tell whether a training is complete."""
         return (self.model_folder(*task) / "model.weights.h5").exists()
+
+    def cases(self) -> list[PreparedCase]:
+        """Open the prepared cases of all folds; what else is prepared is no part of the run.
+
+        Raises
+        ------
+        DataError
+            One is missing or broken.
+        """
+        members = {case_id for fold in self.folds for case_id in fold}
+        prepared = load_prepared(self.prepared, self.config)
+        cases = [case for case in prepared if case.case_id in members]
+        if missing := members - {case.case_id for case in cases}:
+            raise DataError(f"{self.prepared}: lacks {', '.join(sorted(missing))}; prepare again")
+        return cases
+
+    def seen(self, task: Task) -> list[str]:
+        """List the cases that a model was trained on, as its training wrote them down."""
+        return load_json(self.model_folder(*task) / CASES_NAME)
 
 
 def prepare_run(
@@ -99,8 +122,8 @@ def prepare_run(
     Raises
     ------
     DataError
-        The folder holds a run with another configuration or other cases, or no case at
-        all could be prepared.
+        The folder holds a run with another configuration, or has models that were trained
+        on other cases; or no case at all could be prepared.
     """
     folder, data = Path(folder), Path(data).resolve()
     if (folder / "config.json").exists():
@@ -110,8 +133,8 @@ def prepare_run(
                 f"{folder}: holds a run with another configuration ({', '.join(wrong)} differ); "
                 "choose another folder"
             )
-    config.save(folder / "config.json")
     cases = find_cases(data)
+    config.save(folder / "config.json")
     prepared, failures = prepare_cases(cases, folder / "prepared", config, on_case, workers)
     for case in prepared:
         if not case.has_label:
@@ -120,10 +143,14 @@ def prepare_run(
     if not case_ids:
         raise DataError(f"{data}: no case could be prepared; {_listing(failures)}")
     folds = split_folds(case_ids, config.folds, config.seed)
-    if (folder / "run.json").exists() and open_run(folder).folds != folds:
-        raise DataError(f"{folder}: was started with other cases; choose another folder")
+    run = Run(folder, config, data, folds)
+    if (folder / "models").exists() and run != open_run(folder):
+        raise DataError(
+            f"{folder}: has models that were trained on other cases, or on {data} under another "
+            f"name; choose another folder. {_listing(failures)}".strip()
+        )
     save_json(folder / "run.json", {"data": str(data), "folds": folds})
-    return Run(folder, config, data, folds), failures
+    return run, failures
 
 
 def open_run(folder: str | Path) -> Run:
@@ -150,8 +177,12 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     from tunet_lib.training import train  # loads TensorFlow
 
     name, fold = task
-    cases = load_prepared(run.prepared, run.config)
-    training, validation = split_cases(cases, run.folds, fold, run.config)
+    training, validation = split_cases(run.cases(), run.folds, fold, run.config)
+    case_ids = [case.case_id for case in training]
+    record = run.model_folder(*task) / CASES_NAME
+    if record.exists() and load_json(record) != case_ids:
+        raise DataError(f"{record.parent}: was trained on other cases; remove it to train again")
+    save_json(record, case_ids)
     train(
         VARIANTS[name],
         training,
@@ -179,7 +210,8 @@ def train_tasks(
     run, tasks
         What to train; those that are complete are left as they are.
     jobs
-        How many at a time; the cores are shared out among them.
+        How many at a time; the cores are shared out among them. Sums, and with them the
+        weights' last bits, may depend on it.
     on_poll
         Called about once a second with the tasks under way.
 
@@ -188,6 +220,8 @@ def train_tasks(
     dict
         Task → reason, for those that failed.
     """
+    tasks = list(tasks)
+    jobs = max(1, min(jobs, len(tasks)))
     waiting = [task for task in tasks if not run.trained(task)]
     active: dict[Task, subprocess.Popen[bytes]] = {}
     failures: dict[Task, str] = {}
@@ -208,6 +242,7 @@ def train_tasks(
     finally:
         for process in active.values():
             process.terminate()
+            process.wait()
     return failures
 
 
@@ -223,7 +258,7 @@ def epochs_done(run: Run, task: Task) -> int:
 def _start_training(run: Run, task: Task, threads: int) -> subprocess.Popen[bytes]:
     name, fold = task
     command = [sys.executable, "-m", "tunet_lib.cli", "train", str(run.folder)]
-    command += ["--variant", name, "--fold", str(fold), "--here"]
+    command += ["--variant", name, "--fold", str(fold), "--here", "--parent", str(os.getpid())]
     limits = {
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
@@ -242,8 +277,13 @@ def _reason(run: Run, task: Task, returncode: int) -> str:
     if returncode < 0:
         return f"its process was killed by signal {-returncode}; was there enough memory?"
     log = run.model_folder(*task) / LOG_NAME
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else f"its process ended with status {returncode}"
+    # A traceback ends with "ValueError: …", but more lines may follow that one.
+    errors = [
+        line.removeprefix("Error: ")
+        for line in log.read_text(errors="replace").splitlines()
+        if re.match(r"(Error|[\w.]+(Error|Exception))\b", line)
+    ]
+    return f"{errors[-1] if errors else f'its process ended with status {returncode}'} (see {log})"
 
 
 def _listing(failures: dict[str, str]) -> str:
