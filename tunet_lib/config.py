@@ -195,9 +195,9 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "dice_over": "batch",
         "learning_rate": 2e-3,
         "batch_size": 2,
-        "plateau_patience": 4,
-        "stop_patience": 10,
         "epochs": 30,
+        "plateau_patience": 3,
+        "stop_patience": 8,
     },
 }
 

@@ -12,6 +12,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from tunet_lib.config import VARIANTS, Config, Variant
@@ -260,15 +261,25 @@ def load_model(folder: str | Path, config: Config | None = None) -> tuple[keras.
                 f"({', '.join(wrong)} differ); train again or load with their own"
             )
     name = load_json(folder / VARIANT_NAME)
-    if name not in VARIANTS:
+    if not isinstance(name, str) or name not in VARIANTS:
         raise DataError(f"{folder / VARIANT_NAME}: names no known variant: {name!r}")
     # Predictions are float32 wherever they run: only training gains from float16.
     model = build(VARIANTS[name], dataclasses.replace(trained_with, mixed_precision=False))
     try:
+        # Keras passes over arrays that the network has no place for.
+        if (count := _count_arrays(folder / WEIGHTS_NAME)) != len(model.weights):
+            raise ValueError(f"it holds {count} arrays, the network {len(model.weights)}")
         model.load_weights(folder / WEIGHTS_NAME)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(
             f"{folder / WEIGHTS_NAME}: cannot be read as the weights of {name} ({error}); "
             "it is damaged or from another configuration; train again"
         ) from error
     return model, trained_with
+
+
+def _count_arrays(path: Path) -> int:
+    arrays = []
+    with h5py.File(path) as file:
+        file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "shape") else None)
+    return len(arrays)

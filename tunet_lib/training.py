@@ -140,9 +140,11 @@ def train(
         write_history(folder / HISTORY_NAME, schedule.history)
         if on_epoch is not None:
             on_epoch(log)
-    model.set_weights(best)
     write_history(folder / HISTORY_NAME, schedule.history)
-    save_model(model, variant, config, folder)
+    # A compiled model would save Adam's state as well, and be three times the size.
+    trained = build(variant, config)
+    trained.set_weights(best)
+    save_model(trained, variant, config, folder)
     checkpoint.unlink(missing_ok=True)
     return schedule.history
 
