@@ -169,5 +169,5 @@ def paint_retroperitoneum(
     for _ in range(rng.poisson(1.2)):  # splenules, implants, cysts of the mesentery
         center = (rng.uniform(-80, 130), rng.uniform(-90, 10), rng.uniform(-110, 110))
         r = rng.uniform(5, 20)
-        hu = rng.choice([enhancement.spleen, rng.uniform(10, 110)])
-        canvas.ellipsoid(center, (r, r, r), float(hu), rough=0.15, texture=8)
+        hu = float(rng.choice([enhancement.spleen, rng.uniform(10, 110)]))
+        canvas.ellipsoid(center, (r, r, r), hu, rough=0.15, texture=8)

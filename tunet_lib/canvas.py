@@ -1,8 +1,8 @@
 """A CT to paint on: shapes in mm filled with a texture in HU.
 
 Positions are (z, y, x) in mm from an origin that the caller chooses. Shapes are computed
-with +, -, *, / and square roots only, which round alike on every machine, so that a seed
-gives the same voxels everywhere.
+with sums, products, quotients and square roots only, which round alike on every machine,
+so that a seed gives the same voxels everywhere.
 """
 
 from __future__ import annotations

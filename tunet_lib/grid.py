@@ -256,7 +256,7 @@ def _slabs_from_grid(
     flat = gridded.astype(np.float32).reshape(grid.shape[0], -1)
     for part in _slabs(scan_shape):
         slab = out_z[part] @ flat
-        if slab.max() >= at_least:
+        if np.max(slab) >= at_least:
             slab = slab.reshape(-1, len(from_x)) @ from_x
             planes = slab.reshape(-1, grid.shape[1], from_x.shape[1])
             yield part, np.stack([sparse_y @ plane for plane in planes])

@@ -35,7 +35,7 @@ def draw_kidneys(
         label[box][far2 < 1] = 1
     diameter = float(np.clip(math.exp(rng.normal(3.62, 0.6)), 11, 95))
     first = kidneys[rng.integers(2)]
-    others = rng.choice([0, 1, 2], p=[0.78, 0.16, 0.06])
+    others = int(rng.choice([0, 1, 2], p=[0.78, 0.16, 0.06]))
     for k in range(1 + others):
         owner = first if k == 0 or rng.random() < 0.6 else kidneys[rng.integers(2)]
         radius = diameter / 2 if k == 0 else rng.uniform(5.5, max(6, diameter / 3))
@@ -204,5 +204,6 @@ def _center(mask: np.ndarray, spacing_mm: Point) -> Point:
     out = []
     for axis, step in enumerate(spacing_mm):
         profile = mask.sum(axis=tuple({0, 1, 2} - {axis}))
-        out.append(float((profile * np.arange(profile.size)).sum() / profile.sum()) * step)
+        moment = float((profile * np.arange(profile.size)).sum())
+        out.append(moment / float(profile.sum()) * step)
     return out[0], out[1], out[2]

@@ -58,7 +58,7 @@ class DiceLoss(keras.losses.Loss):
         Parameters
         ----------
         y_true
-            v, the true masks: (batch, *space, channels), any dtype, 0 or 1.
+            v, the true masks: ``(batch, *space, channels)``, any dtype, 0 or 1.
         y_pred
             u, the probabilities: same shape, any float dtype, 0 to 1.
 

@@ -10,7 +10,7 @@ from tunet_lib.files import DataError
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray, *, empty: float = 1.0) -> float:
-    """Dice similarity coefficient, 2 |X ∩ Y| / (|X| + |Y|).
+    """Dice similarity coefficient, ``2 |X ∩ Y| / (|X| + |Y|)``.
 
     Parameters
     ----------

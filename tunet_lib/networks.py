@@ -39,7 +39,7 @@ class SqueezeExcite(keras.layers.Layer):
 
     Notes
     -----
-    Call arguments: a tensor (batch, *space, channels). Output: the same shape and dtype.
+    Call arguments: a tensor ``(batch, *space, channels)``. Output: the same shape and dtype.
     Source: Hu et al. 2018, section 3; Vu et al. 2019, 2.3.
     """
 
@@ -271,8 +271,9 @@ def load_model(folder: str | Path, config: Config | None = None) -> tuple[keras.
             raise ValueError(f"it holds {count} arrays, the network {len(model.weights)}")
         model.load_weights(folder / WEIGHTS_NAME)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]  # Keras goes on to print whole arrays
         raise DataError(
-            f"{folder / WEIGHTS_NAME}: cannot be read as the weights of {name} ({error}); "
+            f"{folder / WEIGHTS_NAME}: cannot be read as the weights of {name} ({reason}); "
             "it is damaged or from another configuration; train again"
         ) from error
     return model, trained_with
