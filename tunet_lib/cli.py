@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -199,6 +200,8 @@ def main() -> None:
     """Run the command; bad data ends it with one line and exit status 1."""
     # TensorFlow reads it when it loads, and otherwise lists what the CPU can do.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Each network is compiled once, and TensorFlow takes many of them for a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         app()
     except DataError as error:
@@ -247,7 +250,7 @@ def _train(
 
 def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
     from tunet_lib.pipeline import evaluate_run
-    from tunet_lib.provenance import timed, write_provenance
+    from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
     from tunet_lib.runs import open_run
 
     run = open_run(run_folder)
@@ -256,7 +259,8 @@ def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
     before = scores.read_bytes() if scores.exists() else None
     with timed(run_folder, "evaluate"), _bar("evaluate", cases) as advance:
         _, failures = evaluate_run(run, lambda _: advance(), batch_size)
-    if scores.read_bytes() != before:  # else they come from an earlier day, perhaps machine
+    # Scores that were there may come from an earlier day and another machine.
+    if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
         write_provenance(run)
     return failures
 

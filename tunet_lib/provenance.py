@@ -149,9 +149,9 @@ def _training_times(run: Run) -> dict[str, float]:
 
 
 def _command() -> str:
-    """Give the command as it was typed, with paths relative to the working directory."""
-    command = shlex.join(["tunet", *sys.argv[1:]])
-    return command.replace(f"{Path.cwd()}/", "")
+    """Give the command as it was typed, without where on the machine its folders are."""
+    arguments = [Path(text).name if os.path.isabs(text) else text for text in sys.argv[1:]]
+    return shlex.join(["tunet", *arguments])
 
 
 def _text(path: Path) -> str:

@@ -1,0 +1,305 @@
+"""The tunet command, from the help to a whole run."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel import orientations
+from scans import SHAPE, SPACING_MM, box_scan, save_network, scan_config, write_scans
+from typer.testing import CliRunner
+
+from tunet_lib import cli, pipeline
+from tunet_lib.cli import app
+from tunet_lib.config import Config
+from tunet_lib.evaluation import SYSTEMS
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import save_case
+
+VERBS = ("phantom", "prepare", "train", "predict", "evaluate", "table", "run")
+
+
+def tunet(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Run the command as a shell does: its exit status, and what it wrote to stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tunet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return ended.value.code or 0, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_on_each_verb(verb):
+    result = tunet(verb, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert verb in tunet("--help").output
+
+
+def test_help_is_quick_and_loads_no_tensorflow():
+    code = (
+        "import sys; from tunet_lib.cli import main; sys.argv = ['tunet', '--help']\n"
+        "try: main()\nexcept SystemExit: print({'tensorflow', 'keras'} & set(sys.modules))"
+    )
+    times_s = []
+    for _ in range(3):
+        start_s = time.perf_counter()
+        shown = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        times_s.append(time.perf_counter() - start_s)
+        assert "Not a medical device" in shown.stdout
+        assert shown.stdout.strip().endswith("set()")
+    assert min(times_s) < 1
+
+
+def test_the_help_says_how_long_a_run_takes():
+    assert "hours" in tunet("run", "--help").output
+
+
+def test_phantoms(tmp_path):
+    result = tunet("phantom", tmp_path / "few", "--count", "1")
+    assert result.exit_code == 0
+    assert (tmp_path / "few" / "case_00000" / "imaging.nii.gz").exists()
+    assert (tmp_path / "few" / "kits.json").exists()
+
+
+def test_preset_configuration_and_epochs(tmp_path):
+    assert cli._config("paper", None, 3) == Config.preset("paper", epochs=3)
+    scan_config(seed=7).save(tmp_path / "mine.json")
+    assert cli._config("course", tmp_path / "mine.json", None) == scan_config(seed=7)
+    assert cli._config("course", tmp_path / "mine.json", 9) == scan_config(seed=7, epochs=9)
+
+
+def test_one_job_a_core_but_no_more_than_four(monkeypatch):
+    monkeypatch.setattr(cli.Path, "exists", lambda _: False)
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 3)
+    assert cli._default_jobs() == 3
+    monkeypatch.setattr(cli.os, "cpu_count", lambda: 64)
+    assert cli._default_jobs() == 4
+    monkeypatch.setattr(cli.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    assert cli._default_jobs() == 1
+
+
+def test_bad_data_ends_with_one_line_and_status_1(main, tmp_path):
+    status, error = main("prepare", tmp_path / "absent", tmp_path / "run")
+    assert status == 1
+    assert error.count("\n") == 1
+    assert error.startswith(f"Error: {tmp_path / 'absent'}: cannot be read")
+    assert "Traceback" not in error
+
+
+def test_a_message_with_brackets_is_shown_whole(main, monkeypatch):
+    def fail(_):
+        raise DataError("x.nii: has voxel size [nan, 1.0] mm; correct [/bold]")
+
+    monkeypatch.setattr("tunet_lib.runs.open_run", fail)
+    status, error = main("table", "anywhere")
+    assert (status, error) == (1, "Error: x.nii: has voxel size [nan, 1.0] mm; correct [/bold]\n")
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate", "table"])
+def test_what_is_no_run_folder(main, tmp_path, verb):
+    status, error = main(verb, tmp_path)
+    assert status == 1
+    assert "start one with `tunet prepare`" in error
+
+
+def test_one_bad_case_is_reported_and_the_rest_prepared(main, tmp_path):
+    cases = write_scans(tmp_path / "data")
+    cases[1].image_path.write_bytes(cases[1].image_path.read_bytes()[:-50])
+    scan_config().save(tmp_path / "tiny.json")
+    arguments = tmp_path / "data", tmp_path / "run", "--config", tmp_path / "tiny.json"
+    status, error = main("prepare", *arguments)
+    assert status == 1
+    assert error.count("\n") == 1
+    assert "case_00001:" in error
+    assert "cut short" in error
+    prepared = sorted(path.parent.name for path in (tmp_path / "run").rglob("case.json"))
+    assert prepared == ["case_00000", "case_00002", "case_00003"]
+
+
+def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, monkeypatch):
+    def impossible(*_):
+        raise DataError("nothing is trained yet")
+
+    monkeypatch.setattr(cli, "_prepare", lambda *_: {"case_00007": "is empty"})
+    monkeypatch.setattr(cli, "_train", lambda *_: {"tunet, fold 3": "out of memory"})
+    monkeypatch.setattr(cli, "_evaluate", impossible)
+    status, error = main("run", "data", "run")
+    assert status == 1
+    assert error.splitlines() == [
+        "case_00007: is empty",
+        "tunet, fold 3: out of memory",
+        "Error: nothing is trained yet",
+    ]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Untrained networks that still answer with both labels and background."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("tunet_seb", "tunet_median", "lnet")):
+        save_network(folder / name, name, scan_config(), seed)
+    return folder
+
+
+@pytest.fixture
+def ct(tmp_path):
+    case = save_case(tmp_path / "kits", "case_00000", box_scan(1)[0], None, SPACING_MM)
+    return case.image_path
+
+
+def predicted(models, ct, output):
+    result = tunet("predict", ct, "--models", models, "--output", output)
+    assert result.exit_code == 0, result.output
+    return nib.load(output)
+
+
+def test_prediction_keeps_shape_and_affine(models, ct, tmp_path):
+    label = predicted(models, ct, tmp_path / "label.nii.gz")
+    image = nib.load(ct)
+    assert label.shape == image.shape
+    np.testing.assert_allclose(label.affine, image.affine, atol=1e-6)
+    assert label.get_data_dtype() == np.uint8
+    assert len(np.unique(label.dataobj)) > 1, "a constant map would prove little"
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PIR"])
+def test_any_orientation_gives_the_same_labels(models, ct, tmp_path, axes):
+    """A flipped and transposed copy, voxel for voxel."""
+    image = nib.load(ct)
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes)
+    )
+    image.as_reoriented(turn).to_filename(tmp_path / "turned.nii.gz")
+    label = predicted(models, ct, tmp_path / "label.nii.gz")
+    turned = predicted(models, tmp_path / "turned.nii.gz", tmp_path / "turned_label.nii.gz")
+    assert "".join(nib.aff2axcodes(turned.affine)) == axes
+    expected = label.as_reoriented(turn)
+    np.testing.assert_array_equal(np.asarray(turned.dataobj), np.asarray(expected.dataobj))
+    np.testing.assert_allclose(turned.affine, expected.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [((9, 40, 21), (5.0, 1.5, 2.5)), ((40, 50, 60), (4.0, 4.0, 4.0))],
+    ids=["uneven", "larger than the field of view"],
+)
+def test_any_shape_and_spacing(models, tmp_path, shape, spacing_mm):
+    volume_hu = np.random.default_rng(0).normal(0, 100, shape).astype(np.int16)
+    case = save_case(tmp_path, "case_00000", volume_hu, None, spacing_mm)
+    label = predicted(models, case.image_path, tmp_path / "label.nii")
+    assert label.shape == shape
+
+
+def test_default_weights_are_said_to_come_from_phantoms(ct, tmp_path):
+    result = tunet("predict", ct, "-o", tmp_path / "label.nii.gz")
+    assert result.exit_code == 0, result.output
+    assert "trained on synthetic phantoms" in result.output
+    assert nib.load(tmp_path / "label.nii.gz").shape == SHAPE
+
+
+def test_the_label_map_goes_here_by_default(models, ct, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert tunet("predict", ct, "--models", models).exit_code == 0
+    assert (tmp_path / "imaging_label.nii.gz").exists()
+
+
+def test_weights_that_are_missing_are_an_error(main, ct, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "COURSE_WEIGHTS", tmp_path / "absent")
+    status, error = main("predict", ct)
+    assert status == 1
+    assert "absent: holds no trained TuNet" in error
+
+
+def test_a_missing_or_unreadable_ct(main, models, tmp_path):
+    status, error = main("predict", tmp_path / "absent.nii.gz", "--models", models)
+    assert status == 1
+    assert "absent.nii.gz: does not exist" in error
+    (tmp_path / "page.nii.gz").write_text("<!DOCTYPE html>")
+    status, error = main("predict", tmp_path / "page.nii.gz", "--models", models)
+    assert status == 1
+    assert "web page" in error
+
+
+def test_an_output_of_another_kind(main, models, ct, tmp_path):
+    status, error = main("predict", ct, "--models", models, "-o", tmp_path / "label.png")
+    assert status == 1
+    assert "must end in .nii.gz or .nii" in error
+
+
+def test_models_of_two_configurations(main, ct, tmp_path):
+    save_network(tmp_path / "models" / "a", "tunet", scan_config())
+    save_network(tmp_path / "models" / "b", "tunet", scan_config(patch_stride=(8, 8, 8)))
+    status, error = main("predict", ct, "--models", tmp_path / "models")
+    assert status == 1
+    assert "patch_stride differ" in error
+
+
+@pytest.mark.slow
+def test_a_run_from_end_to_end(tmp_path):
+    """Real trainings in processes: one fails, one case is bad; then all is put right."""
+    cases = write_scans(tmp_path / "data", count=5)
+    cases[4].image_path.write_bytes(b"")
+    scan_config().save(tmp_path / "tiny.json")
+    folder = tmp_path / "run"
+    arguments = [tmp_path / "data", folder, "--config", tmp_path / "tiny.json"]
+    assert tunet("prepare", *arguments).exit_code == 1
+    sabotaged = folder / "models" / "fold_0" / "unet2d"
+    scan_config(l2=0.5).save(sabotaged / "config.json")
+
+    arguments += ["--variant", "unet2d", "--jobs", 2]
+    first = tunet("run", *arguments)
+    assert first.exit_code == 1
+    bad_case, bad_training = first.stderr.strip().splitlines()
+    assert bad_case.startswith("case_00004: ")
+    assert "is empty" in bad_case
+    assert bad_training.startswith("unet2d, fold 0: ")
+    assert "another configuration (l2 differ)" in bad_training
+    assert len((folder / "scores.csv").read_text().splitlines()) == 1 + 2
+
+    shutil.rmtree(sabotaged)
+    shutil.rmtree(tmp_path / "data" / "case_00004")
+    before = times(folder / "models" / "fold_1")
+    second = tunet("run", *arguments)
+    assert (second.exit_code, second.stderr) == (0, "")
+    assert times(folder / "models" / "fold_1") == before
+    assert "2      4" in table_row(second, "U-Net 2D")
+    assert all(title in second.stdout for title in SYSTEMS.values())
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["cases"] == 4
+    assert provenance["seed"] == 2019
+    assert provenance["config"]["epochs"] == 1
+    assert set(provenance["wall_time_s"]) == {"prepare", "train", "evaluate"}
+    assert provenance["total_time_s"] > provenance["training_time_s"]["unet2d"] > 0
+    assert {"python", "keras", "tensorflow", "numpy"} <= set(provenance["versions"])
+    assert provenance["machine"]["cores"] >= 1
+
+    before = times(folder / "models", folder / "scores", folder / "provenance.json")
+    third = tunet("run", *arguments)
+    assert third.exit_code == 0
+    assert table_row(third, "U-Net 2D") == table_row(second, "U-Net 2D")
+    assert times(folder / "models", folder / "scores", folder / "provenance.json") == before
+    assert table_row(tunet("table", folder), "U-Net 2D") == table_row(third, "U-Net 2D")
+
+
+def times(*folders):
+    paths = [path for folder in folders for path in (folder, *folder.rglob("*"))]
+    return {path: path.stat().st_mtime_ns for path in paths if path.is_file()}
+
+
+def table_row(result, title):
+    return next(line for line in result.stdout.splitlines() if line.startswith(f"{title}  "))
