@@ -108,7 +108,7 @@ def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarr
     patch
         (z, y, x), floating point or uint8.
     angle_deg
-        Counter-clockwise in (y, x).
+        Clockwise, as a slice is shown with y downward.
     order
         1 (linear) for an image, 0 (nearest) for a label map.
     """

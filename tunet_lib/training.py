@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -109,14 +110,21 @@ def train(
     Raises
     ------
     DataError
-        `folder` holds a training with another configuration, a label is missing, or the
-        disk is full.
+        `folder` holds a training with another configuration, there is no case or no label
+        map, or the disk is full.
     """
     folder = Path(folder)
+    if not training or not validation:
+        raise DataError(
+            f"{folder}: {len(training)} training and {len(validation)} validation cases; "
+            "both are needed, so add cases or choose another number of folds"
+        )
     _check_same(folder, config)
     if (folder / WEIGHTS_NAME).exists():
         return read_history(folder / HISTORY_NAME)
     config.save(folder / CONFIG_NAME)
+    for left in folder.glob(".tmp-*"):
+        left.unlink()  # a file that a kill cut short
     # The same weights for the same seed, and no sum in an order that changes between runs.
     seed = (config.seed, fold, zlib.crc32(variant.name.encode()))
     keras.utils.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
@@ -159,10 +167,10 @@ def compiled(variant: Variant, config: Config) -> keras.Model:
         # Small float16 gradients would round to zero without a scaled loss.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # XLA makes 3D convolutions many times slower on a CPU; JAX has nothing else.
-    on_gpu = bool(keras.distribution.list_devices("gpu"))
-    jit = "auto" if on_gpu or keras.config.backend() == "jax" else False
+    backend = keras.config.backend()
+    slow = backend == "tensorflow" and not keras.distribution.list_devices("gpu")
     loss = DiceLoss(config.dice_over, config.dice_epsilon)
-    model.compile(optimizer, loss, jit_compile=jit)
+    model.compile(optimizer, loss, jit_compile=False if slow else "auto")
     optimizer.build(model.trainable_variables)
     return model
 
@@ -237,7 +245,7 @@ def _restore(path: Path, model: keras.Model) -> tuple[Schedule, list[np.ndarray]
                 variable.assign(arrays[f"optimizer_{i}"])
             best = [arrays[f"best_{i}"] for i in range(count)]
             return Schedule(**json.loads(str(arrays["schedule"]))), best
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{path}: is no checkpoint of this network ({error}); remove it to start anew"
         ) from error
