@@ -1,0 +1,158 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from tunet_lib.config import VARIANTS
+from tunet_lib.inference import predict_volume, predict_windows
+from tunet_lib.networks import build
+
+CASES = [
+    # shape, window, stride
+    ((8, 8, 8), (8, 8, 8), (4, 4, 4)),
+    ((8, 8, 8), (4, 4, 4), (4, 4, 4)),
+    ((8, 9, 7), (4, 4, 4), (2, 3, 1)),
+    ((3, 9, 7), (4, 4, 4), (4, 4, 4)),  # the window is larger along z
+    ((3, 2, 1), (4, 4, 4), (1, 1, 1)),  # and along all
+    ((5, 6, 7), (1, 6, 7), (1, 6, 7)),
+]
+
+
+def random_volume(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def add_one(batch):
+    return batch + 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize(("shape", "window", "stride"), CASES)
+def test_a_prediction_that_adds_one(shape, window, stride, batch_size):
+    volume = random_volume(*shape)
+    result = predict_windows(add_one, volume, window, stride, batch_size)
+    assert result.shape == (*shape, 1)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result[..., 0], volume + 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "window", "stride"), CASES)
+def test_constant_in_constant_out(shape, window, stride):
+    def predict(batch):
+        return np.repeat(batch, 2, axis=-1) * np.float32([1, 0.3])
+
+    result = predict_windows(predict, np.full(shape, 0.7, np.float32), window, stride)
+    np.testing.assert_allclose(result[..., 0], 0.7, rtol=1e-6)
+    np.testing.assert_allclose(result[..., 1], 0.21, rtol=1e-6)
+
+
+class WindowIndex:
+    """Predicts for each window which one it is, in the order it was asked for them."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, batch):
+        first, self.seen = self.seen, self.seen + len(batch)
+        indices = np.arange(first, self.seen, dtype=np.float32)
+        return np.broadcast_to(indices.reshape(-1, 1, 1, 1, 1), batch.shape)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_the_mean_at_overlaps_by_hand(batch_size):
+    volume = np.zeros((1, 1, 7), np.float32)  # windows start at 0, 2 and 3
+    result = predict_windows(WindowIndex(), volume, (1, 1, 4), (1, 1, 2), batch_size)
+    np.testing.assert_allclose(result.ravel(), [0, 0, 0.5, 1, 1.5, 1.5, 2])
+
+
+def test_the_mean_at_overlaps_in_plane_by_hand():
+    volume = np.zeros((1, 3, 3), np.float32)  # four windows
+    result = predict_windows(WindowIndex(), volume, (1, 2, 2), (1, 1, 1))
+    np.testing.assert_allclose(result[0, ..., 0], [[0, 0.5, 1], [1, 1.5, 2], [2, 2.5, 3]])
+
+
+def test_no_batch_is_larger_than_asked_for():
+    sizes = []
+
+    def predict(batch):
+        sizes.append(batch.shape)
+        return batch
+
+    predict_windows(predict, np.zeros((2, 2, 5), np.float16), (2, 2, 1), (2, 2, 1), batch_size=2)
+    assert sizes == [(2, 2, 2, 1, 1), (2, 2, 2, 1, 1), (1, 2, 2, 1, 1)]
+
+
+def test_a_window_that_exceeds_the_volume_sees_its_border_repeated():
+    batches = []
+
+    def predict(batch):
+        batches.append(batch)
+        return batch
+
+    volume = random_volume(2, 3, 3)
+    predict_windows(predict, volume, (4, 4, 4), (2, 2, 2))
+    expected = np.pad(volume, ((0, 2), (0, 1), (0, 1)), mode="edge")
+    np.testing.assert_array_equal(batches[0][0, ..., 0], expected)
+
+
+def test_25_predictions_for_the_paper_grid():
+    seen = WindowIndex()
+    predict_windows(seen, np.zeros((4, 8, 8), np.float32), (4, 4, 4), (1, 1, 1))
+    assert seen.seen == 25
+
+
+IDENTITY = SimpleNamespace(predict_on_batch=lambda batch: batch)
+LNET = VARIANTS["lnet"]
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 16), (10, 20, 16), (2, 16, 16), (9, 17, 16)])
+def test_lnet_gives_the_grids_shape_and_keeps_a_constant(shape):
+    result = predict_volume(IDENTITY, LNET, np.full(shape, 0.4, np.float32), tiny_config())
+    assert result.shape == (*shape, 1)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, 0.4, rtol=1e-6)
+
+
+def test_lnet_by_hand():
+    # Blocks of two have means 0 and 4; linear between their centers, flat outside.
+    volume = np.broadcast_to(np.float32([0, 0, 3, 5]), (8, 16, 4))
+    result = predict_volume(IDENTITY, LNET, volume, tiny_config())
+    np.testing.assert_allclose(result[..., 0], np.broadcast_to([0, 1, 3, 4], (8, 16, 4)))
+
+
+def test_lnet_sees_one_downsampled_volume():
+    shapes = []
+
+    def predict(batch):
+        shapes.append(batch.shape)
+        return batch
+
+    predict_volume(
+        SimpleNamespace(predict_on_batch=predict),
+        LNET,
+        np.zeros((8, 16, 16), np.float32),
+        tiny_config(),
+    )
+    assert shapes == [(1, 4, 8, 8, 1)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_2d_is_slice_by_slice(batch_size):
+    model = build(VARIANTS["unet2d"], tiny_config())
+    volume = random_volume(8, 16, 16)
+    result = predict_volume(model, VARIANTS["unet2d"], volume, tiny_config(), batch_size)
+    slices = [model.predict_on_batch(plane[None, ..., None])[0] for plane in volume]
+    assert result.shape == (8, 16, 16, 2)
+    np.testing.assert_allclose(result, np.stack(slices), atol=1e-6)
+
+
+def test_batch_sizes_agree_for_tunet():
+    model = build(VARIANTS["tunet"], tiny_config())
+    volume = random_volume(8, 16, 16).astype(np.float16)
+    one = predict_volume(model, VARIANTS["tunet"], volume, tiny_config(), batch_size=1)
+    assert one.shape == (8, 16, 16, 2)
+    assert one.min() > 0
+    assert one.max() < 1
+    four = predict_volume(model, VARIANTS["tunet"], volume, tiny_config(), batch_size=4)
+    np.testing.assert_allclose(one, four, atol=1e-6)

@@ -1,0 +1,377 @@
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.files import DataError, save_json
+from tunet_lib.losses import DiceLoss
+from tunet_lib.networks import (
+    SqueezeExcite,
+    build,
+    l_net,
+    load_model,
+    save_model,
+    t_net,
+    tunet,
+    unet_2d,
+    unet_3d,
+    w_net,
+)
+
+PAPER = Config.preset("paper")
+TUNET = VARIANTS["tunet"]
+
+
+def random_image(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("network", "plain", "with_seb"),
+    [
+        (unet_3d, 4_082_082, 4_127_205),
+        (l_net, 4_082_049, 4_127_172),
+        (w_net, 4_088_097, 4_136_177),  # 27 * (32 + 64 + 128) more than L-Net: the image
+        (t_net, 4_088_529, 4_136_616),  # 27 * 16 more than W-Net: the probability map
+        (unet_2d, 1_363_074, 1_408_197),
+    ],
+)
+def test_parameters_at_the_paper_size(network, plain, with_seb):
+    assert network(PAPER).count_params() == plain
+    assert network(PAPER, squeeze_excite=True).count_params() == with_seb
+
+
+def test_tunet_is_a_w_net_and_a_t_net():
+    assert tunet(PAPER).count_params() == 4_088_097 + 4_088_529
+
+
+def test_parameters_of_the_3d_unet_by_hand():
+    def conv(channels, filters):
+        return 27 * channels * filters + filters + 2 * filters  # and group norm's scale and shift
+
+    encoder = conv(1, 16) + conv(16, 32) + conv(32, 32) + conv(32, 64)
+    encoder += conv(64, 64) + conv(64, 128) + conv(128, 128) + conv(128, 256)
+    decoder = conv(256 + 128, 128) + conv(128, 128) + conv(128 + 64, 64) + conv(64, 64)
+    decoder += conv(64 + 32, 32) + conv(32, 32)
+    head = 32 * 2 + 2
+    assert unet_3d(PAPER).count_params() == encoder + decoder + head
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet3d", "tunet", "tunet_seb", "lnet"])
+def test_output_has_the_inputs_shape_and_is_a_probability(name):
+    space = (8, 12) if VARIANTS[name].network == "unet2d" else (4, 8, 12)
+    channels = 1 if VARIANTS[name].network == "lnet" else 2
+    prob = np.asarray(build(VARIANTS[name], tiny_config())(random_image(2, *space, 1)))
+    assert prob.shape == (2, *space, channels)
+    assert prob.dtype == np.float32
+    assert prob.min() > 0
+    assert prob.max() < 1
+
+
+def set_dense(layer, kernel, bias):
+    layer.set_weights([np.array(kernel, np.float32), np.array(bias, np.float32)])
+
+
+def test_squeeze_and_excite_by_hand():
+    layer = SqueezeExcite(ratio=2)
+    layer.build((None, None, None, None, 2))
+    set_dense(layer.squeeze, [[0.5], [0.25]], [-1.0])
+    set_dense(layer.excite, [[np.log(3), -np.log(3)]], [0.0, 0.0])
+    x = np.zeros((2, 1, 1, 2, 2), np.float32)
+    x[0, 0, 0] = [[1, 3], [3, 5]]  # means 2 and 4: hidden 1, gates 3/4 and 1/4
+    x[1, 0, 0] = [[1, 0], [1, 0]]  # means 1 and 0: ReLU cuts to 0, gates 1/2
+    expected = x * np.array([[3 / 4, 1 / 4], [1 / 2, 1 / 2]]).reshape(2, 1, 1, 1, 2)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(layer(x[:, 0]), expected[:, 0], rtol=1e-6)  # 2D alike
+
+
+@pytest.mark.parametrize(("channels", "hidden"), [(64, 4), (16, 1), (2, 1)])
+def test_squeeze_and_excite_has_at_least_one_hidden_unit(channels, hidden):
+    layer = SqueezeExcite(ratio=16)
+    layer.build((None, 4, 4, channels))
+    assert layer.squeeze.kernel.shape == (channels, hidden)
+    assert layer.excite.kernel.shape == (hidden, channels)
+
+
+def test_squeeze_and_excite_is_made_again_from_its_configuration():
+    layer = SqueezeExcite(ratio=3, name="gate")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert (again.ratio, again.name) == (3, "gate")
+
+
+def test_squeeze_and_excite_of_many_float16_voxels_does_not_overflow():
+    layer = SqueezeExcite(ratio=1, dtype="mixed_float16")
+    layer.build((None, None, None, None, 1))
+    set_dense(layer.squeeze, [[1.0]], [0.0])
+    set_dense(layer.excite, [[1.0]], [-4.0])
+    # 64^3 voxels of 4 sum to 1e6; float16 ends at 65504. The mean is 4, the gate 1/2.
+    out = np.asarray(layer(np.full((1, 64, 64, 64, 1), 4, np.float16)))
+    np.testing.assert_array_equal(out, 2)
+
+
+def layers_of(model, kind):
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+@pytest.mark.parametrize(
+    ("network", "blocks"),
+    [
+        (unet_3d, 2 * 3 + 2 * 2 + 2),  # convolutions down and up, concatenated skips
+        (w_net, 2 * 3 + 2 * 2 + 2 + 2),  # and injections at two levels
+        (t_net, 2 * 3 + 2 * 2 + 2 + 2 + 1),  # and the probability map at the first
+    ],
+)
+def test_a_gate_follows_each_convolution_and_concatenation(network, blocks):
+    model = network(tiny_config(levels=3, patch_shape=(8, 8, 8)), squeeze_excite=True)
+    gates = layers_of(model, SqueezeExcite)
+    assert len(gates) == blocks
+    gated = {gate.input._keras_history.operation for gate in gates}
+    concatenations = layers_of(model, keras.layers.Concatenate)
+    assert gated == {*concatenations, *layers_of(model, keras.layers.ReLU)}
+    # What a gate gives out replaces what it took in.
+    for layer in gated:
+        assert [node.operation for node in layer._outbound_nodes] != []
+        assert all(isinstance(node.operation, SqueezeExcite) for node in layer._outbound_nodes)
+
+
+def test_no_gate_when_it_is_off():
+    for network in (unet_2d, unet_3d, l_net, w_net, t_net):
+        assert not layers_of(network(tiny_config()), SqueezeExcite)
+
+
+def halved(image, times):
+    for _ in range(times):
+        b, z, y, x, c = image.shape
+        image = image.reshape(b, z // 2, 2, y // 2, 2, x // 2, 2, c).max(axis=(2, 4, 6))
+    return image
+
+
+@pytest.mark.parametrize("squeeze_excite", [False, True])
+@pytest.mark.parametrize("network", [w_net, t_net])
+def test_the_image_at_each_levels_size_is_what_is_injected(network, squeeze_excite):
+    model = network(tiny_config(levels=3), squeeze_excite)
+    image = random_image(1, 8, 12, 16, 1)
+    whole_prob = np.random.default_rng(1).random(image.shape, dtype=np.float32)
+    inputs = [image, whole_prob] if network is t_net else image
+    joined = layers_of(model, keras.layers.Concatenate)
+    if network is t_net:
+        first, joined = joined[0], joined[1:]
+        found = keras.Model(model.input, first.input)(inputs)
+        np.testing.assert_array_equal(found[0], image)
+        np.testing.assert_array_equal(found[1], whole_prob)
+    assert len(joined) == 2 + 2  # injections on the way down, skips on the way up
+    for level, layer in enumerate(joined[:2], start=1):
+        features, injected = keras.Model(model.input, layer.input)(inputs)
+        np.testing.assert_array_equal(injected, halved(image, level))
+        assert features.shape == (*injected.shape[:-1], 4 * 2 ** (level - 1))
+
+
+@pytest.mark.parametrize("network", [unet_3d, l_net])
+def test_nothing_is_injected_into_a_plain_unet(network):
+    model = network(tiny_config(levels=3))
+    assert len(layers_of(model, keras.layers.Concatenate)) == 2
+
+
+def test_l2_on_every_convolution_kernel_and_nothing_else():
+    model = w_net(tiny_config(l2=0.5), squeeze_excite=True)
+    kernels = [w.numpy() for w in model.weights if w.path.split("/")[-1] == "kernel"]
+    kernels = [kernel for kernel in kernels if kernel.ndim == 5]
+    assert len(kernels) == 2 * 2 + 2 + 1
+    total = sum(float(loss) for loss in model.losses)
+    assert total == pytest.approx(0.5 * sum(np.square(kernel).sum() for kernel in kernels), 1e-5)
+
+
+def test_the_tumor_loss_trains_w_net_and_the_whole_loss_does_not_train_t_net():
+    import tensorflow as tf
+
+    model = tunet(tiny_config())
+    image = random_image(1, 8, 8, 8, 1)
+    truth = (image > 1).astype(np.float32)
+    w_weights = model.get_layer("w_net").trainable_weights
+    t_weights = model.get_layer("t_net").trainable_weights
+
+    def gradients(channel, weights):
+        with tf.GradientTape() as tape:
+            prob = model(image, training=True)[..., channel : channel + 1]
+            loss = DiceLoss()(truth, prob)
+        return tape.gradient(loss, [weight.value for weight in weights])
+
+    from_tumor = gradients(1, w_weights)
+    assert all(gradient is not None for gradient in from_tumor)
+    kernels = [g for g, w in zip(from_tumor, w_weights, strict=True) if w.path.endswith("kernel")]
+    assert all(np.abs(kernel).max() > 0 for kernel in kernels)
+    assert any(np.abs(gradient).max() > 0 for gradient in gradients(1, t_weights))
+    assert all(np.abs(gradient).max() == 0 for gradient in gradients(0, t_weights))
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet3d", "tunet_seb", "lnet"])
+def test_heads_are_float32_under_mixed_precision(name):
+    model = build(VARIANTS[name], tiny_config(mixed_precision=True))
+    assert model.output.dtype == "float32"
+    parts = [model.get_layer("w_net"), model.get_layer("t_net")] if "tunet" in name else [model]
+    for part in parts:
+        assert part.get_layer("probability").compute_dtype == "float32"
+        inner = [layer for layer in part.layers if "conv" in layer.name]
+        assert inner
+        assert {layer.compute_dtype for layer in inner} == {"float16"}
+        assert {weight.dtype for weight in part.weights} == {"float32"}
+
+
+@pytest.mark.parametrize("name", ["unet2d", "lnet", "tunet_seb"])
+def test_saved_and_loaded_predicts_the_same(tmp_path, name):
+    config = tiny_config(mixed_precision=True)
+    model = build(VARIANTS[name], config)
+    rng = np.random.default_rng(0)
+    model.set_weights([w + rng.normal(0, 0.1, w.shape) for w in model.get_weights()])
+    save_model(model, VARIANTS[name], config, tmp_path / "new")
+    loaded, loaded_config = load_model(tmp_path / "new", config)
+    assert loaded_config == config
+    for mine, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    plain = build(VARIANTS[name], tiny_config())
+    plain.set_weights(model.get_weights())
+    image = random_image(1, *((8, 8) if name == "unet2d" else (4, 8, 8)), 1)
+    np.testing.assert_array_equal(loaded.predict_on_batch(image), plain.predict_on_batch(image))
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "config.json",
+        "model.weights.h5",
+        "variant.json",
+    ]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_model(tunet(tiny_config()), TUNET, tiny_config(), tmp_path / "tunet")
+    return tmp_path / "tunet"
+
+
+def test_another_configuration_expected(saved):
+    assert load_model(saved, tiny_config(seed=1, learning_rate=1.0))
+    with pytest.raises(DataError, match=r"another configuration \(levels, filters differ\)"):
+        load_model(saved, tiny_config(levels=3, filters=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tunet", {"levels": 3}),
+        ("tunet", {"levels": 1, "patch_shape": (8, 8, 8)}),
+        ("tunet", {"filters": 4}),
+        ("tunet", {"norm_groups": 1, "filters": 1}),
+        ("tunet_seb", {}),
+        ("unet3d", {}),
+        ("lnet", {}),
+        ("unet2d", {}),
+    ],
+)
+def test_weights_of_another_network(tmp_path, saved, name, changes):
+    config = tiny_config(**changes)
+    save_model(build(VARIANTS[name], config), VARIANTS[name], config, tmp_path / "other")
+    (tmp_path / "other" / "model.weights.h5").replace(saved / "model.weights.h5")
+    with pytest.raises(DataError, match=r"model\.weights\.h5.*another configuration"):
+        load_model(saved)
+
+
+def test_weights_without_gates_in_a_network_with_gates(tmp_path, saved):
+    config = tiny_config()
+    seb = VARIANTS["tunet_seb"]
+    save_model(build(seb, config), seb, config, tmp_path / "seb")
+    (saved / "model.weights.h5").replace(tmp_path / "seb" / "model.weights.h5")
+    with pytest.raises(DataError, match="another configuration"):
+        load_model(tmp_path / "seb")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_weights(saved, part):
+    path = saved / "model.weights.h5"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(DataError, match=r"model\.weights\.h5.*damaged"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
+def test_damaged_weights_are_a_data_error_or_not_noticed(saved, part):
+    # HDF5 keeps no checksum of the values, but of what is damaged enough to notice no other
+    # exception may come out.
+    path = saved / "model.weights.h5"
+    content = bytearray(path.read_bytes())
+    start = int(len(content) * part)
+    content[start : start + 3000] = bytes(reversed(content[start : start + 3000]))
+    path.write_bytes(bytes(content))
+    try:
+        load_model(saved)
+    except DataError as error:
+        assert "model.weights.h5" in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", ["model.weights.h5", "config.json", "variant.json"])
+def test_missing_file(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(DataError, match=name.replace(".", r"\.")):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("value", ["vnet", 3, ["tunet"], {"tunet": 1}])
+def test_unknown_variant(saved, value):
+    save_json(saved / "variant.json", value)
+    with pytest.raises(DataError, match=r"variant\.json"):
+        load_model(saved)
+
+
+ON_JAX = """
+import sys
+import keras
+import numpy as np
+from tiny import tiny_config
+from tunet_lib.config import VARIANTS
+from tunet_lib.training import compiled
+
+assert keras.backend.backend() == "jax"
+arrays = dict(np.load(sys.argv[1]))
+model = compiled(VARIANTS["tunet_seb"], tiny_config())
+model.set_weights([arrays[f"weight_{i}"] for i in range(len(model.weights))])
+prob = model.predict_on_batch(arrays["image"])
+losses = [float(model.train_on_batch(arrays["image"], arrays["truth"])) for _ in range(2)]
+trained = {f"trained_{i}": value for i, value in enumerate(model.get_weights())}
+np.savez(sys.argv[2], prob=prob, losses=losses, **trained)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+def test_a_small_tunet_trains_a_step_on_jax_too(tmp_path):
+    from tunet_lib.training import compiled
+
+    model = compiled(VARIANTS["tunet_seb"], tiny_config())
+    weights = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
+    image = random_image(2, 8, 8, 8, 1)
+    truth = np.concatenate([image > 0.5, image > 1], axis=-1).astype(np.float32)
+    np.savez(tmp_path / "in.npz", image=image, truth=truth, **weights)
+    here = Path(__file__).parent
+    subprocess.run(
+        [sys.executable, "-c", ON_JAX, tmp_path / "in.npz", tmp_path / "out.npz"],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]),
+        },
+        check=True,
+        timeout=300,
+    )
+    out = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(out["prob"], model.predict_on_batch(image), atol=1e-4)
+    # The loss of the same weights is the same on both; a step lowers it.
+    assert out["losses"][0] == pytest.approx(float(model.train_on_batch(image, truth)), abs=1e-4)
+    assert np.isfinite(out["losses"]).all()
+    assert out["losses"][1] < out["losses"][0]
+    changed = [not np.array_equal(out[f"trained_{i}"], weights[f"weight_{i}"]) for i in range(10)]
+    assert all(changed)

@@ -1,0 +1,418 @@
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from tiny import SHAPE, TinyCase, tiny_config, write_cases
+
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.patches import (
+    PatchDataset,
+    PatchSource,
+    block_mean,
+    cut_patch,
+    lnet_factor,
+    patch_shape,
+    rotate_in_plane,
+    window_starts,
+)
+
+TUNET = VARIANTS["tunet"]
+
+
+@dataclass(frozen=True)
+class MemoryCase:
+    """A case in memory."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    case_id: str = "case_00000"
+
+    def volume(self, median):
+        return self.image + 100 if median else self.image
+
+    def label(self):
+        return self.labels
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return write_cases(tmp_path_factory.mktemp("prepared"), 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "starts"),
+    [
+        (8, 8, 4, [0]),
+        (8, 4, 4, [0, 4]),
+        (8, 4, 2, [0, 2, 4]),
+        (9, 4, 4, [0, 4, 5]),  # the last one is moved back to the border
+        (9, 4, 3, [0, 3, 5]),
+        (5, 4, 4, [0, 1]),
+        (3, 4, 2, [0]),  # the window is larger than the volume
+        (1, 1, 1, [0]),
+    ],
+)
+def test_starts_along_each_axis(size, window, stride, starts):
+    for axis in range(3):
+        shape, width, step = [7, 7, 7], [7, 7, 7], [1, 1, 1]
+        shape[axis], width[axis], step[axis] = size, window, stride
+        found = window_starts(tuple(shape), tuple(width), tuple(step))
+        assert [start[axis] for start in found] == starts
+        assert all(sum(start) == start[axis] for start in found)
+
+
+def test_starts_are_in_raster_order():
+    assert window_starts((4, 2, 4), (2, 2, 2), (2, 2, 2)) == [
+        (0, 0, 0),
+        (0, 0, 2),
+        (2, 0, 0),
+        (2, 0, 2),
+    ]
+
+
+def test_25_windows_on_the_paper_grid():
+    paper = Config.preset("paper")
+    starts = window_starts(paper.grid_shape, paper.patch_shape, paper.patch_stride)
+    in_plane = (0, 32, 64, 96, 128)
+    assert starts == [(0, y, x) for y in in_plane for x in in_plane]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_windows_cover_every_voxel_and_stay_inside(seed):
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 14, 3)
+    window = rng.integers(1, 8, 3)
+    stride = rng.integers(1, window + 1)
+    covered = np.zeros(shape, int)
+    starts = window_starts(tuple(shape), tuple(window), tuple(stride))
+    for z, y, x in starts:
+        assert (np.array([z, y, x]) + window <= np.maximum(window, shape)).all()
+        covered[z : z + window[0], y : y + window[1], x : x + window[2]] += 1
+    assert covered.min() >= 1
+    assert len(set(starts)) == len(starts)
+
+
+def test_block_mean_by_hand():
+    volume = np.arange(16, dtype=np.float16).reshape(2, 2, 4)
+    means = block_mean(volume, (2, 1, 2))
+    np.testing.assert_array_equal(means, [[[4.5, 6.5], [8.5, 10.5]]])
+    assert means.dtype == np.float32
+    mask = block_mean(volume > 7, (2, 2, 4))
+    np.testing.assert_array_equal(mask, [[[0.5]]])
+
+
+def test_block_mean_keeps_a_constant():
+    # 1000 * 1000.5 does not fit float16: the sum must be float32.
+    means = block_mean(np.full((10, 20, 20), 1000.5, np.float16), (10, 10, 10))
+    np.testing.assert_array_equal(means, np.full((1, 2, 2), 1000.5))
+
+
+def test_lnet_factor_of_the_paper():
+    assert lnet_factor(Config.preset("paper")) == (2, 2, 2)
+
+
+def test_each_network_has_its_patch():
+    paper = Config.preset("paper")
+    assert patch_shape(VARIANTS["tunet_seb"], paper) == (128, 128, 128)
+    assert patch_shape(VARIANTS["unet3d"], paper) == (128, 128, 128)
+    assert patch_shape(VARIANTS["unet2d"], paper) == (1, 256, 256)
+    assert patch_shape(VARIANTS["lnet_median"], paper) == (64, 128, 128)
+
+
+VOLUME = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
+
+
+def test_patch_inside():
+    patch = cut_patch(VOLUME, (1, 2, 1), (2, 1, 3))
+    np.testing.assert_array_equal(patch, VOLUME[1:3, 2:3, 1:4])
+    assert patch.dtype == np.int16
+
+
+def test_patch_is_a_copy():
+    patch = cut_patch(VOLUME, (0, 0, 0), VOLUME.shape)
+    np.testing.assert_array_equal(patch, VOLUME)
+    assert not np.shares_memory(patch, VOLUME)
+
+
+@pytest.mark.parametrize("start", [(0, 0, 0), (1, 2, 3), (2, 3, 4), (-2, -1, -3)])
+def test_patch_that_reaches_outside_repeats_the_border(start):
+    padded = np.pad(VOLUME, 4, mode="edge")
+    block = tuple(slice(s + 4, s + 4 + 3) for s in start)
+    np.testing.assert_array_equal(cut_patch(VOLUME, start, (3, 3, 3)), padded[block])
+
+
+def test_margin_is_in_plane_only():
+    patch = cut_patch(VOLUME, (1, 0, 3), (1, 2, 2), margin=2)
+    padded = np.pad(VOLUME, ((0, 0), (2, 2), (2, 2)), mode="edge")
+    np.testing.assert_array_equal(patch, padded[1:2, 0:6, 3:9])
+
+
+def random_patch(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_no_rotation_changes_nothing(order):
+    patch = random_patch(2, 5, 6)
+    np.testing.assert_array_equal(rotate_in_plane(patch, 0.0, order), patch)
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("size", [5, 6])
+@pytest.mark.parametrize("turns", [1, 2, -1])
+def test_right_angles(order, size, turns):
+    patch = random_patch(2, size, size)
+    expected = np.rot90(patch, -turns, axes=(1, 2))  # which turns counter-clockwise
+    np.testing.assert_allclose(rotate_in_plane(patch, 90 * turns, order), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("angle_deg", [1.0, -30.0, 90.0])
+@pytest.mark.parametrize("order", [0, 1])
+def test_rotation_keeps_a_constant(order, angle_deg):
+    patch = np.full((2, 7, 9), 3.25, np.float32)
+    np.testing.assert_array_equal(rotate_in_plane(patch, angle_deg, order), patch)
+
+
+def test_rotated_labels_are_labels():
+    # Between 0 and 2 an interpolation would give 1.
+    label = 2 * np.random.default_rng(0).integers(0, 2, (3, 12, 12)).astype(np.uint8)
+    rotated = rotate_in_plane(label, 17.0, order=0)
+    assert rotated.dtype == np.uint8
+    assert set(np.unique(rotated)) == {0, 2}
+    assert (rotated != label).any()
+
+
+@pytest.mark.parametrize("angle_deg", [-1.0, 0.5, 1.0])
+def test_small_angles_leave_a_round_pattern_and_turn_any_other(angle_deg):
+    y, x = np.indices((33, 33)) - 16.0
+    round_one = np.exp(-(y**2 + x**2) / 60)[None].astype(np.float32)
+    ramp = x[None].astype(np.float32)
+    np.testing.assert_allclose(rotate_in_plane(round_one, angle_deg, 1), round_one, atol=2e-3)
+    # A ramp is linear, so its rotation is exact away from the border.
+    turn = np.deg2rad(angle_deg)
+    expected = x * np.cos(turn) + y * np.sin(turn)
+    inner = np.s_[2:-2, 2:-2]
+    found = rotate_in_plane(ramp, angle_deg, 1)[0]
+    np.testing.assert_allclose(found[inner], expected[inner], atol=1e-4)
+
+
+def test_image_and_label_turn_alike_and_nothing_comes_from_the_patchs_border():
+    y, x = np.indices((32, 32)) - 15.5
+    label = np.broadcast_to((x > 3 * y), (2, 32, 32)).astype(np.uint8)
+    case = MemoryCase(label.astype(np.float16), label)
+    config = tiny_config(
+        grid_shape=(2, 32, 32),
+        lnet_shape=(2, 16, 16),
+        patch_shape=(2, 8, 8),
+        patch_stride=(2, 4, 4),
+    )
+    source = PatchSource(case, TUNET, config)
+    image, target = source.patch((0, 12, 12), 10.0)
+    assert image.shape == (2, 8, 8, 1)
+    assert target.shape == (2, 8, 8, 2)
+    assert ((image[..., 0] >= 0.5) == (target[..., 0] > 0)).all()
+    assert (target[..., 0] != label[:, 12:20, 12:20]).any()
+    # As if the whole slice had been rotated about the patch's center.
+    expected = rotate_in_plane(label, 10.0, 0)[:, 12:20, 12:20]
+    np.testing.assert_array_equal(target[..., 0], expected > 0)
+
+
+def test_whole_includes_tumor():
+    label = np.array([0, 1, 2, 0], np.uint8).reshape(1, 2, 2)
+    case = MemoryCase(label.astype(np.float16), label)
+    config = tiny_config(
+        grid_shape=(1, 2, 2), lnet_shape=(1, 2, 2), patch_shape=(1, 2, 2), patch_stride=(1, 1, 1),
+        levels=1,
+    )  # fmt: skip
+    _, target = PatchSource(case, TUNET, config).patch((0, 0, 0), 0.0)
+    np.testing.assert_array_equal(target[0, ..., 0], [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(target[0, ..., 1], [[0, 0], [1, 0]])
+    _, target = PatchSource(case, VARIANTS["lnet"], config).patch((0, 0, 0), 0.0)
+    np.testing.assert_array_equal(target[0], [[[0], [1]], [[1], [0]]])
+
+
+def drawn_centers(tumor_fraction, foreground_fraction, count=2000, label=None):
+    shape = (32, 64, 64)
+    if label is None:
+        label = np.zeros(shape, np.uint8)
+        label[10:18, 20:28, 30:38] = 1
+        label[10:14, 20:28, 30:38] = 2  # half of the whole
+    config = tiny_config(
+        grid_shape=shape, tumor_fraction=tumor_fraction, foreground_fraction=foreground_fraction
+    )
+    source = PatchSource(MemoryCase(np.zeros(shape, np.float16), label), TUNET, config)
+    rng = np.random.default_rng(0)
+    starts = np.array([source.random_start(rng) for _ in range(count)])
+    assert starts.min() >= 0
+    assert (starts <= np.array(shape) - 8).all()
+    return label[tuple((starts + 4).T)], starts
+
+
+@pytest.mark.parametrize(
+    ("tumor_fraction", "foreground_fraction", "kidney", "tumor"),
+    [
+        (0.5, 0.25, 0.125, 0.625),  # the whole is drawn from uniformly: half of it is tumor
+        (0.0, 1.0, 0.5, 0.5),
+        (1.0, 0.0, 0.0, 1.0),
+        (0.0, 0.0, 0.0025, 0.0025),  # 256 of 25 * 57 * 57 voxels each
+    ],
+)
+def test_as_many_patches_as_asked_for_are_centered(
+    tumor_fraction, foreground_fraction, kidney, tumor
+):
+    centers, _ = drawn_centers(tumor_fraction, foreground_fraction)
+    assert (centers == 1).mean() == pytest.approx(kidney, abs=0.03)
+    assert (centers == 2).mean() == pytest.approx(tumor, abs=0.03)
+
+
+def test_uniform_corners_reach_every_place():
+    _, starts = drawn_centers(0.0, 0.0)
+    np.testing.assert_array_equal(starts.min(axis=0), 0)
+    np.testing.assert_array_equal(starts.max(axis=0), [24, 56, 56])
+
+
+def test_a_case_without_foreground_is_drawn_from_uniformly():
+    _, starts = drawn_centers(0.5, 0.5, label=np.zeros((32, 64, 64), np.uint8))
+    np.testing.assert_array_equal(starts.max(axis=0), [24, 56, 56])
+
+
+def test_foreground_at_the_border_is_inside_the_patch():
+    label = np.zeros((32, 64, 64), np.uint8)
+    label[0, 0, 0] = label[31, 63, 63] = 2
+    _, starts = drawn_centers(1.0, 0.0, count=20, label=label)
+    assert {tuple(start) for start in starts.tolist()} == {(0, 0, 0), (24, 56, 56)}
+
+
+def batches(dataset):
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def same(one, other):
+    pairs = zip(one, other, strict=True)
+    return all((a == c).all() and (b == d).all() for (a, b), (c, d) in pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "channels", "batch"),
+    [
+        ("tunet", (8, 8, 8), 2, 2),
+        ("unet3d", (8, 8, 8), 2, 2),
+        ("unet2d", (16, 16), 2, 4),
+        ("lnet", (4, 8, 8), 1, 2),
+    ],
+)
+@pytest.mark.parametrize("sampling", ["windows", "random"])
+def test_shape_type_and_range_of_a_batch(cases, name, space, channels, batch, sampling):
+    config = tiny_config(patch_sampling=sampling)
+    dataset = PatchDataset(cases, VARIANTS[name], config, (1,))
+    for image, target in batches(dataset):
+        assert image.shape == (batch, *space, 1)
+        assert target.shape == (batch, *space, channels)
+        assert image.dtype == target.dtype == np.float32
+        assert set(np.unique(target)) <= {0, 1}
+        assert -4 < image.min() < image.max() < 6
+    assert sum(target[..., -1].sum() for _, target in batches(dataset)) > 0
+
+
+def test_the_median_variants_see_the_median_volume(cases):
+    dataset = PatchDataset(cases, VARIANTS["tunet_median"], tiny_config(), (1,))
+    assert dataset[0][0].min() > 50
+
+
+def test_the_seed_decides(cases):
+    config = tiny_config()
+    epoch = batches(PatchDataset(cases, TUNET, config, (2019, 0, 1)))
+    assert same(epoch, batches(PatchDataset(cases, TUNET, config, (2019, 0, 1))))
+    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, (2019, 0, 2))))
+    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, (2018, 0, 1))))
+
+
+def test_every_batch_has_its_own_rotation(cases):
+    config = tiny_config(rotation_deg=20.0, patch_sampling="windows", patch_stride=(8, 8, 8))
+    turned = PatchDataset(cases, TUNET, config, (1,))
+    plain = PatchDataset(cases, TUNET, replace(config, rotation_deg=0.0), (1,))
+    pairs = list(zip(batches(turned), batches(plain), strict=True))
+    assert all((a != c).any() for (a, _), (c, _) in pairs)
+    assert all(a.mean() == pytest.approx(c.mean(), abs=0.3) for (a, _), (c, _) in pairs)
+
+
+def test_windows_in_order_without_augmentation(cases):
+    config = tiny_config(patch_sampling="windows", patch_stride=(8, 8, 8), batch_size=4)
+    dataset = PatchDataset(cases, TUNET, config, (1,), augment=False)
+    assert len(dataset) == 3
+    for (image, target), case in zip(batches(dataset), cases, strict=True):
+        for index, (y, x) in enumerate([(0, 0), (0, 8), (8, 0), (8, 8)]):
+            block = np.s_[:, y : y + 8, x : x + 8]
+            np.testing.assert_array_equal(image[index, ..., 0], case.volume(False)[block])
+            np.testing.assert_array_equal(target[index, ..., 0], case.label()[block] > 0)
+
+
+def test_slices_of_the_2d_network_are_all_of_them_once(cases):
+    config = tiny_config(patch_sampling="windows", batch_size_2d=8)
+    dataset = PatchDataset(cases, VARIANTS["unet2d"], config, (1,), augment=False)
+    for (image, target), case in zip(batches(dataset), cases, strict=True):
+        np.testing.assert_array_equal(image[..., 0], case.volume(False))
+        np.testing.assert_array_equal(target[..., 1], case.label() == 2)
+
+
+def test_lnet_sees_the_whole_volume_downsampled(cases):
+    config = tiny_config(patch_sampling="windows", batch_size=1)
+    dataset = PatchDataset(cases, VARIANTS["lnet"], config, (1,), augment=False)
+    assert len(dataset) == 3
+    for (image, target), case in zip(batches(dataset), cases, strict=True):
+        means = block_mean(case.volume(False), (2, 2, 2))
+        np.testing.assert_array_equal(image[0, ..., 0], means.astype(np.float16))
+        shares = block_mean(case.label() > 0, (2, 2, 2))
+        np.testing.assert_array_equal(target[0, ..., 0], shares >= 0.5)
+
+
+def test_incomplete_last_batch_is_left_out_of_training_and_kept_in_validation(cases):
+    config = tiny_config(patch_sampling="windows", patch_stride=(8, 8, 8), batch_size=5)
+    training = PatchDataset(cases, TUNET, config, (1,))
+    assert [len(image) for image, _ in batches(training)] == [5, 5]  # of 12 windows
+    validation = PatchDataset(cases, TUNET, config, (1,), augment=False)
+    assert [len(image) for image, _ in batches(validation)] == [5, 5, 2]
+    few = PatchDataset(cases, TUNET, replace(config, batch_size=16), (1,))
+    assert [len(image) for image, _ in batches(few)] == [12]
+
+
+def test_epochs_are_shuffled(cases):
+    config = tiny_config(patch_sampling="windows")
+    orders = [
+        [(source.case.case_id, start) for source, start in dataset.items]
+        for dataset in (PatchDataset(cases, TUNET, config, (seed,)) for seed in (1, 2))
+    ]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_a_2d_epoch_has_about_as_many_voxels_as_a_3d_epoch(cases):
+    config = tiny_config(patches_per_case=3)
+    slices = len(PatchDataset(cases, VARIANTS["unet2d"], config, (1,)).items)
+    patches = len(PatchDataset(cases, TUNET, config, (1,)).items)
+    assert patches == 9
+    assert slices * 16 * 16 == patches * 8 * 8 * 8
+
+
+def test_only_the_patch_is_read_from_a_memory_map(tmp_path):
+    case = write_cases(tmp_path, 1)[0]
+    read = []
+
+    class Watched(np.memmap):
+        def __getitem__(self, key):
+            result = super().__getitem__(key)
+            if isinstance(result, Watched):
+                read.append(result.size)
+            return result
+
+    class WatchedCase(TinyCase):
+        def volume(self, median):
+            return super().volume(median).view(Watched)
+
+    config = tiny_config(patch_shape=(2, 4, 4), patch_stride=(2, 4, 4), rotation_deg=1.0)
+    assert isinstance(case.volume(False), np.memmap)
+    dataset = PatchDataset([WatchedCase(case.case_id, case.folder)], TUNET, config, (1,))
+    dataset[0]
+    assert read
+    assert max(read) <= 2 * 6 * 6  # with a margin of one voxel in plane
+    assert np.prod(SHAPE) == 2048
