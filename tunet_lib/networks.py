@@ -100,7 +100,8 @@ class _Blocks:
         return self._gate(keras.layers.Concatenate(dtype=self.policy)(list(parts)))
 
     def halve(self, x: Any) -> Any:
-        return self.pool(2, dtype=self.policy)(x)
+        # TensorFlow has no float16 max-pooling in 3D for a CPU; float32 gives the same.
+        return self.pool(2, dtype="float32")(x)
 
     def double(self, x: Any) -> Any:
         return self.up(2, dtype=self.policy)(x)

@@ -194,9 +194,9 @@ def read_history(path: str | Path) -> list[EpochLog]:
     try:
         with Path(path).open(newline="") as stream:
             rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-    except (OSError, TypeError, ValueError) as error:
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a training history ({error})") from error
-    return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
 
 def _run_epoch(
