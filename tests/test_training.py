@@ -1,0 +1,368 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny import TinyCase, tiny_config, write_cases
+
+from tunet_lib import training
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.files import DataError
+from tunet_lib.losses import DiceLoss
+from tunet_lib.networks import load_model
+from tunet_lib.training import Schedule, compiled, read_history, train, write_history
+
+TUNET = VARIANTS["tunet"]
+PAPER = Config.preset("paper")
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    return write_cases(tmp_path_factory.mktemp("prepared"), 4)
+
+
+def run_schedule(losses, config=PAPER):
+    schedule = Schedule(config.learning_rate)
+    rates = []
+    for loss in losses:
+        if schedule.finished(config):
+            break
+        rates.append(schedule.learning_rate)
+        schedule.add({"val_loss": loss}, config)
+    return schedule, rates
+
+
+def test_learning_rate_drops_after_exactly_6_epochs_without_improvement():
+    # Epoch 1 is the best; 2 to 7 do not improve on it, so 8 is the first at a fifth.
+    _, rates = run_schedule([-1.0] + [-0.5] * 13)
+    np.testing.assert_allclose(rates, [1e-4] * 7 + [2e-5] * 6 + [4e-6])
+
+
+def test_five_epochs_without_improvement_change_nothing():
+    _, rates = run_schedule([-1.0] + [-0.5] * 5 + [-1.1] + [-0.5] * 6 + [0])
+    np.testing.assert_allclose(rates, [1e-4] * 13 + [2e-5])
+
+
+def test_training_stops_after_exactly_15_epochs_without_improvement():
+    schedule, _ = run_schedule([-1.0, -1.1] + [-0.5] * 100)
+    assert schedule.epoch == 2 + 15
+    assert (schedule.best_epoch, schedule.best_loss) == (2, -1.1)
+
+
+def test_a_late_improvement_keeps_training_going():
+    schedule, _ = run_schedule([-1.0] + [-0.5] * 14 + [-1.1] + [-0.5] * 100)
+    assert schedule.epoch == 16 + 15
+
+
+def test_training_stops_at_200_epochs():
+    schedule, _ = run_schedule(-np.arange(300.0))
+    assert schedule.epoch == schedule.best_epoch == 200
+
+
+def test_the_same_loss_is_no_improvement():
+    schedule, _ = run_schedule([-1.0] * 100)
+    assert (schedule.epoch, schedule.best_epoch) == (16, 1)
+
+
+def test_a_loss_that_is_no_number_is_no_improvement():
+    schedule, _ = run_schedule([-1.0] + [float("nan")] * 100)
+    assert (schedule.epoch, schedule.best_epoch) == (16, 1)
+
+
+def test_adam_as_in_the_paper():
+    model = compiled(TUNET, tiny_config(learning_rate=1e-4))
+    assert type(model.optimizer) is keras.optimizers.Adam
+    assert float(model.optimizer.learning_rate) == pytest.approx(1e-4)
+    assert (model.optimizer.beta_1, model.optimizer.beta_2) == (0.9, 0.999)
+    assert isinstance(model.loss, DiceLoss)
+
+
+def test_history_comes_back(tmp_path):
+    log = {"epoch": 1, "loss": -0.1, "val_loss": -1 / 3, "learning_rate": 2e-05, "time_s": 1.5}
+    write_history(tmp_path / "history.csv", [log, {**log, "epoch": 2}])
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,val_loss,learning_rate,time_s"
+    assert len(lines) == 3
+    assert read_history(tmp_path / "history.csv") == [log, {**log, "epoch": 2}]
+
+
+@pytest.mark.parametrize("text", [None, "epoch,loss\n1\n", "epoch,loss\n1,x\n", "a,b\n1,2\n"])
+def test_history_that_is_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(DataError, match=r"history\.csv"):
+        read_history(tmp_path / "history.csv")
+
+
+def weights_in(folder):
+    return load_model(folder)[0].get_weights()
+
+
+def assert_same_weights(one, other):
+    for mine, theirs in zip(one, other, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def without_time(history):
+    return [{k: v for k, v in log.items() if k != "time_s"} for log in history]
+
+
+@pytest.mark.parametrize("name", ["unet2d", "lnet"])
+def test_training_lowers_the_loss_and_leaves_what_prediction_needs(tmp_path, cases, name):
+    config = tiny_config(epochs=3)
+    seen = []
+    history = train(
+        VARIANTS[name], cases[1:], cases[:1], config, tmp_path, fold=2, on_epoch=seen.append
+    )
+    assert seen == history == read_history(tmp_path / "history.csv")
+    assert [log["epoch"] for log in history] == [1, 2, 3]
+    assert {log["learning_rate"] for log in history} == {config.learning_rate}
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "config.json",
+        "history.csv",
+        "model.weights.h5",
+        "variant.json",
+    ]
+    model, its_config = load_model(tmp_path)
+    assert its_config == config
+    assert model.name == {"unet2d": "unet_2d", "lnet": "l_net"}[name]
+
+
+def test_the_best_weights_are_kept_and_the_step_is_compiled_once(tmp_path, cases, monkeypatch):
+    models, losses, traces, after = [], [-0.1, -0.5, -0.3, -0.4], [], []
+    run_epoch, call = training._run_epoch, DiceLoss.call
+
+    def with_given_loss(model, *args):
+        log = run_epoch(model, *args)
+        models.append([np.array(value) for value in model.get_weights()])
+        after.append(len(traces))
+        return {**log, "val_loss": losses[len(models) - 1]}
+
+    def counted(self, *args):
+        traces.append(1)
+        return call(self, *args)
+
+    monkeypatch.setattr(training, "_run_epoch", with_given_loss)
+    monkeypatch.setattr(DiceLoss, "call", counted)
+    train(VARIANTS["unet3d"], cases[1:], cases[:1], tiny_config(epochs=4), tmp_path, workers=2)
+    assert_same_weights(weights_in(tmp_path), models[1])
+    assert (models[1][0] != models[3][0]).any()
+    # Each epoch brings a new dataset; none brings a new compilation.
+    assert after[0] > 0
+    assert set(after) == {after[0]}
+
+
+def test_a_finished_training_is_left_alone(tmp_path, cases):
+    config = tiny_config(epochs=1)
+    history = train(VARIANTS["unet2d"], cases[1:], cases[:1], config, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert train(VARIANTS["unet2d"], cases[1:], cases[:1], config, tmp_path) == history
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_a_training_with_another_configuration_is_left_alone(tmp_path, cases):
+    config = tiny_config()
+    config.save(tmp_path / "config.json")
+    other = replace(config, learning_rate=0.5, seed=1)
+    with pytest.raises(DataError, match=r"another configuration \(learning_rate, seed differ\)"):
+        train(TUNET, cases[1:], cases[:1], other, tmp_path)
+    assert Config.load(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize("sampling", ["windows", "random"])
+def test_a_missing_label(tmp_path, cases, sampling):
+    class Unlabeled(TinyCase):
+        def label(self):
+            raise DataError(f"{self.folder}: has no label map")
+
+    bad = Unlabeled(cases[1].case_id, cases[1].folder)
+    config = tiny_config(patch_sampling=sampling, foreground_fraction=0.0, tumor_fraction=0.0)
+    for given in ([[*cases[2:], bad], cases[:1]], [cases[2:], [bad]]):
+        with pytest.raises(DataError, match="case_00001: has no label map"):
+            train(VARIANTS["unet2d"], *given, config, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.weights.h5").exists()
+
+
+def test_a_label_file_that_is_gone(tmp_path):
+    cases = write_cases(tmp_path / "prepared", 2)
+    (cases[0].folder / "label.npy").unlink()
+    with pytest.raises(DataError, match=r"case_00000.label\.npy"):
+        train(VARIANTS["unet2d"], cases[:1], cases[1:], tiny_config(), tmp_path / "run")
+
+
+def test_no_cases(tmp_path, cases):
+    with pytest.raises(DataError, match="0 training and 4 validation"):
+        train(TUNET, [], cases, tiny_config(), tmp_path)
+    with pytest.raises(DataError, match="4 training and 0 validation"):
+        train(TUNET, cases, [], tiny_config(), tmp_path)
+
+
+class StopHereError(Exception):
+    pass
+
+
+def stop(log):
+    raise StopHereError
+
+
+@pytest.fixture(scope="module")
+def cut_short(tmp_path_factory, cases):
+    """A training of the 2D network that was stopped after its first epoch."""
+    folder = tmp_path_factory.mktemp("cut_short")
+    with pytest.raises(StopHereError):
+        train(VARIANTS["unet2d"], cases[1:], cases[:1], tiny_config(), folder, on_epoch=stop)
+    return folder
+
+
+def test_a_damaged_checkpoint(tmp_path, cut_short):
+    content = (cut_short / "checkpoint.npz").read_bytes()
+    arrays = dict(np.load(cut_short / "checkpoint.npz"))
+    middle = len(content) // 2
+    model = compiled(VARIANTS["unet2d"], tiny_config())
+    path = tmp_path / "checkpoint.npz"
+    for damaged in (
+        b"",
+        b"no checkpoint",
+        content[:middle],
+        content[:middle] + bytes(2000) + content[middle + 2000 :],
+        {name: array for name, array in arrays.items() if name != "best_0"},
+        {**arrays, "schedule": np.array("{}")},
+        {**arrays, "optimizer_2": np.zeros(1)},
+    ):
+        if isinstance(damaged, dict):
+            np.savez(path, **damaged)
+        else:
+            path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"checkpoint\.npz: is no checkpoint"):
+            training._restore(path, model)
+    path.write_bytes(content)
+    schedule, best = training._restore(path, model)
+    assert schedule.epoch == 1
+    assert len(best) == len(model.weights)
+
+
+def test_training_with_a_damaged_checkpoint_changes_nothing(tmp_path, cases, cut_short):
+    folder = tmp_path / "run"
+    shutil.copytree(cut_short, folder)
+    (folder / "checkpoint.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="remove it to start anew"):
+        train(VARIANTS["unet2d"], cases[1:], cases[:1], tiny_config(), folder)
+    assert len(read_history(folder / "history.csv")) == 1
+    assert not (folder / "model.weights.h5").exists()
+
+
+def test_mixed_precision_trains_and_resumes(tmp_path, cases):
+    variant = VARIANTS["unet3d"]
+    config = tiny_config(mixed_precision=True, epochs=2, patches_per_case=2)
+    optimizer = compiled(variant, config).optimizer
+    assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    optimizer.learning_rate = 0.25  # as `Schedule` does
+    assert float(optimizer.inner_optimizer.learning_rate) == 0.25
+    straight = train(variant, cases[1:], cases[:1], config, tmp_path / "straight")
+    losses = np.array([[log["loss"], log["val_loss"]] for log in straight])
+    assert np.isfinite(losses).all()
+    assert len(np.unique(losses)) == losses.size  # steps were taken, none skipped for overflow
+    with pytest.raises(StopHereError):
+        train(variant, cases[1:], cases[:1], config, tmp_path / "resumed", on_epoch=stop)
+    resumed = train(variant, cases[1:], cases[:1], config, tmp_path / "resumed")
+    assert without_time(resumed) == without_time(straight)
+    assert_same_weights(weights_in(tmp_path / "resumed"), weights_in(tmp_path / "straight"))
+
+
+# Trains in a process of its own and, where asked to, kills itself at a certain point.
+IN_ITS_OWN_PROCESS = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from test_training import KILLED, TUNET
+from tiny import TinyCase
+from tunet_lib import patches, training
+
+folder, prepared, when = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+cases = [TinyCase(path.name, path) for path in sorted(prepared.iterdir())]
+get, savez = patches.PatchDataset.__getitem__, np.savez
+saved = []
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def get_or_die(self, index):
+    if when == "from outside":
+        time.sleep(0.05)
+    if when == "in mid-epoch" and self.augment and self.seed[-1] == 3 and index == 3:
+        die()
+    return get(self, index)
+
+def save_or_die(stream, **arrays):
+    saved.append(1)
+    if when == "while it saves" and len(saved) == 2:
+        stream.write(b"half a checkpoint")
+        stream.flush()
+        die()
+    savez(stream, **arrays)
+
+patches.PatchDataset.__getitem__ = get_or_die
+np.savez = save_or_die
+training.train(TUNET, cases[1:], cases[:1], KILLED, folder, fold=1, workers=2)
+"""
+# The learning rate drops after each epoch without improvement, so all state matters, and
+# the validation case has the labels of another: it does not improve for long.
+KILLED = tiny_config(epochs=7, plateau_patience=1, learning_rate=0.05)
+
+
+def start(folder, prepared, when):
+    here = Path(__file__).parent
+    return subprocess.Popen(
+        [sys.executable, "-c", IN_ITS_OWN_PROCESS, folder, prepared, when],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+    )
+
+
+def epochs_in(folder):
+    path = folder / "history.csv"
+    return len(read_history(path)) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
+    prepared, killed = tmp_path / "prepared", tmp_path / "killed"
+    cases = write_cases(prepared, 4)
+    shutil.copy(cases[3].folder / "label.npy", cases[0].folder)
+
+    process = start(killed, prepared, "from outside")
+    try:
+        while epochs_in(killed) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+    finally:
+        process.kill()
+    done = epochs_in(killed)
+    assert 2 <= done < 4
+
+    assert start(killed, prepared, "in mid-epoch").wait(300) == -signal.SIGKILL
+    assert epochs_in(killed) == 3
+    assert start(killed, prepared, "while it saves").wait(300) == -signal.SIGKILL
+    assert epochs_in(killed) == 4
+    assert not (killed / "model.weights.h5").exists()
+    assert list(killed.glob(".tmp-*"))
+
+    # The last start, and the training that nothing disturbs, are in this process, and with
+    # one worker instead of two.
+    resumed = train(TUNET, cases[1:], cases[:1], KILLED, killed, fold=1)
+    straight = train(TUNET, cases[1:], cases[:1], KILLED, tmp_path / "straight", fold=1)
+    assert_same_weights(weights_in(killed), weights_in(tmp_path / "straight"))
+    assert without_time(resumed) == without_time(straight)
+    assert len(straight) == 7
+    assert len({log["learning_rate"] for log in straight}) > 1
+    left = [sorted(path.name for path in f.iterdir()) for f in (killed, tmp_path / "straight")]
+    assert left[0] == left[1]
