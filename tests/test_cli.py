@@ -151,7 +151,7 @@ def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, m
 def models(tmp_path_factory):
     """Untrained networks that still answer with both labels and background."""
     folder = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("tunet_seb", "tunet_median", "lnet")):
+    for seed, name in enumerate(("tunet_seb", "lnet_median")):
         save_network(folder / name, name, scan_config(), seed)
     return folder
 
