@@ -10,7 +10,8 @@ import numpy as np
 
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
-from tunet_lib.kits19 import find_cases, load_label_scan, save_case
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, find_cases, load_label_scan
+from tunet_lib.nifti import write_nifti
 from tunet_lib.phantom import simulate_ct
 
 CASES = 20
@@ -39,12 +40,9 @@ def test_a_run_ends_with_all_ten_rows(real, tmp_path, report):
         scan = load_label_scan(case.label_path)
         rng = np.random.default_rng([2019, index])
         volume_hu = simulate_ct(scan.volume_hu, scan.spacing_mm, rng)
-        made = save_case(data, case.case_id, volume_hu, None, scan.spacing_mm, compresslevel=1)
-        (made.image_path.parent / case.label_path.name).symlink_to(case.label_path)
-        # A simulated CT lies where its label map does, wherever the scanner put the patient.
-        image = nib.load(made.image_path)
-        image = nib.Nifti1Image(np.asarray(image.dataobj), nib.load(case.label_path).affine)
-        image.to_filename(made.image_path)
+        folder = data / case.case_id
+        write_nifti(folder / IMAGE_NAME, volume_hu, scan.affine, None, compresslevel=1)
+        (folder / LABEL_NAME).symlink_to(case.label_path)
     made_s = time.monotonic() - start_s
     SMALL.save(tmp_path / "small.json")
     command = [sys.executable, "-m", "tunet_lib.cli", "run", data, run]
