@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import nibabel as nib
 import numpy as np
@@ -49,20 +48,21 @@ def test_help_on_each_verb(verb):
 
 
 def test_help_is_quick_and_loads_no_tensorflow():
+    # Processor time: a busy machine is no fault of the command.
     code = (
-        "import sys; from tunet_lib.cli import main; sys.argv = ['tunet', '--help']\n"
-        "try: main()\nexcept SystemExit: print({'tensorflow', 'keras'} & set(sys.modules))"
+        "import sys, time; from tunet_lib.cli import main; sys.argv = ['tunet', '--help']\n"
+        "try: main()\nexcept SystemExit:\n"
+        " print(time.process_time(), len({'tensorflow', 'keras'} & set(sys.modules)))"
     )
-    times_s = []
-    for _ in range(3):
-        start_s = time.perf_counter()
-        shown = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        times_s.append(time.perf_counter() - start_s)
-        assert "Not a medical device" in shown.stdout
-        assert shown.stdout.strip().endswith("set()")
-    assert min(times_s) < 1
+    command = [sys.executable, "-c", code]
+    shown = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert "Not a medical device" in "".join(shown[0])
+    times_s, loaded = zip(*(lines[-1].split() for lines in shown), strict=True)
+    assert min(map(float, times_s)) < 1
+    assert set(loaded) == {"0"}
 
 
 def test_the_help_says_how_long_a_run_takes():
