@@ -63,7 +63,9 @@ def test_a_damaged_history(run):
 
 
 def test_the_command_names_no_folder_of_the_machine(run, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/bin/tunet", "run", "/home/me/kits", "runs/a b", "--jobs"])
+    monkeypatch.setattr(
+        sys, "argv", ["tunet", "run", str(run.folder / "kits"), "runs/a b", "--jobs"]
+    )
     assert write_provenance(run)["command"] == "tunet run kits 'runs/a b' --jobs"
 
 
