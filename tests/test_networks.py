@@ -2,6 +2,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -231,7 +232,9 @@ def test_saved_and_loaded_predicts_the_same(tmp_path, name):
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.normal(0, 0.1, w.shape) for w in model.get_weights()])
     save_model(model, VARIANTS[name], config, tmp_path / "new")
-    loaded, loaded_config = load_model(tmp_path / "new", config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        loaded, loaded_config = load_model(tmp_path / "new", config)
     assert loaded_config == config
     for mine, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -9,6 +9,7 @@ kidney and tumor together, `tumor` the tumor alone: two overlapping binary maps.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,10 @@ def load_model(folder: str | Path, config: Config | None = None) -> tuple[keras.
         # Keras passes over arrays that the network has no place for.
         if (count := _count_arrays(folder / WEIGHTS_NAME)) != len(model.weights):
             raise ValueError(f"it holds {count} arrays, the network {len(model.weights)}")
-        model.load_weights(folder / WEIGHTS_NAME)
+        with warnings.catch_warnings():
+            # Keras also warns of its own tables of layers, which hold no weights.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(folder / WEIGHTS_NAME)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]  # Keras goes on to print whole arrays
         raise DataError(
