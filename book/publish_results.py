@@ -1,0 +1,75 @@
+"""Copy what the book shows from a finished run: python book/publish_results.py runs/course.
+
+Scores, table and provenance go to book/results/, the networks of fold 0 to
+tunet_lib/course_weights/, and a picture of one case that they never saw to book/_static/.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from tunet_lib import kits19, plots
+from tunet_lib.files import DataError
+from tunet_lib.metrics import kits19_score
+from tunet_lib.networks import CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME
+from tunet_lib.pipeline import COURSE_WEIGHTS, predict_scan
+from tunet_lib.runs import Run, open_run
+
+BOOK = Path(__file__).parent
+LIMIT_MB = 20  # weights are downloaded with every clone
+PICTURED_ML = 30  # the median tumor of KiTS19
+
+
+def main(folder: str) -> None:
+    """Publish the run in `folder`."""
+    run = open_run(folder)
+    (BOOK / "results").mkdir(exist_ok=True)
+    for name in ("scores.csv", "table_1.csv", "provenance.json"):
+        shutil.copyfile(run.folder / name, BOOK / "results" / name)
+    copy_weights(run)
+    draw_result(run)
+
+
+def copy_weights(run: Run) -> None:
+    """Copy every trained network of fold 0."""
+    shutil.rmtree(COURSE_WEIGHTS, ignore_errors=True)
+    for variant, fold in run.tasks(folds=[0]):
+        if run.trained((variant, fold)):
+            (COURSE_WEIGHTS / variant).mkdir(parents=True)
+            for name in (CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME):
+                shutil.copyfile(
+                    run.model_folder(variant, fold) / name, COURSE_WEIGHTS / variant / name
+                )
+    size_mb = sum(path.stat().st_size for path in COURSE_WEIGHTS.rglob("*.h5")) / 1e6
+    if size_mb > LIMIT_MB:
+        raise DataError(f"{COURSE_WEIGHTS}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
+    print(f"{size_mb:.1f} MB of weights")
+
+
+def draw_result(run: Run) -> None:
+    """Draw the case of fold 0 whose tumor is nearest to the median of KiTS19."""
+    cases = {case.case_id: case for case in kits19.find_cases(run.data)}
+    labels = {
+        case_id: kits19.load_label_scan(kits19.require_label(cases[case_id]))
+        for case_id in run.folds[0]
+    }
+
+    def distance_ml(case_id: str) -> float:
+        z, y, x = labels[case_id].spacing_mm
+        return abs((labels[case_id].volume_hu == 2).sum() * z * y * x / 1000 - PICTURED_ML)
+
+    case_id = min(run.folds[0], key=distance_ml)
+    truth = labels[case_id].volume_hu
+    scan = kits19.load_scan(kits19.require_image(cases[case_id]))
+    label = predict_scan(scan, batch_size=4)
+    score = kits19_score(label, truth)
+    scores = f"DSC: whole {score['whole']:.2f}, tumor {score['tumor']:.2f}"
+    example = plots.Example(scan.volume_hu, truth, label, scan.spacing_mm, case_id, scores)
+    plots.figure_5([example]).savefig(BOOK / "_static" / "result.png", dpi=200)
+    print(f"{case_id}: {scores}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
