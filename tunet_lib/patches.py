@@ -243,7 +243,7 @@ class PatchDataset(keras.utils.PyDataset):
         rng = np.random.default_rng(self.seed)
         self.items: list[tuple[PatchSource, Shape]] = []
         for source in sources:
-            if config.patch_sampling == "windows":
+            if config.patch_sampling == "windows" or variant.network == "lnet":
                 starts = source.windows()
             else:
                 starts = [source.random_start(rng) for _ in range(self._patches_per_case())]

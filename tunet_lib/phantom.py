@@ -156,7 +156,7 @@ def _render(
 
 def write_phantoms(
     folder: str | Path,
-    count: int = 40,
+    count: int = 80,
     seed: int = 2019,
     size: Literal["course", "real"] = "course",
     progress: Callable[[int, int], None] | None = None,
