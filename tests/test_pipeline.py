@@ -219,10 +219,8 @@ def test_a_ct_larger_than_the_field_of_view_is_not_cropped(tmp_path, monkeypatch
 
     monkeypatch.setattr(inference, "predict_volume", find_bright)
     parts = []
-    found = predict_scan(
-        load_scan(case.image_path), tmp_path / "models", on_model=parts.append, on_part=parts.append
-    )
-    assert parts == [1.0, "models"]
+    found = predict_scan(load_scan(case.image_path), tmp_path / "models", on_part=parts.append)
+    assert parts == [1.0]
     assert found.shape == shape
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[-5:, -10:, -10:], 2)

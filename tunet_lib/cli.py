@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
@@ -198,10 +197,6 @@ def run(
 
 def main() -> None:
     """Run the command; bad data ends it with one line and exit status 1."""
-    # TensorFlow reads it when it loads, and otherwise lists what the CPU can do.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Each network is compiled once, and TensorFlow takes many of them for a mistake.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         app()
     except DataError as error:

@@ -30,6 +30,7 @@ from tunet_lib.preprocess import (
     label_from_grid,
     prepare_volume,
 )
+from tunet_lib.quiet import load_keras
 from tunet_lib.runs import OnCase, Run
 
 if TYPE_CHECKING:  # loading TensorFlow takes seconds, and many steps do without it
@@ -109,7 +110,6 @@ def predict_scan(
     scan: Scan,
     models: str | Path = COURSE_WEIGHTS,
     batch_size: int = 1,
-    on_model: Callable[[str], Any] | None = None,
     on_part: Callable[[float], Any] | None = None,
 ) -> np.ndarray:
     """Segment one CT: every TuNet votes, L-Net localizes, Algorithm 1 decides.
@@ -123,8 +123,6 @@ def predict_scan(
         library (trained on phantoms), or ``models/`` of a run.
     batch_size
         Windows at a time.
-    on_model
-        Called with a model's folder name after its prediction.
     on_part
         Called again and again with the share of one model's work done since.
 
@@ -144,6 +142,7 @@ def predict_scan(
     """
     found = find_models(models)
     config = Config.load(found[0][1] / "config.json")
+    load_keras()
     volumes = {
         median: prepare_volume(scan.volume_hu, scan.spacing_mm, config, median)
         for median in {variant.median for variant, _ in found}
@@ -158,8 +157,6 @@ def predict_scan(
                 model, _ = load_model(folder, config)
                 volume = volumes[variant.median]
                 yield predict_volume(model, variant, volume, config, batch_size, on_part)
-                if on_model is not None:
-                    on_model(folder.name)
 
     whole_and_tumor = mean_maps(maps(localizers=False))
     has_localizer = any(variant.network == "lnet" for variant, _ in found)
@@ -294,6 +291,7 @@ def _predict_systems(
 
 
 def _load_models(run: Run, names: Sequence[str], fold: int) -> dict[str, keras.Model]:
+    load_keras()
     from tunet_lib.networks import load_model
 
     return {name: load_model(run.model_folder(name, fold), run.config)[0] for name in names}
