@@ -34,7 +34,8 @@ def main(folder: str) -> None:
 
 def copy_weights(run: Run) -> None:
     """Copy every trained network of fold 0."""
-    shutil.rmtree(COURSE_WEIGHTS, ignore_errors=True)
+    for folder in COURSE_WEIGHTS.glob("*/"):
+        shutil.rmtree(folder)
     for variant, fold in run.tasks(folds=[0]):
         if run.trained((variant, fold)):
             (COURSE_WEIGHTS / variant).mkdir(parents=True)
