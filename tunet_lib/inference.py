@@ -16,6 +16,7 @@ from tunet_lib.patches import (
     cut_patch,
     lnet_factor,
     patch_shape,
+    patch_stride,
     window_starts,
 )
 
@@ -105,35 +106,20 @@ def predict_volume(
         (z, y, x, 2) float32, whole and tumor probabilities; from L-Net (z, y, x, 1), the
         whole probability, upsampled from its own downsampled volume to the grid.
     """
-    window = patch_shape(variant, config)
+    window, stride = patch_shape(variant, config), patch_stride(variant, config)
+    predict: Predict = model.predict_on_batch
     if variant.network == "lnet":
-        return _predict_lnet(model, volume, window, config, batch_size, on_part)
+        factor = lnet_factor(config)
+        # The grid divides by the factor unless a caller made it otherwise.
+        margins = [(0, -size % step) for size, step in zip(volume.shape, factor, strict=True)]
+        coarse = block_mean(np.pad(volume, margins, mode="edge"), factor)
+        prob = predict_windows(predict, coarse, window, stride, batch_size, on_part)[..., 0]
+        fine = ndimage.zoom(prob, factor, order=1, mode="nearest", grid_mode=True)
+        z, y, x = volume.shape
+        return fine[:z, :y, :x, None].astype(np.float32, copy=False)
     if variant.network == "unet2d":
         # A 2D network sees (batch, y, x, 1): the slices of the batch.
         def predict(batch: np.ndarray) -> np.ndarray:
             return model.predict_on_batch(batch[:, 0])[:, None]
 
-        return predict_windows(predict, volume, window, window, batch_size, on_part)
-    stride = config.patch_stride
-    return predict_windows(model.predict_on_batch, volume, window, stride, batch_size, on_part)
-
-
-def _predict_lnet(
-    model: keras.Model,
-    volume: np.ndarray,
-    window: Shape,
-    config: Config,
-    batch_size: int,
-    on_part: OnPart | None,
-) -> np.ndarray:
-    factor = lnet_factor(config)
-    # The grid divides by the factor unless a scan was larger than the field of view.
-    margins = [(0, -size % step) for size, step in zip(volume.shape, factor, strict=True)]
-    coarse = block_mean(np.pad(volume, margins, mode="edge"), factor)
-    half: Shape = (window[0] // 2, window[1] // 2, window[2] // 2)
-    prob = predict_windows(model.predict_on_batch, coarse, window, half, batch_size, on_part)[
-        ..., 0
-    ]
-    fine = ndimage.zoom(prob, factor, order=1, mode="nearest", grid_mode=True)
-    z, y, x = volume.shape
-    return fine[:z, :y, :x, None].astype(np.float32, copy=False)
+    return predict_windows(predict, volume, window, stride, batch_size, on_part)

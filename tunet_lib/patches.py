@@ -76,6 +76,19 @@ def patch_shape(variant: Variant, config: Config) -> Shape:
     return config.patch_shape
 
 
+def patch_stride(variant: Variant, config: Config) -> Shape:
+    """Give how far apart a variant's windows lie: slices side by side, L-Net's by half.
+
+    L-Net's window is the whole volume, unless a scan was larger than the field of view.
+    """
+    if variant.network == "lnet":
+        z, y, x = config.lnet_shape
+        return max(1, z // 2), max(1, y // 2), max(1, x // 2)
+    if variant.network == "unet2d":
+        return patch_shape(variant, config)
+    return config.patch_stride
+
+
 def cut_patch(volume: np.ndarray, start: Shape, shape: Shape, margin: int = 0) -> np.ndarray:
     """Copy a patch, with `margin` voxels more on each side in plane; borders are repeated.
 
@@ -153,13 +166,9 @@ class PatchSource:
 
     def windows(self) -> list[Shape]:
         """List the corners of all windows of this case."""
-        shape = patch_shape(self.variant, self.config)
-        stride = self.config.patch_stride
-        if self.variant.network == "unet2d":
-            stride = shape
-        if self.variant.network == "lnet":
-            stride = _half(shape)
-        return window_starts(self.arrays()[0].shape, shape, stride)
+        window = patch_shape(self.variant, self.config)
+        stride = patch_stride(self.variant, self.config)
+        return window_starts(self.arrays()[0].shape, window, stride)
 
     def random_start(self, rng: np.random.Generator) -> Shape:
         """Draw a corner: uniform, or with the center on a random whole or tumor voxel."""
@@ -286,8 +295,3 @@ def as_sources(
         case if isinstance(case, PatchSource) else PatchSource(case, variant, config)
         for case in cases
     ]
-
-
-def _half(shape: Shape) -> Shape:
-    z, y, x = (max(1, size // 2) for size in shape)
-    return z, y, x
