@@ -84,12 +84,12 @@ def test_preset_configuration_and_epochs(tmp_path):
 
 
 def test_one_job_a_core_but_no_more_than_four(monkeypatch):
-    monkeypatch.setattr(cli.Path, "exists", lambda _: False)
+    monkeypatch.setattr(cli.Path, "glob", lambda *_: iter(()))
     monkeypatch.setattr(cli.os, "cpu_count", lambda: 3)
     assert cli._default_jobs() == 3
     monkeypatch.setattr(cli.os, "cpu_count", lambda: 64)
     assert cli._default_jobs() == 4
-    monkeypatch.setattr(cli.Path, "exists", lambda path: str(path) == "/dev/nvidia0")
+    monkeypatch.setattr(cli.Path, "glob", lambda *_: iter([cli.Path("/dev/nvidia3")]))
     assert cli._default_jobs() == 1
 
 
@@ -212,10 +212,21 @@ def test_default_weights_are_said_to_come_from_phantoms(ct, tmp_path):
     assert nib.load(tmp_path / "label.nii.gz").shape == SHAPE
 
 
-def test_the_label_map_goes_here_by_default(models, ct, tmp_path, monkeypatch):
+def test_the_label_map_goes_here_by_default(main, models, ct, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tunet("predict", ct, "--models", models).exit_code == 0
-    assert (tmp_path / "imaging_label.nii.gz").exists()
+    assert (tmp_path / "case_00000_label.nii.gz").exists()
+    status, error = main("predict", ct, "--models", models)
+    assert status == 1
+    assert "is there already" in error
+
+
+def test_the_ct_is_never_overwritten(main, models, ct):
+    before = ct.read_bytes()
+    status, error = main("predict", ct, "--models", models, "-o", ct)
+    assert status == 1
+    assert "is the CT itself" in error
+    assert ct.read_bytes() == before
 
 
 def test_weights_that_are_missing_are_an_error(main, ct, tmp_path, monkeypatch):

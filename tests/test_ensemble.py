@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pytest
 
@@ -46,3 +48,18 @@ def test_no_map_is_rejected():
 def test_shapes_that_would_broadcast_are_rejected():
     with pytest.raises(DataError, match=r"map 2 .* shape \(1, 4\)"):
         mean_maps([np.zeros((3, 4)), np.zeros((1, 4))])
+
+
+def test_no_map_is_alive_while_the_next_is_made():
+    made = []
+
+    def maps():
+        for _ in range(3):
+            assert all(reference() is None for reference in made)
+            prob = np.ones((2, 2, 2), np.float32)
+            made.append(weakref.ref(prob))
+            yield prob
+            del prob
+
+    np.testing.assert_array_equal(mean_maps(maps()), 1)
+    assert len(made) == 3

@@ -366,3 +366,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
     assert len({log["learning_rate"] for log in straight}) > 1
     left = [sorted(path.name for path in f.iterdir()) for f in (killed, tmp_path / "straight")]
     assert left[0] == left[1]
+
+
+def test_a_loss_that_never_was_a_number_is_no_success(cases, tmp_path, monkeypatch):
+    log = {"epoch": 1, "loss": float("nan"), "val_loss": float("nan"), "learning_rate": 1.0}
+    monkeypatch.setattr(training, "_run_epoch", lambda *_: {**log, "time_s": 0.0})
+    with pytest.raises(DataError, match="never a number"):
+        train(VARIANTS["lnet"], cases[:2], cases[2:], tiny_config(), tmp_path)
+    assert not (tmp_path / "model.weights.h5").exists()

@@ -1,8 +1,7 @@
 """A CT to paint on: shapes in mm filled with a texture in HU.
 
-Positions are (z, y, x) in mm from an origin that the caller chooses. Shapes are computed
-with sums, products, quotients and square roots only, which round alike on every machine,
-so that a seed gives the same voxels everywhere.
+Positions are (z, y, x) in mm from an origin that the caller chooses. A seed gives the same
+voxels, bit for bit, on one machine with one version of NumPy.
 """
 
 from __future__ import annotations

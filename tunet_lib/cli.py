@@ -134,10 +134,17 @@ def predict(
     batch_size: BatchSize = 4,
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.kits19 import load_scan, save_label
+    from tunet_lib.kits19 import IMAGE_NAME, load_scan, save_label
     from tunet_lib.pipeline import COURSE_WEIGHTS, find_models, predict_scan
 
-    output = output or Path(ct.name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
+    if output is None:
+        # In KiTS19's layout all CTs have one name, and their folders tell them apart.
+        name = ct.resolve().parent.name if ct.name == IMAGE_NAME else ct.name
+        output = Path(name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
+        if output.exists():
+            raise DataError(f"{output}: is there already; name another file with --output")
+    if output.resolve() == ct.resolve():
+        raise DataError(f"{output}: is the CT itself; name another file with --output")
     if not output.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{output}: must end in .nii.gz or .nii")
     if models is None:
@@ -276,7 +283,7 @@ def _config(preset: Preset, path: Path | None, epochs: int | None) -> Config:
 
 def _default_jobs() -> int:
     # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
-    has_gpu = Path("/dev/nvidia0").exists()
+    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
     return 1 if has_gpu else min(4, os.cpu_count() or 1)
 
 
@@ -319,6 +326,7 @@ def _bar(name: str, total: int) -> Iterator[Callable[..., None]]:
     with _progress() as progress:
         task = progress.add_task(name, total=total)
         yield lambda part=1: progress.advance(task, part)
+        progress.update(task, completed=total)  # parts that are fractions may not add up
 
 
 if __name__ == "__main__":

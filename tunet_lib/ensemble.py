@@ -44,6 +44,7 @@ def mean_maps(maps: Iterable[np.ndarray]) -> np.ndarray:
             )
         total += prob
         count += 1
+        del prob  # or it would still be here while the next one is made
     if total is None:
         raise DataError("an ensemble needs at least one probability map")
     total /= count

@@ -266,26 +266,27 @@ def _predict_systems(
         for median in {VARIANTS[name].median for name in models}
     }
 
-    def predict(names: Iterable[str]) -> Iterator[np.ndarray]:
-        for name in names:
-            variant = VARIANTS[name]
-            volume = volumes[variant.median]
-            yield predict_volume(models[name], variant, volume, run.config, batch_size)
+    def predict(name: str) -> np.ndarray:
+        variant = VARIANTS[name]
+        volume = volumes[variant.median]
+        return predict_volume(models[name], variant, volume, run.config, batch_size)
 
     def voters() -> Iterator[np.ndarray]:
-        for name, maps in zip(ENSEMBLE, predict(ENSEMBLE), strict=True):
+        for name in ENSEMBLE:
+            maps = predict(name)
             labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
             yield maps
+            del maps  # or it would still be here while the next one is made
 
     systems = systems_of(models)
     if "ensemble" in systems:
         mean = mean_maps(voters())
         labels["ensemble"] = threshold_labels(mean[..., 0], mean[..., 1])
     if "ensemble_postprocess" in systems:
-        lnet_prob = mean_maps(predict(LOCALIZERS))[..., 0]
+        lnet_prob = mean_maps(predict(name) for name in LOCALIZERS)[..., 0]
         labels["ensemble_postprocess"] = _decide(mean, lnet_prob, run.config)
-    alone = [name for name in systems if name not in labels]
-    for name, maps in zip(alone, predict(alone), strict=True):
+    for name in set(systems) - set(labels):
+        maps = predict(name)
         labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
     return {system: labels[system] for system in systems}
 

@@ -111,7 +111,7 @@ def train(
     ------
     DataError
         `folder` holds a training with another configuration, there is no case or no label
-        map, or the disk is full.
+        map, the validation loss was never a number, or the disk is full.
     """
     folder = Path(folder)
     if not training or not validation:
@@ -148,6 +148,11 @@ def train(
         write_history(folder / HISTORY_NAME, schedule.history)
         if on_epoch is not None:
             on_epoch(log)
+    if not schedule.best_epoch:
+        raise DataError(
+            f"{folder}: the validation loss was never a number; lower learning_rate, or turn "
+            "mixed_precision off, and remove the folder to train again"
+        )
     write_history(folder / HISTORY_NAME, schedule.history)
     # A compiled model would save Adam's state as well, and be three times the size.
     trained = build(variant, config)
