@@ -1,5 +1,6 @@
 """The tunet command, from the help to a whole run."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nibabel import orientations
+from rich.console import Console
 from scans import SHAPE, SPACING_MM, box_scan, save_network, scan_config, write_scans
 from typer.testing import CliRunner
 
@@ -93,6 +95,21 @@ def test_one_job_a_core_but_no_more_than_four(monkeypatch):
     assert cli._default_jobs() == 1
 
 
+def test_a_bar_ends_full_whatever_its_parts_add_up_to(monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(cli, "console", Console(file=shown, width=100))
+    with cli._bar("networks", 6) as advance:
+        for _ in range(60):
+            advance(0.1)
+    assert "6/6" in shown.getvalue()
+
+
+def test_a_seed_below_zero_is_refused(tmp_path):
+    result = tunet("phantom", tmp_path / "few", "--seed", "-1")
+    assert result.exit_code == 2
+    assert not (tmp_path / "few").exists()
+
+
 def test_bad_data_ends_with_one_line_and_status_1(main, tmp_path):
     status, error = main("prepare", tmp_path / "absent", tmp_path / "run")
     assert status == 1
@@ -175,6 +192,11 @@ def test_prediction_keeps_shape_and_affine(models, ct, tmp_path):
     np.testing.assert_allclose(label.affine, image.affine, atol=1e-6)
     assert label.get_data_dtype() == np.uint8
     assert len(np.unique(label.dataobj)) > 1, "a constant map would prove little"
+
+
+def test_an_output_that_is_named_may_be_there_already(models, ct, tmp_path):
+    (tmp_path / "label.nii.gz").write_bytes(b"old")
+    assert predicted(models, ct, tmp_path / "label.nii.gz").shape == SHAPE
 
 
 @pytest.mark.parametrize("axes", ["RAS", "PIR"])

@@ -122,6 +122,10 @@ def test_differences_are_named():
     assert config.differences(other) == other.differences(config) == ["l2", "seed"]
 
 
+def test_the_ends_of_the_ranges_are_allowed():
+    Config.preset("paper", seed=0, l2=0, high_threshold=1, empty_low_threshold=0)
+
+
 def test_unknown_preset():
     with pytest.raises(DataError, match="'papper' is unknown; choose from paper, course"):
         Config.preset("papper")
@@ -148,6 +152,16 @@ def test_unknown_field():
         ({"foreground_fraction": -0.1}, "0 to 1"),
         ({"foreground_fraction": -0.1, "tumor_fraction": 0.2}, "0 to 1"),
         ({"epochs": "20"}, "epochs is '20'"),
+        ({"seed": -1}, "seed .* at least 0"),
+        ({"l2": -1e-5}, "l2 .* at least 0"),
+        ({"learning_rate": 0.0}, "learning_rate .* above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate .* finite"),
+        ({"pad_hu": float("-inf")}, "pad_hu .* finite"),
+        ({"clip_hu": (0.0, float("inf"))}, "clip_hu .* finite"),
+        ({"plateau_factor": 0}, "plateau_factor .* above 0"),
+        ({"grid_fov_mm": (755.0, 0.0, 533.0)}, "grid_fov_mm .* above 0"),
+        ({"high_threshold": 1.5}, "high_threshold .* 0 to 1"),
+        ({"empty_low_threshold": -0.1}, "empty_low_threshold .* 0 to 1"),
     ],
 )
 def test_contradictions(changes, message):

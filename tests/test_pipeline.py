@@ -1,6 +1,7 @@
 """Evaluation of a whole run and prediction of one CT, with untrained or pretended networks."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -201,6 +202,36 @@ def test_models_of_two_configurations(tmp_path):
 def test_course_weights_are_a_model_of_each_kind():
     names = {variant.name for variant, _ in find_models(COURSE_WEIGHTS)}
     assert names == {*ENSEMBLE, *LOCALIZERS}
+
+
+@pytest.fixture
+def one_at_a_time(monkeypatch):
+    """Let no map be alive when the next one is made; gives the number of maps made."""
+    made = []
+
+    def answer(model, variant, volume, config, batch_size=1, on_part=None):
+        assert all(reference() is None for reference in made)
+        prob = np.zeros((*volume.shape, 1 if variant.network == "lnet" else 2), np.float32)
+        made.append(weakref.ref(prob))
+        return prob
+
+    monkeypatch.setattr(inference, "predict_volume", answer)
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:.*L-Net")
+def test_evaluation_holds_one_map_at_a_time(run, pretend, one_at_a_time):
+    evaluate_run(run)
+    assert len(one_at_a_time) == 4 * len(VARIANTS)
+
+
+@pytest.mark.filterwarnings("ignore:.*L-Net")
+def test_prediction_holds_one_map_at_a_time(tmp_path, one_at_a_time):
+    for name in ("tunet", "tunet_median", "lnet", "lnet_median"):
+        save_network(tmp_path / "models" / name, name, scan_config())
+    case = write_scans(tmp_path / "data", 1)[0]
+    predict_scan(load_scan(case.image_path), tmp_path / "models")
+    assert len(one_at_a_time) == 4
 
 
 @pytest.mark.parametrize("factor", [1, 2])

@@ -67,7 +67,7 @@ Folds = Annotated[
 def phantom(
     folder: Annotated[Path, typer.Argument(help="Where to write the cases.")],
     count: Annotated[int, typer.Option(min=1, help="How many cases.")] = 80,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 2019,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 2019,
     size: Annotated[
         Literal["course", "real"], typer.Option(help="128x128 or 512x512 pixels a slice.")
     ] = "course",

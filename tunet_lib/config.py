@@ -7,6 +7,7 @@ paper's section, or says "open" where the paper is silent and a reading was chos
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -110,11 +111,9 @@ class Config:
             value = getattr(self, name)
             if not _has_type(value, hint):
                 raise DataError(f"{name} is {value!r}, expected {hint}")
-            sizes = value if isinstance(value, tuple) else (value,)
-            if hint in (int, tuple[int, int, int]) and name != "seed" and min(sizes) < 1:
-                raise DataError(f"{name} is {value}, must be at least 1")
-            if name.endswith("_fraction") and not 0 <= value <= 1:
-                raise DataError(f"{name} is {value}, must lie in 0 to 1")
+            numbers = value if isinstance(value, tuple) else (value,)
+            if rule := _broken_rule(name, hint, numbers):
+                raise DataError(f"{name} is {value}, must {rule}")
 
     @property
     def grid_spacing_mm(self) -> tuple[float, float, float]:
@@ -233,6 +232,20 @@ VARIANTS: dict[str, Variant] = {
 
 ENSEMBLE = ("tunet", "tunet_median", "tunet_seb", "tunet_seb_median")  # 3.6
 LOCALIZERS = ("lnet", "lnet_median")
+
+
+def _broken_rule(name: str, hint: Any, numbers: tuple[Any, ...]) -> str | None:
+    """Say what a field's numbers must be and are not."""
+    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+        return "be finite"
+    if name.endswith(("_fraction", "_threshold")):
+        return None if 0 <= min(numbers) <= max(numbers) <= 1 else "lie in 0 to 1"
+    if name in ("seed", "l2"):
+        return None if min(numbers) >= 0 else "be at least 0"
+    if name.endswith(("_rate", "_factor", "_mm", "_epsilon")):
+        return None if min(numbers) > 0 else "be above 0"
+    whole_numbers = hint in (int, tuple[int, int, int])
+    return "be at least 1" if whole_numbers and min(numbers) < 1 else None
 
 
 def _has_type(value: Any, hint: Any) -> bool:

@@ -271,23 +271,25 @@ def _predict_systems(
         volume = volumes[variant.median]
         return predict_volume(models[name], variant, volume, run.config, batch_size)
 
+    def threshold(maps: np.ndarray) -> np.ndarray:
+        return threshold_labels(maps[..., 0], maps[..., 1])
+
     def voters() -> Iterator[np.ndarray]:
         for name in ENSEMBLE:
             maps = predict(name)
-            labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
+            labels[name] = threshold(maps)
             yield maps
             del maps  # or it would still be here while the next one is made
 
     systems = systems_of(models)
     if "ensemble" in systems:
         mean = mean_maps(voters())
-        labels["ensemble"] = threshold_labels(mean[..., 0], mean[..., 1])
+        labels["ensemble"] = threshold(mean)
     if "ensemble_postprocess" in systems:
         lnet_prob = mean_maps(predict(name) for name in LOCALIZERS)[..., 0]
         labels["ensemble_postprocess"] = _decide(mean, lnet_prob, run.config)
     for name in set(systems) - set(labels):
-        maps = predict(name)
-        labels[name] = threshold_labels(maps[..., 0], maps[..., 1])
+        labels[name] = threshold(predict(name))
     return {system: labels[system] for system in systems}
 
 
