@@ -10,6 +10,7 @@ from tunet_lib.evaluation import (
     SCORE_FIELDS,
     SYSTEMS,
     check_unseen,
+    coverage,
     format_table,
     read_scores,
     score_case,
@@ -202,6 +203,33 @@ def test_markdown_table():
     assert unet[:4] == ["U-Net 3D", "1", "1", "0.500"]
     ensemble = [cell.strip() for cell in lines[10].strip("|").split("|")]
     assert ensemble[:5] == ["Ensemble", "0", "0", "", "0.894 (0.014)"]
+
+
+def test_table_without_the_papers_numbers():
+    lines = format_table(table_1(ROWS), paper=False).splitlines()
+    assert "paper" not in lines[0]
+    assert "nan" not in "".join(lines)
+    tunet, unet = ([c.strip() for c in lines[n].strip("|").split("|")] for n in (6, 4))
+    assert tunet == ["TuNet", "2", "3", "0.800 (0.141)", "0.300 (0.141)", "0.550 (0.141)"]
+    assert unet == ["U-Net 3D", "1", "1", "0.500", "0.250", "0.375"]
+
+
+def full_run(systems, folds):
+    return [row(s, k, f"case_{k:05}", 0.8, 0.4) for s in systems for k in range(folds)]
+
+
+def test_coverage_says_what_is_still_to_be_run():
+    systems = list(SYSTEMS)
+    assert coverage(table_1(full_run(systems, 5))) == ""
+    assert coverage(table_1(full_run(systems, 3))) == "Folds run: 3 of 5."
+    assert coverage(table_1(full_run(systems, 2)), folds=2) == ""
+    one = coverage(table_1(full_run(systems[2:], 1)))
+    assert one == (
+        "Folds run: 1 of 5. Not yet run: U-Net 2D, U-Net 2D + median. One fold has no SD."
+    )
+    uneven = coverage(table_1(full_run(systems[:2], 1) + full_run(systems[2:], 5)))
+    assert uneven == "Folds run: 1 to 5 of 5. One fold has no SD."
+    assert coverage(table_1([])).startswith("Folds run: 0 of 5. Not yet run: U-Net 2D, ")
 
 
 def test_plain_table():

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from scans import scan_config
 
-from tunet_lib import provenance
+from tunet_lib import environment, provenance
+from tunet_lib.environment import git_state, machine, versions
+from tunet_lib.evaluation import SCORE_FIELDS, write_scores
 from tunet_lib.files import DataError, load_json, save_json
-from tunet_lib.provenance import git_state, machine, timed, versions, write_provenance
+from tunet_lib.provenance import timed, write_provenance
 from tunet_lib.runs import Run
 
 
@@ -17,6 +19,10 @@ from tunet_lib.runs import Run
 def run(tmp_path):
     folds = [["case_00000", "case_00001"], ["case_00002"]]
     save_json(tmp_path / "run.json", {"data": "data", "folds": folds})
+    row = dict.fromkeys(SCORE_FIELDS) | {"fold": 0}
+    scored = [(system, case_id) for system in ("tunet", "ensemble") for case_id in folds[0]]
+    rows = [row | {"system": system, "case_id": case_id} for system, case_id in scored]
+    write_scores(tmp_path / "scores.csv", rows)
     return Run(tmp_path, scan_config(), Path("data"), folds)
 
 
@@ -34,7 +40,7 @@ def test_times_add_up_over_sessions_even_if_one_is_interrupted(run, monkeypatch)
         pass
     with pytest.raises(KeyboardInterrupt), timed(run.folder, "train"):
         raise KeyboardInterrupt
-    assert load_json(run.folder / "times.json") == {"train": 5.5}
+    assert load_json(run.folder / "times.json")["train"] == 5.5
 
 
 def test_a_folder_that_became_no_run_gets_no_file(tmp_path):
@@ -53,7 +59,38 @@ def test_times_of_trainings_and_steps(run):
     assert written["training_time_s"] == {"tunet": 13.5, "lnet": 7.2}
     assert written["wall_time_s"] == {"prepare": 3.0, "train": 20.0, "evaluate": 4.5}
     assert written["total_time_s"] == 27.5
-    assert (written["cases"], written["folds"], written["seed"]) == (3, 2, 2019)
+    assert written["commands"] == []  # an older times.json names none
+    assert written["seed"] == 2019
+
+
+def test_only_what_was_scored_and_trained_counts(run):
+    assert write_provenance(run)["trained"] == {}
+    for task in (("tunet", 0), ("lnet", 0), ("lnet", 1)):
+        run.model_folder(*task).mkdir(parents=True)
+        (run.model_folder(*task) / "model.weights.h5").touch()
+    written = write_provenance(run)
+    assert (written["cases"], written["folds"]) == (2, [0])
+    assert written["trained"] == {"fold_0": ["lnet", "tunet"], "fold_1": ["lnet"]}
+
+
+def test_the_commits_of_the_trainings(run):
+    states = {
+        ("tunet", 0): [{"git": {"commit": "b" * 40, "dirty": False}}],
+        ("lnet", 0): [
+            {"git": {"commit": "a" * 40, "dirty": True}},
+            {"git": {"commit": "b" * 40, "dirty": False}},
+        ],
+        ("lnet", 1): None,  # trained before there was such a file
+        ("tunet", 1): [{"git": None}],
+    }
+    for task, state in states.items():
+        folder = run.model_folder(*task)
+        folder.mkdir(parents=True)
+        (folder / "model.weights.h5").touch()
+        if state:
+            save_json(folder / "trained_with.json", state)
+    expected = ["a" * 40 + ", with changes", "b" * 40, "unknown"]
+    assert write_provenance(run)["trained_at"] == expected
 
 
 def test_a_damaged_history(run):
@@ -62,11 +99,20 @@ def test_a_damaged_history(run):
         write_provenance(run)
 
 
-def test_the_command_names_no_folder_of_the_machine(run, monkeypatch):
-    monkeypatch.setattr(
-        sys, "argv", ["tunet", "run", str(run.folder / "kits"), "runs/a b", "--jobs"]
-    )
-    assert write_provenance(run)["command"] == "tunet run kits 'runs/a b' --jobs"
+def test_all_commands_are_kept_without_folders_of_the_machine(run, monkeypatch):
+    for arguments in (
+        ["run", str(run.folder / "kits"), "runs/a b", "--jobs"],
+        ["evaluate", str(run.folder)],
+        ["evaluate", str(run.folder)],
+    ):
+        monkeypatch.setattr(sys, "argv", [str(run.folder / "bin" / "tunet"), *arguments])
+        for step in ("train", "evaluate"):
+            with timed(run.folder, step):
+                pass
+    written = write_provenance(run)
+    expected = ["tunet run kits 'runs/a b' --jobs", f"tunet evaluate {run.folder.name}"]
+    assert written["commands"] == expected
+    assert set(written["wall_time_s"]) == {"prepare", "train", "evaluate"}
 
 
 def test_versions_and_machine():
@@ -77,19 +123,19 @@ def test_versions_and_machine():
 
 
 def test_commit_of_a_checkout_only(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     assert git_state() is None
 
     def git(*arguments):
         options = ("-c", "user.name=a", "-c", "user.email=a@b.c")
         subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
-    (tmp_path / "provenance.py").write_text("one")
+    (tmp_path / "environment.py").write_text("one")
     git("init")
     assert git_state() is None  # the checkout is of something else
-    git("add", "provenance.py")
+    git("add", "environment.py")
     git("commit", "-m", "first")
     assert git_state()["dirty"] is False
     assert len(git_state()["commit"]) == 40
-    (tmp_path / "provenance.py").write_text("two")
+    (tmp_path / "environment.py").write_text("two")
     assert git_state()["dirty"] is True

@@ -135,6 +135,24 @@ def test_a_training_writes_down_what_it_saw(run, monkeypatch):
     assert len(calls) == 1
 
 
+def test_a_training_writes_down_the_code_that_it_runs(run, monkeypatch):
+    fake = type(sys)("tunet_lib.training")
+    fake.train = lambda *_, **__: None
+    monkeypatch.setitem(sys.modules, "tunet_lib.training", fake)
+    task = ("tunet", 0)
+    assert run.trained_with(task) == []
+    for commit in "aab":
+        state = {"commit": commit, "dirty": False}
+        monkeypatch.setattr(runs, "git_state", lambda state=state: state)
+        train_task(run, task)  # the second time is as the first, the third goes on with other code
+    assert [made["git"]["commit"] for made in run.trained_with(task)] == ["a", "b"]
+    assert run.trained_with(task)[0]["versions"]["numpy"] == np.__version__
+    (run.model_folder(*task) / "model.weights.h5").touch()
+    monkeypatch.setattr(runs, "git_state", lambda: None)
+    train_task(run, task)
+    assert len(run.trained_with(task)) == 2
+
+
 @pytest.fixture
 def processes(monkeypatch):
     """Let each training be a short script, chosen by its fold."""

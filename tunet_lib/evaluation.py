@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tunet_lib.config import LOCALIZERS, VARIANTS
+from tunet_lib.config import LOCALIZERS, VARIANTS, Config
 from tunet_lib.files import DataError, atomic_path
 from tunet_lib.metrics import kits19_score, surface_distances
 
@@ -225,7 +225,7 @@ def table_1(rows: Iterable[Row], on: Literal["grid", "native"] = "grid") -> list
     return [_table_row(system, list(folds.values()), on) for system, folds in scores.items()]
 
 
-def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
+def format_table(table: Sequence[TableRow], markdown: bool = True, paper: bool = True) -> str:
     """Set the table as text, with the paper's numbers beside those measured.
 
     Parameters
@@ -234,6 +234,8 @@ def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
         What `table_1` gave.
     markdown
         False gives plain text in columns.
+    paper
+        False leaves the paper's numbers out.
 
     Returns
     -------
@@ -241,14 +243,15 @@ def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
         A header, a rule, and a line for each system: ``mean (SD)``, or only the mean of
         a single fold; blank where there is nothing.
     """
-    header = [text for region in REGIONS for text in (region, f"{region}, paper")]
+    sources = {"": "", "paper_": ", paper"} if paper else {"": ""}
+    header = [f"{region}{source}" for region in REGIONS for source in sources.values()]
     lines = [["system", "folds", "cases", *header]]
     for row in table:
         values = asdict(row)
         cells = [
             _cell(values[f"{prefix}{region}_mean"], values[f"{prefix}{region}_sd"])
             for region in REGIONS
-            for prefix in ("", "paper_")
+            for prefix in sources
         ]
         lines.append([row.title, str(row.folds), str(row.cases), *cells])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -257,6 +260,29 @@ def format_table(table: Sequence[TableRow], markdown: bool = True) -> str:
     if markdown:
         return "\n".join(f"| {' | '.join(cells)} |" for cells in padded)
     return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def coverage(table: Sequence[TableRow], folds: int = Config.folds) -> str:
+    """Say in a few words what of the table is still to be run; empty if it is complete.
+
+    Parameters
+    ----------
+    table
+        What `table_1` gave.
+    folds
+        How many there are in all.
+    """
+    run = sorted({row.folds for row in table if row.folds}) or [0]
+    absent = [row.title for row in table if not row.folds]
+    if run[0] >= folds and not absent:
+        return ""
+    count = f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
+    parts = [f"Folds run: {count} of {folds}."]
+    if absent:
+        parts.append(f"Not yet run: {', '.join(absent)}.")
+    if 1 in run:
+        parts.append("One fold has no SD.")
+    return " ".join(parts)
 
 
 def write_table(path: str | Path, table: Iterable[TableRow]) -> None:

@@ -1,37 +1,33 @@
-"""Where a result comes from: versions, seed, commit, machine and wall time of a run."""
+"""Where a result comes from: what was scored, commands, commits, machine, wall time of a run."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import os
-import platform
-import re
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tunet_lib.environment import git_state, machine, versions
+from tunet_lib.evaluation import read_scores
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.runs import Run
 
 TIMES_NAME = "times.json"
 PROVENANCE_NAME = "provenance.json"
-PACKAGES = [
-    *("tunet-book", "keras", "tensorflow", "numpy", "scipy", "nibabel"),
-    *("connected-components-3d", "surface-distance-based-measures"),
-]
 
 
 @contextmanager
 def timed(folder: str | Path, step: str) -> Iterator[None]:
-    """Add the wall time of a block to the run's ``times.json``, also if it is interrupted.
+    """Add the wall time of a block, and the command, to the run's ``times.json``.
+
+    An interrupted block counts as well.
 
     Parameters
     ----------
@@ -45,9 +41,10 @@ def timed(folder: str | Path, step: str) -> Iterator[None]:
         yield
     finally:
         if (Path(folder) / "run.json").exists():
-            times_s = _times(Path(folder))
+            times_s, commands = _times(Path(folder))
             times_s[step] = round(times_s.get(step, 0.0) + time.monotonic() - start_s, 1)
-            save_json(Path(folder) / TIMES_NAME, times_s)
+            commands = list(dict.fromkeys([*commands, _command()]))
+            save_json(Path(folder) / TIMES_NAME, {**times_s, "commands": commands})
 
 
 def write_provenance(run: Run) -> dict[str, Any]:
@@ -56,25 +53,35 @@ def write_provenance(run: Run) -> dict[str, Any]:
     Returns
     -------
     dict
-        What was written. ``wall_time_s`` are the steps as measured, over all sessions;
-        ``training_time_s`` sums the epochs of each variant over the folds, so trainings
-        that ran side by side both count.
+        What was written. ``cases`` and ``folds`` are those scored, ``trained`` the variants
+        trained in each fold, ``trained_at`` the commits that they were trained at, and
+        ``git`` the state now. ``commands`` are all that worked on the folder. ``wall_time_s``
+        are the steps as measured, over all sessions; ``training_time_s`` sums the epochs of
+        each variant over the folds, so trainings that ran side by side both count.
 
     Raises
     ------
     DataError
-        The folder cannot be written, or a training's history is damaged.
+        The folder cannot be written, or its scores or a training's history are damaged.
     """
+    scores = read_scores(run.folder / "scores.csv")
     training_time_s = _training_times(run)
     # Without a measured time the trainings may be older than the folder's times.json.
     wall_time_s = {"prepare": 0.0, "train": sum(training_time_s.values()), "evaluate": 0.0}
-    wall_time_s |= _times(run.folder)
+    measured_s, commands = _times(run.folder)
+    wall_time_s |= measured_s
     provenance = {
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": _command(),
+        "commands": commands,
         "seed": run.config.seed,
-        "cases": sum(map(len, run.folds)),
-        "folds": len(run.folds),
+        "cases": len({row["case_id"] for row in scores}),
+        "folds": sorted({row["fold"] for row in scores}),
+        "trained": {
+            f"fold_{fold}": names
+            for fold in range(len(run.folds))
+            if (names := [name for name, _ in run.tasks(folds=[fold]) if run.trained((name, fold))])
+        },
+        "trained_at": _trained_at(run),
         "total_time_s": round(sum(wall_time_s.values()), 1),
         "wall_time_s": wall_time_s,
         "training_time_s": training_time_s,
@@ -87,51 +94,20 @@ def write_provenance(run: Run) -> dict[str, Any]:
     return provenance
 
 
-def versions() -> dict[str, str | None]:
-    """Give the versions of Python and of the packages that decide the numbers."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+def _times(folder: Path) -> tuple[dict[str, float], list[str]]:
+    values = load_json(folder / TIMES_NAME) if (folder / TIMES_NAME).exists() else {}
+    commands = values.pop("commands", [])
+    return values, commands
 
 
-def git_state() -> dict[str, Any] | None:
-    """Give the commit that the library runs from, and whether its files were changed since.
-
-    None if it does not run from a checkout of its own.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)
-        changed = git("status", "--porcelain", "--untracked-files=no", ".")
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def machine() -> dict[str, Any]:
-    """Describe the machine: CPU, cores, memory in GB, GPUs and operating system."""
-    cpu = re.search(r"^model name\s*: (.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
-    memory = re.search(r"^MemTotal: +(\d+) kB", _text(Path("/proc/meminfo")), re.MULTILINE)
-    gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return {
-        "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(int(memory[1]) * 1024 / 1e9, 1) if memory else None,
-        "gpus": [m[1] for m in (re.search(r"Model:\s*(.+)", _text(p)) for p in gpus) if m],
-        "os": f"{platform.system()} {platform.release()} {platform.machine()}",
-    }
-
-
-def _times(folder: Path) -> dict[str, float]:
-    return load_json(folder / TIMES_NAME) if (folder / TIMES_NAME).exists() else {}
+def _trained_at(run: Run) -> list[str]:
+    commits = set()
+    for task in filter(run.trained, run.tasks()):
+        for made in run.trained_with(task) or [{"git": None}]:
+            git = made["git"]
+            changed = ", with changes" if git and git["dirty"] else ""
+            commits.add(f"{git['commit']}{changed}" if git else "unknown")
+    return sorted(commits)
 
 
 def _training_times(run: Run) -> dict[str, float]:
@@ -152,10 +128,3 @@ def _command() -> str:
     """Give the command as it was typed, without where on the machine its folders are."""
     arguments = [Path(text).name if os.path.isabs(text) else text for text in sys.argv[1:]]
     return shlex.join(["tunet", *arguments])
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

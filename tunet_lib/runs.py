@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import LOCALIZERS, VARIANTS, Config
+from tunet_lib.environment import git_state, versions
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.folds import split_cases, split_folds
 from tunet_lib.kits19 import find_cases
@@ -26,6 +27,7 @@ from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 
 LOG_NAME = "training.log"
 CASES_NAME = "training_cases.json"
+TRAINED_WITH_NAME = "trained_with.json"
 
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
@@ -90,6 +92,14 @@ class Run:
     def seen(self, task: Task) -> list[str]:
         """List the cases that a model was trained on, as its training wrote them down."""
         return load_json(self.model_folder(*task) / CASES_NAME)
+
+    def trained_with(self, task: Task) -> list[dict[str, Any]]:
+        """List the states of the code (git, versions) that a model was trained with.
+
+        More than one if it was gone on with later; none if its training noted none.
+        """
+        path = self.model_folder(*task) / TRAINED_WITH_NAME
+        return load_json(path) if path.exists() else []
 
 
 def prepare_run(
@@ -183,6 +193,7 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     if record.exists() and load_json(record) != case_ids:
         raise DataError(f"{record.parent}: was trained on other cases; remove it to train again")
     save_json(record, case_ids)
+    _note_code(run, task)
     train(
         VARIANTS[name],
         training,
@@ -253,6 +264,13 @@ def epochs_done(run: Run, task: Task) -> int:
     except FileNotFoundError:
         return 0
     return max(0, len(lines) - 1)
+
+
+def _note_code(run: Run, task: Task) -> None:
+    # Each training imports the code as it is at that moment, which may differ within a run.
+    states, state = run.trained_with(task), {"git": git_state(), "versions": versions()}
+    if state not in states and not run.trained(task):
+        save_json(run.model_folder(*task) / TRAINED_WITH_NAME, [*states, state])
 
 
 def _start_training(run: Run, task: Task, threads: int) -> subprocess.Popen[bytes]:
