@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tunet_lib import kits19, plots
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.metrics import kits19_score
 from tunet_lib.networks import CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME
@@ -25,27 +26,34 @@ PICTURED_ML = 30  # the median tumor of KiTS19
 def main(folder: str) -> None:
     """Publish the run in `folder`."""
     run = open_run(folder)
+    copy_weights(run)
     (BOOK / "results").mkdir(exist_ok=True)
     for name in ("scores.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
-    copy_weights(run)
     draw_result(run)
 
 
 def copy_weights(run: Run) -> None:
-    """Copy every trained network of fold 0."""
-    for folder in COURSE_WEIGHTS.glob("*/"):
-        shutil.rmtree(folder)
-    for variant, fold in run.tasks(folds=[0]):
-        if run.trained((variant, fold)):
-            (COURSE_WEIGHTS / variant).mkdir(parents=True)
-            for name in (CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME):
-                shutil.copyfile(
-                    run.model_folder(variant, fold) / name, COURSE_WEIGHTS / variant / name
-                )
-    size_mb = sum(path.stat().st_size for path in COURSE_WEIGHTS.rglob("*.h5")) / 1e6
+    """Replace the course weights by all trained networks of fold 0.
+
+    Raises
+    ------
+    DataError
+        A TuNet or an L-Net is missing, or all are too large; then nothing is replaced.
+    """
+    trained = {name: run.model_folder(name, 0) for name in VARIANTS if run.trained((name, 0))}
+    if missing := {*ENSEMBLE, *LOCALIZERS} - set(trained):
+        raise DataError(f"{run.folder}: fold 0 lacks {', '.join(sorted(missing))}; train first")
+    size_mb = sum((folder / WEIGHTS_NAME).stat().st_size for folder in trained.values()) / 1e6
     if size_mb > LIMIT_MB:
-        raise DataError(f"{COURSE_WEIGHTS}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
+        raise DataError(f"{run.folder}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
+    for old in COURSE_WEIGHTS.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+    for variant, folder in trained.items():
+        (COURSE_WEIGHTS / variant).mkdir(parents=True)
+        for name in (CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME):
+            shutil.copyfile(folder / name, COURSE_WEIGHTS / variant / name)
     print(f"{size_mb:.1f} MB of weights")
 
 
