@@ -213,8 +213,7 @@ def train_tasks(
 ) -> dict[Task, str]:
     """Train many, each in a process of its own, `jobs` at a time.
 
-    A process of its own gives its memory back, and its crash stops no other. Two small
-    nets with a core each train faster than one after the other with two cores.
+    A process of its own gives its memory back, and its crash stops no other.
 
     Parameters
     ----------
