@@ -83,6 +83,7 @@ def test_preset_configuration_and_epochs(tmp_path):
     scan_config(seed=7).save(tmp_path / "mine.json")
     assert cli._config("course", tmp_path / "mine.json", None) == scan_config(seed=7)
     assert cli._config("course", tmp_path / "mine.json", 9) == scan_config(seed=7, epochs=9)
+    assert cli._config("course", precision="bfloat16").precision == "bfloat16"
 
 
 def test_one_job_a_core_but_no_more_than_four(monkeypatch):

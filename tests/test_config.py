@@ -53,7 +53,7 @@ def test_what_the_paper_fixes(name, value):
         ("dice_over", "sample"),
         ("batch_size", 1),
         ("inner_validation", False),
-        ("mixed_precision", False),
+        ("precision", "float32"),
         ("lnet_threshold", 0.5),
         ("tumor_is_whole_if_none", True),
         ("keep_low_if_high_empty", True),

@@ -14,6 +14,7 @@ from tunet_lib.config import VARIANTS, Config
 from tunet_lib.files import DataError, save_json
 from tunet_lib.losses import DiceLoss
 from tunet_lib.networks import (
+    GroupNorm,
     SqueezeExcite,
     build,
     l_net,
@@ -218,22 +219,71 @@ def test_the_tumor_loss_trains_w_net_and_the_whole_loss_does_not_train_t_net():
     assert all(np.abs(gradient).max() == 0 for gradient in gradients(0, t_weights))
 
 
+def test_group_norm_by_hand():
+    layer = GroupNorm(groups=1, epsilon=0.0)
+    layer.build((None, None, None, None, 2))
+    layer.set_weights([np.array([1.0, 2.0], np.float32), np.array([0.0, 10.0], np.float32)])
+    x = np.array([[1, 3], [5, 7]], np.float32).reshape(1, 1, 1, 2, 2)  # mean 4, variance 5
+    expected = np.array([[-3, 10 * 5**0.5 - 2], [1, 10 * 5**0.5 + 6]]) / 5**0.5
+    np.testing.assert_allclose(np.ravel(layer(x)), expected.ravel(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((2, 3, 4, 5, 8), 4), ((2, 6, 5, 6), 6)])
+def test_group_norm_gives_what_keras_gives(shape, groups):
+    ours, theirs = GroupNorm(groups), keras.layers.GroupNormalization(groups)
+    rng = np.random.default_rng(0)
+    x = rng.normal(3, 2, shape).astype(np.float32)
+    for layer in (ours, theirs):
+        layer.build(shape)
+        layer.set_weights([np.linspace(0.5, 2, shape[-1]), np.linspace(-1, 1, shape[-1])])
+    np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
+def test_group_norm_of_a_constant_is_its_offset(value):
+    layer = GroupNorm(groups=2)
+    layer.build((None, 4, 4, 4, 4))
+    layer.set_weights([np.ones(4), np.arange(4)])
+    result = np.asarray(layer(np.full((1, 4, 4, 4, 4), value, np.float32)))
+    np.testing.assert_allclose(result, np.broadcast_to(np.arange(4), result.shape), atol=0.05)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_group_norm_takes_its_statistics_in_float32(precision):
+    layer = GroupNorm(groups=1, dtype=f"mixed_{precision}")
+    x = np.random.default_rng(0).normal(100, 1, (1, 48, 48, 48, 1)).astype(np.float32)
+    layer.build(x.shape)
+    result = layer(x)  # 110592 values of about 100: a float16 sum would be infinite
+    assert result.dtype == precision
+    spread = np.asarray(keras.ops.cast(result, "float32"))
+    rounded = np.asarray(keras.ops.cast(keras.ops.cast(x, precision), "float32"))
+    expected = (rounded - rounded.mean()) / np.sqrt(rounded.var() + 1e-3)
+    np.testing.assert_allclose(spread, expected, atol=0.02)
+
+
+def test_group_norm_is_made_again_from_its_configuration():
+    layer = GroupNorm(groups=4, epsilon=0.5, name="norm")
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert (again.groups, again.epsilon, again.name) == (4, 0.5, "norm")
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["unet2d", "unet3d", "tunet_seb", "lnet"])
-def test_heads_are_float32_under_mixed_precision(name):
-    model = build(VARIANTS[name], tiny_config(mixed_precision=True))
+def test_heads_are_float32_under_mixed_precision(name, precision):
+    model = build(VARIANTS[name], tiny_config(precision=precision))
     assert model.output.dtype == "float32"
     parts = [model.get_layer("w_net"), model.get_layer("t_net")] if "tunet" in name else [model]
     for part in parts:
         assert part.get_layer("probability").compute_dtype == "float32"
         inner = [layer for layer in part.layers if "conv" in layer.name]
         assert inner
-        assert {layer.compute_dtype for layer in inner} == {"float16"}
+        assert {layer.compute_dtype for layer in inner} == {precision}
         assert {weight.dtype for weight in part.weights} == {"float32"}
 
 
 @pytest.mark.parametrize("name", ["unet2d", "lnet", "tunet_seb"])
 def test_saved_and_loaded_predicts_the_same(tmp_path, name):
-    config = tiny_config(mixed_precision=True)
+    config = tiny_config(precision="float16")
     model = build(VARIANTS[name], config)
     rng = np.random.default_rng(0)
     model.set_weights([w + rng.normal(0, 0.1, w.shape) for w in model.get_weights()])

@@ -231,7 +231,7 @@ def test_whole_includes_tumor():
     np.testing.assert_array_equal(target[0], [[[0], [1]], [[1], [0]]])
 
 
-def drawn_centers(tumor_fraction, foreground_fraction, count=2000, label=None):
+def drawn_starts(tumor_fraction, foreground_fraction, count=2000, label=None):
     shape = (32, 64, 64)
     if label is None:
         label = np.zeros(shape, np.uint8)
@@ -245,41 +245,50 @@ def drawn_centers(tumor_fraction, foreground_fraction, count=2000, label=None):
     starts = np.array([source.random_start(rng) for _ in range(count)])
     assert starts.min() >= 0
     assert (starts <= np.array(shape) - 8).all()
-    return label[tuple((starts + 4).T)], starts
+    return label, starts
+
+
+def held(label, starts):
+    """Give the highest label in each patch of 8 voxels a side."""
+    return np.array([label[z : z + 8, y : y + 8, x : x + 8].max() for z, y, x in starts])
 
 
 @pytest.mark.parametrize(
-    ("tumor_fraction", "foreground_fraction", "kidney", "tumor"),
-    [
-        (0.5, 0.25, 0.125, 0.625),  # the whole is drawn from uniformly: half of it is tumor
-        (0.0, 1.0, 0.5, 0.5),
-        (1.0, 0.0, 0.0, 1.0),
-        (0.0, 0.0, 0.0025, 0.0025),  # 256 of 25 * 57 * 57 voxels each
-    ],
-)
-def test_as_many_patches_as_asked_for_are_centered(
-    tumor_fraction, foreground_fraction, kidney, tumor
-):
-    centers, _ = drawn_centers(tumor_fraction, foreground_fraction)
-    assert (centers == 1).mean() == pytest.approx(kidney, abs=0.03)
-    assert (centers == 2).mean() == pytest.approx(tumor, abs=0.03)
+    ("tumor_fraction", "foreground_fraction", "whole"),
+    [(0.5, 0.25, 0.75 + 0.25 * 0.042), (0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (0.0, 0.0, 0.042)],
+)  # of 25 * 57 * 57 uniform corners, 15 * 15 * 15 reach the kidney
+def test_as_many_patches_as_asked_for_hold_foreground(tumor_fraction, foreground_fraction, whole):
+    label, starts = drawn_starts(tumor_fraction, foreground_fraction)
+    assert (held(label, starts) > 0).mean() == pytest.approx(whole, abs=0.02)
+    if tumor_fraction == 1:
+        assert (held(label, starts) == 2).all()
+
+
+def test_the_voxel_that_a_patch_must_hold_lies_anywhere_in_it():
+    label = np.zeros((32, 64, 64), np.uint8)
+    label[16, 30, 40] = 2
+    _, starts = drawn_starts(1.0, 0.0, label=label)
+    within = np.array([16, 30, 40]) - starts
+    for axis in range(3):
+        share = np.bincount(within[:, axis], minlength=8) / len(within)
+        np.testing.assert_allclose(share, 1 / 8, atol=0.03)
 
 
 def test_uniform_corners_reach_every_place():
-    _, starts = drawn_centers(0.0, 0.0)
+    _, starts = drawn_starts(0.0, 0.0)
     np.testing.assert_array_equal(starts.min(axis=0), 0)
     np.testing.assert_array_equal(starts.max(axis=0), [24, 56, 56])
 
 
 def test_a_case_without_foreground_is_drawn_from_uniformly():
-    _, starts = drawn_centers(0.5, 0.5, label=np.zeros((32, 64, 64), np.uint8))
+    _, starts = drawn_starts(0.5, 0.5, label=np.zeros((32, 64, 64), np.uint8))
     np.testing.assert_array_equal(starts.max(axis=0), [24, 56, 56])
 
 
 def test_foreground_at_the_border_is_inside_the_patch():
     label = np.zeros((32, 64, 64), np.uint8)
     label[0, 0, 0] = label[31, 63, 63] = 2
-    _, starts = drawn_centers(1.0, 0.0, count=20, label=label)
+    _, starts = drawn_starts(1.0, 0.0, count=20, label=label)
     assert {tuple(start) for start in starts.tolist()} == {(0, 0, 0), (24, 56, 56)}
 
 

@@ -66,6 +66,17 @@ def test_training_stops_at_200_epochs():
     assert schedule.epoch == schedule.best_epoch == 200
 
 
+def test_cosine_decay_ends_at_zero_whatever_the_losses_are():
+    config = Config.preset("paper", decay="cosine", epochs=4, learning_rate=0.1, stop_patience=9)
+    schedule, rates = Schedule(config.learning_rate), []
+    while not schedule.finished(config):
+        rates.append(schedule.learning_rate)
+        schedule.add({"val_loss": -1.0}, config)
+    half = 0.1 * (1 + 0.5**0.5) / 2
+    np.testing.assert_allclose(rates, [0.1, half, 0.05, 0.1 - half])
+    assert schedule.learning_rate == pytest.approx(0, abs=1e-12)
+
+
 def test_the_same_loss_is_no_improvement():
     schedule, _ = run_schedule([-1.0] * 100)
     assert (schedule.epoch, schedule.best_epoch) == (16, 1)
@@ -261,7 +272,7 @@ def test_training_with_a_damaged_checkpoint_changes_nothing(tmp_path, cases, cut
 
 def test_mixed_precision_trains_and_resumes(tmp_path, cases):
     variant = VARIANTS["unet3d"]
-    config = tiny_config(mixed_precision=True, epochs=2, patches_per_case=2)
+    config = tiny_config(precision="float16", epochs=2, patches_per_case=2)
     optimizer = compiled(variant, config).optimizer
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     optimizer.learning_rate = 0.25  # as `Schedule` does

@@ -28,6 +28,7 @@ def tiny_config(**changes):
         "batch_size": 2,
         "batch_size_2d": 4,
         "learning_rate": 1e-2,
+        "decay": "plateau",
         "epochs": 2,
     }
     return Config.preset("course", **{**values, **changes})

@@ -24,7 +24,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from tunet_lib.config import Config, Preset
+from tunet_lib.config import Config, Precision, Preset
 from tunet_lib.files import DataError
 
 app = typer.Typer(
@@ -46,6 +46,10 @@ ConfigFile = Annotated[
     typer.Option("--config", help="A configuration saved as JSON, in place of a preset."),
 ]
 Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
+PrecisionOption = Annotated[
+    Optional[Precision],  # noqa: UP045
+    typer.Option(help="Type that training computes in; bfloat16 is faster on processors with AMX."),
+]
 Jobs = Annotated[
     int,
     typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
@@ -87,11 +91,13 @@ def prepare(
     preset: PresetOption = "course",
     config: ConfigFile = None,
     epochs: Epochs = None,
+    precision: PrecisionOption = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     with _failures() as failures:
-        failures |= _prepare(data, run_folder, _config(preset, config, epochs), workers)
+        chosen = _config(preset, config, epochs, precision)
+        failures |= _prepare(data, run_folder, chosen, workers)
 
 
 @app.command()
@@ -186,6 +192,7 @@ def run(
     preset: PresetOption = "course",
     config: ConfigFile = None,
     epochs: Epochs = None,
+    precision: PrecisionOption = None,
     jobs: Jobs = 0,
     variant: Variants = None,
     fold: Folds = None,
@@ -196,7 +203,7 @@ def run(
     The preset course takes hours on two cores. Run it again, and it goes on where it was.
     """
     with _failures() as failures:
-        failures |= _prepare(data, run_folder, _config(preset, config, epochs), 1)
+        failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision), 1)
         failures |= _train(run_folder, variant, fold, jobs)
         failures |= _evaluate(run_folder, batch_size)
         _table(run_folder)
@@ -276,9 +283,15 @@ def _table(run_folder: Path) -> None:
     print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
 
 
-def _config(preset: Preset, path: Path | None, epochs: int | None) -> Config:
+def _config(
+    preset: Preset,
+    path: Path | None = None,
+    epochs: int | None = None,
+    precision: Precision | None = None,
+) -> Config:
     config = Config.load(path) if path else Config.preset(preset)
-    return config if epochs is None else replace(config, epochs=epochs)
+    given = {"epochs": epochs, "precision": precision}
+    return replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
 def _default_jobs() -> int:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tunet_lib.files import DataError, load_json, save_json
 
 Preset = Literal["paper", "course"]
+Precision = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,15 @@ class Config:
     patch_stride: tuple[int, int, int] = (32, 32, 32)
     patch_sampling: Literal["windows", "random"] = "windows"
     patches_per_case: int = 25  # open: in one epoch; 5 x 5 windows in plane
-    foreground_fraction: float = 0.0  # share of random patches centered on the kidneys
-    tumor_fraction: float = 0.0  # share of random patches centered on a tumor
+    foreground_fraction: float = 0.0  # share of random patches that hold a kidney voxel
+    tumor_fraction: float = 0.0  # share of random patches that hold a tumor voxel
     rotation_deg: float = 1.0
 
     # Loss (Eq. 2) and training (3.2)
     dice_over: Literal["sample", "batch"] = "sample"  # open
     dice_epsilon: float = 1e-5  # open
     learning_rate: float = 1e-4
+    decay: Literal["plateau", "cosine"] = "plateau"  # cosine: to zero over `epochs`
     beta_1: float = 0.9
     beta_2: float = 0.999
     l2: float = 1e-5
@@ -68,7 +70,8 @@ class Config:
     stop_patience: int = 15
     folds: int = 5
     inner_validation: bool = False  # open: False stops early on the fold that is scored
-    mixed_precision: bool = False  # open
+    # open: in which type convolutions compute; weights, sums and probabilities are float32
+    precision: Precision = "float32"
     seed: int = 2019
 
     # Prediction and post-processing (3.5, Algorithm 1)
@@ -130,7 +133,8 @@ class Config:
         name
             ``"paper"`` is Vu et al. 2019. ``"course"`` is the same method at a size that
             trains on two cores: a coarser grid, a window of HU, smaller nets and patches,
-            random patches, Dice over the batch, and a higher learning rate.
+            random patches, Dice over the batch, and a higher learning rate that falls to zero
+            over a fixed number of epochs.
         **changes
             Fields to change.
         """
@@ -194,9 +198,9 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "dice_over": "batch",
         "learning_rate": 2e-3,
         "batch_size": 4,
-        "epochs": 20,
-        "plateau_patience": 3,
-        "stop_patience": 8,
+        "decay": "cosine",
+        "epochs": 38,
+        "stop_patience": 38,
     },
 }
 

