@@ -11,17 +11,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
+import psutil
 import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from tunet_lib.config import Config, Precision, Preset
@@ -50,6 +55,10 @@ PrecisionOption = Annotated[
     Optional[Precision],  # noqa: UP045
     typer.Option(help="Type that training computes in; bfloat16 is faster on processors with AMX."),
 ]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes; 0: one a core, as far as memory allows.")
+]
+LabelsOnly = Annotated[bool, typer.Option("--labels-only", help="Leave the CTs out.")]
 Jobs = Annotated[
     int,
     typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
@@ -85,6 +94,55 @@ def phantom(
 
 
 @app.command()
+def download(
+    folder: Annotated[Path, typer.Argument(help="Where to put kits.json and case_00000/…")],
+    cases: Annotated[str, typer.Option(help="Such as 0-20, or 3,7,160.")] = "0-209",
+    labels_only: LabelsOnly = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+) -> None:
+    """Download KiTS19: many gigabytes, or 65 MB without the CTs. Start it again to go on.
+
+    KiTS19 is under CC BY-NC-SA 4.0: for non-commercial use.
+    """
+    from tunet_lib.download import download_kits19, parse_cases
+
+    with _failures() as failures, _bytes_bar("download") as (on_size, on_bytes):
+        failures |= download_kits19(
+            folder,
+            parse_cases(cases),
+            labels_only=labels_only,
+            workers=jobs,
+            on_size=on_size,
+            on_bytes=on_bytes,
+        )
+    _say(f"{folder}: complete, and every file verified")
+
+
+@app.command()
+def check(data: Data, labels_only: LabelsOnly = False, workers: Workers = 0) -> None:
+    """Open and verify every file of a data folder; list what is wrong."""
+    from tunet_lib.check import check_folder
+    from tunet_lib.kits19 import find_cases
+
+    with _bar("check", len(find_cases(data))) as advance:
+        count, problems = check_folder(
+            data,
+            labels_only=labels_only,
+            workers=workers or _default_workers(),
+            on_case=lambda _: advance(),
+        )
+    if not problems:
+        return _say(f"{count} cases, and every file is good")
+    table = Table("case", "file", "what is wrong")
+    for problem in problems:
+        table.add_row(problem.case_id, problem.file, Text(problem.what))
+    console.print(table)
+    bad = len({problem.case_id for problem in problems})
+    _complain("check", f"{bad} of {count} cases have problems")
+    raise typer.Exit(1)
+
+
+@app.command()
 def prepare(
     data: Data,
     run_folder: RunFolder,
@@ -92,7 +150,7 @@ def prepare(
     config: ConfigFile = None,
     epochs: Epochs = None,
     precision: PrecisionOption = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     with _failures() as failures:
@@ -203,7 +261,7 @@ def run(
     The preset course takes hours on two cores. Run it again, and it goes on where it was.
     """
     with _failures() as failures:
-        failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision), 1)
+        failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision))
         failures |= _train(run_folder, variant, fold, jobs)
         failures |= _evaluate(run_folder, batch_size)
         _table(run_folder)
@@ -218,13 +276,15 @@ def main() -> None:
         sys.exit(1)
 
 
-def _prepare(data: Path, run_folder: Path, config: Config, workers: int) -> dict[str, str]:
+def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> dict[str, str]:
     from tunet_lib.kits19 import find_cases
     from tunet_lib.provenance import timed
     from tunet_lib.runs import prepare_run
 
     with timed(run_folder, "prepare"), _bar("prepare", len(find_cases(data))) as advance:
-        run, failures = prepare_run(data, run_folder, config, lambda _: advance(), workers)
+        run, failures = prepare_run(
+            data, run_folder, config, lambda _: advance(), workers or _default_workers()
+        )
     sizes = ", ".join(str(len(fold)) for fold in run.folds)
     _say(f"{run_folder}: folds of {sizes} cases")
     return failures
@@ -294,6 +354,12 @@ def _config(
     return replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
+def _default_workers() -> int:
+    # The largest CT of KiTS19 takes up to 2 GB.
+    by_memory = int(psutil.virtual_memory().available / 2e9)
+    return max(1, min(by_memory, os.cpu_count() or 1))
+
+
 def _default_jobs() -> int:
     # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
@@ -332,6 +398,14 @@ def _progress() -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+@contextmanager
+def _bytes_bar(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda size: bar.update(task, total=size), lambda size: bar.advance(task, size)
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from tunet_lib.grid import (
     to_grid,
 )
 from tunet_lib.kits19 import Case, load_label, load_scan, require_image
+from tunet_lib.parallel import each
 
 __all__ = [
     "Grid",
@@ -260,28 +260,14 @@ def prepare_cases(
     prepared: list[PreparedCase] = []
     failures: dict[str, str] = {}
 
-    def collect(case: Case, result: Callable[[], PreparedCase]) -> None:
+    task = functools.partial(prepare_case, out_folder=out_folder, config=config)
+    for case, result in each(task, cases, workers):
         try:
             prepared.append(result())
         except (DataError, OSError, MemoryError) as error:
             failures[case.case_id] = str(error) or type(error).__name__
-        except BrokenExecutor:
-            failures[case.case_id] = "its process was killed; use fewer workers or more memory"
         if progress is not None:
             progress(case.case_id)
-
-    if workers <= 1:
-        for case in cases:
-            collect(case, lambda case=case: prepare_case(case, out_folder, config))  # type: ignore[misc]
-    else:
-        # Threads of a parent that has loaded TensorFlow do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            futures: dict[Future[PreparedCase], Case] = {
-                pool.submit(prepare_case, case, out_folder, config): case for case in cases
-            }
-            for future in as_completed(futures):
-                collect(futures[future], future.result)
     return sorted(prepared, key=lambda case: case.case_id), dict(sorted(failures.items()))
 
 

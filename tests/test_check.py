@@ -1,0 +1,105 @@
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tunet_lib import check as check_module
+from tunet_lib import cli
+from tunet_lib.check import Problem, check_folder
+from tunet_lib.download import sha256_of
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, save_case
+
+
+def write(folder, number, label_shape=(4, 5, 6)):
+    volume_hu = np.zeros((4, 5, 6), np.int16)
+    label = np.zeros(label_shape, np.uint8)
+    label[1, 2, 3] = 2
+    return save_case(folder, f"case_{number:05d}", volume_hu, label, (3.0, 1.0, 1.0))
+
+
+@pytest.fixture
+def data(tmp_path):
+    for number in range(7):
+        write(tmp_path, number)
+    return tmp_path
+
+
+def spoil(data):
+    """Give what is wrong with cases 1 to 6, having made it so."""
+    image = data / "case_00001" / IMAGE_NAME
+    image.write_bytes(image.read_bytes()[:-20])
+    (data / "case_00002" / LABEL_NAME).write_text("<html>sign in</html>")
+    (data / "case_00003" / IMAGE_NAME).unlink()
+    write(data, 4, label_shape=(4, 5, 7))
+    wrong = nib.Nifti1Image(np.full((4, 5, 6), 3, np.uint8), np.diag([3.0, 1, 1, 1]))
+    (data / "case_00005" / LABEL_NAME).write_bytes(gzip.compress(wrong.to_bytes()))
+    bad = np.full((4, 5, 6), np.nan, np.float32)
+    (data / "case_00006" / IMAGE_NAME).write_bytes(
+        gzip.compress(nib.Nifti1Image(bad, np.diag([3.0, 1, 1, 1])).to_bytes())
+    )
+    return [
+        ("case_00001", IMAGE_NAME, "cut short"),
+        ("case_00002", LABEL_NAME, "a web page"),
+        ("case_00003", IMAGE_NAME, "is missing"),
+        ("case_00004", LABEL_NAME, "has shape (4, 5, 7)"),
+        ("case_00005", LABEL_NAME, "has label values 3"),
+        ("case_00006", IMAGE_NAME, "NaN"),
+    ]
+
+
+def test_a_good_folder(data):
+    seen = []
+    assert check_folder(data, on_case=seen.append) == (7, [])
+    assert seen == [f"case_{number:05d}" for number in range(7)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_fault_is_found_and_named(data, workers):
+    expected = spoil(data)
+    count, problems = check_folder(data, workers=workers)
+    assert count == 7
+    assert [(p.case_id, p.file) for p in problems] == [(case, file) for case, file, _ in expected]
+    for problem, (_, _, what) in zip(problems, expected, strict=True):
+        assert what in problem.what
+        assert str(data) not in problem.what.split(";")[0].split("CT")[0]
+
+
+def test_labels_only(data):
+    (data / "case_00003" / IMAGE_NAME).unlink()
+    assert check_folder(data, labels_only=True) == (7, [])
+
+
+def test_published_label_maps_must_be_as_published(data, monkeypatch):
+    paths = {f"case_{n:05d}": data / f"case_{n:05d}" / LABEL_NAME for n in range(7)}
+    digests = {case_id: (sha256_of(path), 1) for case_id, path in paths.items()}
+    digests["case_00004"] = ("0" * 64, 1)
+    monkeypatch.setattr(check_module, "label_digests", lambda: digests)
+    assert check_folder(data) == (7, [])  # without kits.json it may be anybody's data
+    (data / "kits.json").write_text(json.dumps([{"case_id": "case_00000"}]))
+    paths["case_00006"].unlink()
+    assert check_folder(data)[1] == [
+        Problem("case_00004", LABEL_NAME, "is not the label map that KiTS19 published (SHA-256)"),
+        Problem("case_00006", LABEL_NAME, "is missing"),
+    ]
+    (data / "kits.json").write_text(json.dumps([{"case_id": "case_00000", "synthetic": True}]))
+    assert check_folder(data) == (7, [])
+
+
+def test_a_folder_without_cases(tmp_path):
+    with pytest.raises(DataError, match="holds no case_00000"):
+        check_folder(tmp_path)
+
+
+def test_the_command_lists_what_is_wrong(data):
+    good = CliRunner().invoke(cli.app, ["check", str(data), "--workers", "1"])
+    assert good.exit_code == 0
+    assert "7 cases, and every file is good" in good.output
+    spoil(data)
+    bad = CliRunner().invoke(cli.app, ["check", str(data), "--workers", "1"])
+    assert bad.exit_code == 1
+    assert all(f"case_0000{number}" in bad.output for number in range(1, 7))
+    assert "6 of 7 cases have problems" in bad.output

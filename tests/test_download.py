@@ -1,0 +1,306 @@
+"""Downloads from a local server that does all that servers do wrong."""
+
+import hashlib
+import json
+import re
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from typer.testing import CliRunner
+
+from tunet_lib import cli, download
+from tunet_lib.download import download_kits19, label_digests, parse_cases
+from tunet_lib.files import DataError
+
+PAGE = b"<html>sign in</html>"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.files`; `server.faults` holds, for a path, what to do wrong, in order."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_HEAD(self):
+        self.answer(head=True)
+
+    def do_GET(self):
+        self.answer(head=False)
+
+    def answer(self, head):
+        server, path = self.server, self.path
+        with server.lock:
+            faults = server.faults.get(path, [])
+            fault = faults.pop(0) if faults and not (head and not server.fault_heads) else None
+            span = self.headers.get("Range")
+            server.asked.append((self.command, path, span))
+        if path not in server.files or fault == 404:
+            return self.reply(404, b"not here")
+        if fault in (429, 503):
+            return self.reply(fault, b"later", {"Retry-After": "0"})
+        if fault == "redirect":
+            server.files[f"{path}?moved"] = server.files[path]
+            return self.reply(302, b"", {"Location": f"{path}?moved"})
+        body = server.files[path]
+        extra = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": "c" * 40}
+        if head:
+            return self.reply(200, body, extra, send=False)
+        if fault == "page":
+            return self.reply(200, PAGE, extra)
+        if fault == "wrong bytes":
+            body = bytes(len(body))
+        status = 200
+        if span and fault != "no ranges":
+            first = int(re.fullmatch(r"bytes=(\d+)-", span)[1])
+            extra["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+            body, status = body[first:], 206
+        if fault in ("cut", "stall"):
+            return self.reply_in_part(status, body, extra, fault)
+        return self.reply(status, body, extra)
+
+    def reply(self, status, body, extra=None, send=True):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(extra or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if send and self.command != "HEAD":
+            self.wfile.write(body)
+
+    def reply_in_part(self, status, body, extra, fault):
+        self.reply(status, body, extra, send=False)
+        self.wfile.write(body[: len(body) // 2])
+        self.wfile.flush()
+        if fault == "stall":
+            self.server.stalled.wait(20)
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.files, server.faults, server.asked = {}, {}, []
+    server.lock, server.stalled, server.fault_heads = threading.Lock(), threading.Event(), False
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    digests = {}
+    for number in range(3):
+        case_id = f"case_{number:05d}"
+        label = case_id.encode() * 40_000
+        server.files[f"/labels/{case_id}/segmentation.nii.gz"] = label
+        digests[case_id] = (hashlib.sha256(label).hexdigest(), len(label))
+    for number in (0, 1, 2, 250):
+        server.files[image_url(number)] = f"image {number}".encode() * 70_000
+    server.files["/labels/kits.json"] = json.dumps([{"case_id": "case_00000"}]).encode()
+    monkeypatch.setattr(download, "label_digests", lambda: digests)
+    monkeypatch.setattr(download, "WAIT_S", 0.0)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 14)
+    real_sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda s: real_sleep(min(s, 0.01)))  # between retries
+    yield server
+    server.stalled.set()
+    server.shutdown()
+    server.server_close()
+
+
+LABEL_URL = "/labels/case_00001/segmentation.nii.gz"
+
+
+def image_url(number):
+    return f"/datasets/{download.IMAGES_REPOSITORY}/resolve/main/images/case_{number:05d}.nii.gz"
+
+
+def get(server, folder, cases=(0, 1), **options):
+    return download_kits19(
+        folder, cases, labels_url=f"{server.url}/labels", hub_url=server.url, **options
+    )
+
+
+def files_in(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def expected(server, cases=(0, 1), images=True):
+    files = {"kits.json": server.files["/labels/kits.json"]}
+    for number in cases:
+        case_id = f"case_{number:05d}"
+        label = server.files.get(f"/labels/{case_id}/segmentation.nii.gz")
+        if label:
+            files[f"{case_id}/segmentation.nii.gz"] = label
+        if images:
+            files[f"{case_id}/imaging.nii.gz"] = server.files[image_url(number)]
+    return files
+
+
+def test_all_files_arrive_and_nothing_else_is_left(server, tmp_path):
+    sizes, arrived = [], []
+    assert get(server, tmp_path, on_size=sizes.append, on_bytes=arrived.append) == {}
+    assert files_in(tmp_path) == expected(server)
+    listing = len(server.files["/labels/kits.json"])  # whose size nobody tells before
+    assert sum(arrived) == sum(map(len, expected(server).values())) == sizes[0] + listing
+    assert not (tmp_path / download.PART_FOLDER).exists()
+
+
+def test_what_is_there_is_not_fetched_again(server, tmp_path):
+    get(server, tmp_path)
+    server.asked.clear()
+    assert get(server, tmp_path, cases=(0, 1, 2)) == {}
+    assert files_in(tmp_path) == expected(server, cases=(0, 1, 2))
+    assert {path for verb, path, _ in server.asked if verb == "GET"} == {
+        "/labels/case_00002/segmentation.nii.gz",
+        image_url(2),
+    }
+
+
+def test_labels_only(server, tmp_path):
+    assert get(server, tmp_path, labels_only=True) == {}
+    assert files_in(tmp_path) == expected(server, images=False)
+    assert all("images" not in path for _, path, _ in server.asked)
+
+
+def test_a_test_case_has_no_label_map(server, tmp_path):
+    assert get(server, tmp_path, cases=[250]) == {}
+    assert files_in(tmp_path) == expected(server, cases=[250])
+
+
+@pytest.mark.parametrize("url", [LABEL_URL, image_url(1)], ids=["label", "image"])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["cut"],
+        ["cut", "cut", "cut"],
+        ["stall"],
+        ["429", "429"],
+        ["503"],
+        ["page"],
+        ["wrong bytes"],
+        ["cut", "no ranges"],
+        ["redirect"],
+    ],
+    ids=" ".join,
+)
+def test_a_passing_fault_is_overcome(server, tmp_path, url, faults):
+    server.faults[url] = [int(fault) if fault.isdigit() else fault for fault in faults]
+    arrived = []
+    assert get(server, tmp_path, on_bytes=arrived.append) == {}
+    assert files_in(tmp_path) == expected(server)
+    assert sum(arrived) == sum(map(len, expected(server).values()))
+    assert server.faults[url] == []
+
+
+@pytest.mark.parametrize("url", [LABEL_URL, image_url(1)], ids=["label", "image"])
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("page", "another size than announced"),
+        ("wrong bytes", "wrong bytes (SHA-256)"),
+        (404, "404"),
+        (429, "429"),
+        ("cut", ""),
+        ("stall", ""),
+    ],
+)
+def test_a_lasting_fault_is_reported_and_stops_no_other_file(server, tmp_path, url, fault, reason):
+    server.faults[url] = [fault] * 200
+    failures = get(server, tmp_path)
+    path = "case_00001/segmentation.nii.gz" if url == LABEL_URL else "case_00001/imaging.nii.gz"
+    assert list(failures) == [path]
+    assert reason in failures[path]
+    whole = {k: v for k, v in files_in(tmp_path).items() if not k.startswith(download.PART_FOLDER)}
+    assert whole == {k: v for k, v in expected(server).items() if k != path}
+
+
+def test_an_image_that_is_not_there_is_reported(server, tmp_path):
+    del server.files[image_url(1)]
+    failures = get(server, tmp_path)
+    assert list(failures) == ["case_00001/imaging.nii.gz"]
+    assert "404" in failures["case_00001/imaging.nii.gz"]
+
+
+def test_the_dataset_repository_may_be_busy_for_a_while(server, tmp_path):
+    server.fault_heads = True
+    server.faults[image_url(0)] = [429, 503]
+    assert get(server, tmp_path) == {}
+
+
+@pytest.mark.parametrize("url", [LABEL_URL, image_url(1)], ids=["label", "image"])
+def test_the_next_call_goes_on_within_the_file(server, tmp_path, url):
+    server.faults[url] = ["cut"] * 200
+    assert len(get(server, tmp_path)) == 1
+    (part,) = (tmp_path / download.PART_FOLDER).iterdir()
+    kept = part.stat().st_size
+    assert 0 < kept < len(server.files[url])
+    server.faults.clear()
+    server.asked.clear()
+    sizes = []
+    assert get(server, tmp_path, on_size=sizes.append) == {}
+    assert ("GET", url, f"bytes={kept}-") in server.asked
+    assert sizes == [len(server.files[url]) - kept]
+    assert files_in(tmp_path) == expected(server)
+
+
+def test_a_listing_that_is_a_web_page_is_not_kept(server, tmp_path):
+    server.files["/labels/kits.json"] = PAGE
+    failures = get(server, tmp_path)
+    assert failures == {"kits.json": "is not valid JSON"}
+    assert not (tmp_path / "kits.json").exists()
+
+
+def test_too_little_space_is_said_before_anything_is_fetched(server, tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DataError, match=r"0\.0 GB are free; free some space"):
+        get(server, tmp_path / "new")
+    assert not any(verb == "GET" for verb, _, _ in server.asked)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    failures = get(server, tmp_path / "file" / "data", labels_only=True)
+    assert len(failures) == 3
+    assert all("cannot write here" in reason for reason in failures.values())
+
+
+def test_the_digests_of_all_label_maps_come_with_the_package():
+    digests = label_digests()
+    assert list(digests) == [f"case_{number:05d}" for number in range(210)]
+    assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256, _ in digests.values())
+    assert sum(size for _, size in digests.values()) == 65_409_835
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("0-3", [0, 1, 2, 3]), ("7", [7]), ("5,1-2, 2", [1, 2, 5]), ("299", [299])],
+)
+def test_cases_are_read(text, numbers):
+    assert parse_cases(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "x", "1-", "3-1", "300", "-1", "1,,2"])
+def test_cases_that_make_no_sense(text):
+    with pytest.raises(DataError, match="cases"):
+        parse_cases(text)
+
+
+def test_the_command(server, tmp_path, monkeypatch):
+    for name, value in {"LABELS_URL": f"{server.url}/labels", "HUB_URL": server.url}.items():
+        monkeypatch.setattr(download, name, value)
+    command = ["download", str(tmp_path / "data"), "--cases", "0-1"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0
+    assert "complete" in done.output
+    assert files_in(tmp_path / "data") == expected(server)
+    server.faults[image_url(2)] = [404] * 200
+    failed = CliRunner().invoke(cli.app, [*command[:-1], "0-2"])
+    assert failed.exit_code == 1
+    assert "case_00002/imaging.nii.gz: the server answered 404" in failed.output
+    assert "complete" not in failed.output

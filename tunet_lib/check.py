@@ -1,0 +1,124 @@
+"""Every file of a data folder opened, to the last byte, before hours are spent on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
+from tunet_lib.files import DataError, load_json
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases, load_label, load_scan
+from tunet_lib.parallel import each
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one file of one case."""
+
+    case_id: str
+    file: str
+    what: str
+
+
+def check_folder(
+    folder: str | Path,
+    *,
+    labels_only: bool = False,
+    workers: int = 1,
+    on_case: Callable[[str], Any] | None = None,
+) -> tuple[int, list[Problem]]:
+    """Open and verify every file of a folder in KiTS19's layout.
+
+    A CT must be whole and three-dimensional, without NaN, and have a voxel size; a label map
+    must hold 0, 1 and 2 only and lie on its CT; and one of KiTS19's 210 must be, byte for
+    byte, the published one.
+
+    Parameters
+    ----------
+    folder
+        The data folder.
+    labels_only
+        A case without a CT is no problem.
+    workers
+        Processes; each has one case in memory.
+    on_case
+        Called with the case_id after each case.
+
+    Returns
+    -------
+    count, problems
+        How many cases there are, and what is wrong, sorted by case.
+
+    Raises
+    ------
+    DataError
+        The folder is missing or unreadable, or holds no case.
+    """
+    folder = Path(folder)
+    cases = find_cases(folder)
+    digests = label_digests() if _is_kits19(folder) else {}
+    task = functools.partial(check_case, digests=digests, labels_only=labels_only)
+    problems = []
+    for case, result in each(task, cases, workers):
+        try:
+            problems += result()
+        except (DataError, OSError, MemoryError) as error:
+            problems.append(Problem(case.case_id, "", str(error) or type(error).__name__))
+        if on_case is not None:
+            on_case(case.case_id)
+    return len(cases), sorted(problems, key=lambda p: (p.case_id, p.file))
+
+
+def check_case(
+    case: Case, digests: dict[str, tuple[str, int]], labels_only: bool = False
+) -> list[Problem]:
+    """Open and verify the files of one case.
+
+    Parameters
+    ----------
+    case
+        Where its files are.
+    digests
+        case_id → (SHA-256, bytes) of published label maps.
+    labels_only
+        A missing CT is no problem.
+    """
+    problems, scan = [], None
+    if case.image_path is not None:
+        try:
+            scan = load_scan(case.image_path)
+        except DataError as error:
+            problems.append(_problem(case, IMAGE_NAME, case.image_path, error))
+    elif not labels_only:
+        problems.append(Problem(case.case_id, IMAGE_NAME, "is missing"))
+    if case.label_path is None:
+        if case.case_id in digests:
+            problems.append(Problem(case.case_id, LABEL_NAME, "is missing"))
+        return problems
+    try:
+        load_label(case.label_path, scan)
+    except DataError as error:
+        problems.append(_problem(case, LABEL_NAME, case.label_path, error))
+    else:
+        published = digests.get(case.case_id)
+        if published is not None and sha256_of(case.label_path) != published[0]:
+            what = "is not the label map that KiTS19 published (SHA-256)"
+            problems.append(Problem(case.case_id, LABEL_NAME, what))
+    return problems
+
+
+def _problem(case: Case, name: str, path: Path, error: DataError) -> Problem:
+    return Problem(case.case_id, name, str(error).removeprefix(f"{path}: "))
+
+
+def _is_kits19(folder: Path) -> bool:
+    """Tell KiTS19 from phantoms, and from other people's data in the same layout."""
+    if not (folder / LISTING_NAME).exists():
+        return False
+    entries = load_json(folder / LISTING_NAME)
+    return isinstance(entries, list) and not any(
+        isinstance(entry, dict) and entry.get("synthetic") for entry in entries
+    )
