@@ -30,6 +30,7 @@ def data(tmp_path):
 
 def spoil(data):
     """Give what is wrong with cases 1 to 6, having made it so."""
+    affine = nib.load(data / "case_00006" / IMAGE_NAME).affine
     image = data / "case_00001" / IMAGE_NAME
     image.write_bytes(image.read_bytes()[:-20])
     (data / "case_00002" / LABEL_NAME).write_text("<html>sign in</html>")
@@ -39,7 +40,7 @@ def spoil(data):
     (data / "case_00005" / LABEL_NAME).write_bytes(gzip.compress(wrong.to_bytes()))
     bad = np.full((4, 5, 6), np.nan, np.float32)
     (data / "case_00006" / IMAGE_NAME).write_bytes(
-        gzip.compress(nib.Nifti1Image(bad, np.diag([3.0, 1, 1, 1])).to_bytes())
+        gzip.compress(nib.Nifti1Image(bad, affine).to_bytes())
     )
     return [
         ("case_00001", IMAGE_NAME, "cut short"),

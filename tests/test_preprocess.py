@@ -2,15 +2,17 @@ import json
 import os
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel import orientations
 from scipy import ndimage
 
-from tunet_lib import preprocess
+from tunet_lib import nifti, preprocess
 from tunet_lib.config import Config
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, save_array
 from tunet_lib.grid import axis_matrices
-from tunet_lib.kits19 import Case, find_cases, save_case
+from tunet_lib.kits19 import Case, find_cases, load_scan, open_scan, save_case
 from tunet_lib.metrics import dice
 from tunet_lib.preprocess import (
     Grid,
@@ -22,6 +24,7 @@ from tunet_lib.preprocess import (
     normalize,
     prepare_case,
     prepare_cases,
+    prepare_scan,
     prepare_volume,
     scanned,
     to_grid,
@@ -334,17 +337,71 @@ def test_prepared_case_holds_what_prediction_sees(data, tmp_path):
     np.testing.assert_allclose(
         np.diag(np.fliplr(np.array(prepared.affine)[:3, :3])), [-1.1, -1.3, -3.0], rtol=1e-6
     )
-    scan = preprocess.load_scan(case.image_path)
+    scan = load_scan(case.image_path)
     for median in (False, True):
         stored = prepared.volume(median)
         assert stored.dtype == np.float16
         expected = prepare_volume(scan.volume_hu, scan.spacing_mm, SMALL, median)
-        np.testing.assert_array_equal(stored, expected.astype(np.float16))
+        np.testing.assert_allclose(stored, expected, atol=2e-3)  # float16, up to 4 SD
     label = preprocess.load_label(case.label_path, scan)
     np.testing.assert_array_equal(
         prepared.label(), label_to_grid(label, scan.spacing_mm, prepared.grid)
     )
     assert load_prepared(tmp_path / "out") == [prepared]
+
+
+AXES = ["IPL", "RAS", "LPS", "SRA", "PIR", "ASL"]
+
+
+@pytest.mark.parametrize("codes", AXES)
+@pytest.mark.parametrize("block_bytes", [1, 2000, 1 << 24])
+def test_read_block_by_block_it_is_the_same_in_any_orientation(
+    tmp_path, monkeypatch, codes, block_bytes
+):
+    volume_hu = np.random.default_rng(0).normal(0, 200, (9, 14, 11)).astype(np.int16)
+    save_case(tmp_path, "case_00000", volume_hu, None, (3.0, 1.3, 1.1))
+    path = tmp_path / "case_00000" / "imaging.nii.gz"
+    turned = nib.load(path).as_reoriented(
+        orientations.ornt_transform(
+            orientations.axcodes2ornt("IPL"), orientations.axcodes2ornt(codes)
+        )
+    )
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    monkeypatch.setattr(nifti, "BLOCK_BYTES", block_bytes)
+    scan = open_scan(tmp_path / "turned.nii.gz")
+    assert (scan.shape, scan.spacing_mm) == ((9, 14, 11), (3.0, 1.3, 1.1))
+    whole = np.zeros(scan.shape, np.int16)
+    for axis, part, block in scan.blocks():
+        np.moveaxis(whole, axis, 0)[part] = np.moveaxis(block, axis, 0)
+    np.testing.assert_array_equal(whole, volume_hu)
+    grid = grid_for(scan.shape, scan.spacing_mm, SMALL)
+    from_file = to_grid(scan, scan.spacing_mm, grid, SMALL)
+    from_array = to_grid(volume_hu, scan.spacing_mm, grid, SMALL)
+    np.testing.assert_allclose(from_file, from_array, atol=1e-3)
+
+
+def test_a_constant_scan_read_block_by_block_is_constant_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr(nifti, "BLOCK_BYTES", 500)
+    save_case(tmp_path, "case_00000", np.full((9, 14, 11), 40, np.int16), None, (3.0, 1.3, 1.1))
+    scan = open_scan(tmp_path / "case_00000" / "imaging.nii.gz")
+    grid = grid_for(scan.shape, scan.spacing_mm, SMALL)
+    grid_hu = to_grid(scan, scan.spacing_mm, grid, SMALL)
+    inner = to_grid(np.ones(scan.shape), scan.spacing_mm, grid, replace(SMALL, pad_hu=0.0)) > 0.999
+    assert inner.any()
+    np.testing.assert_allclose(grid_hu[inner], 40, atol=1.1)  # 0.001 of it may be air
+    np.testing.assert_allclose(grid_hu.min(), SMALL.pad_hu)
+
+
+def test_a_scan_is_prepared_both_ways_in_one_reading(data):
+    path = find_cases(data)[0].image_path
+    scan = load_scan(path)
+    both = prepare_scan(open_scan(path), SMALL, [True, False, True])
+    assert set(both) == {True, False}
+    for median, volume in both.items():
+        expected = prepare_volume(scan.volume_hu, scan.spacing_mm, SMALL, median)
+        np.testing.assert_allclose(volume, expected, atol=1e-4)
+    again = prepare_scan(scan, SMALL, [False])
+    np.testing.assert_allclose(again[False], both[False], atol=1e-4)
 
 
 def test_case_without_a_label(data, tmp_path):
@@ -391,10 +448,12 @@ def test_interrupted_preparation_leaves_no_prepared_case(data, tmp_path, monkeyp
     case, out = find_cases(data)[0], tmp_path / "out"
     prepare_case(case, out, SMALL)
 
-    def stop(*_):
-        raise KeyboardInterrupt
+    def stop(path, array):
+        if path.name == "volume_median.npy":
+            raise KeyboardInterrupt
+        save_array(path, array)
 
-    monkeypatch.setattr(preprocess, "label_to_grid", stop)
+    monkeypatch.setattr(preprocess, "save_array", stop)
     with pytest.raises(KeyboardInterrupt):
         prepare_case(case, out, replace(SMALL, pad_hu=-1024.0))
     with pytest.raises(DataError, match="holds no prepared case"):

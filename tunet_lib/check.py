@@ -10,7 +10,7 @@ from typing import Any
 
 from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
 from tunet_lib.files import DataError, load_json
-from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases, load_label, load_scan
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases, load_label, open_scan
 from tunet_lib.parallel import each
 
 
@@ -89,7 +89,9 @@ def check_case(
     problems, scan = [], None
     if case.image_path is not None:
         try:
-            scan = load_scan(case.image_path)
+            scan = open_scan(case.image_path)
+            for _ in scan.blocks():
+                pass
         except DataError as error:
             problems.append(_problem(case, IMAGE_NAME, case.image_path, error))
     elif not labels_only:

@@ -198,7 +198,7 @@ def predict(
     batch_size: BatchSize = 4,
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.kits19 import IMAGE_NAME, load_scan, save_label
+    from tunet_lib.kits19 import IMAGE_NAME, open_scan, save_label
     from tunet_lib.pipeline import COURSE_WEIGHTS, find_models, predict_scan
 
     if output is None:
@@ -219,8 +219,7 @@ def predict(
         )
     models = models or COURSE_WEIGHTS
     count = len(find_models(models))
-    with console.status("reading the CT"):
-        scan = load_scan(ct)
+    scan = open_scan(ct)
     with _bar("networks", count) as advance:
         label = predict_scan(scan, models, batch_size, on_part=advance)
     with console.status("writing the label map"):

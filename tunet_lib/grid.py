@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -45,15 +46,27 @@ def grid_for(scan_shape: Sequence[int], scan_spacing_mm: Sequence[float], config
     return Grid((shape[0], shape[1], shape[2]), config.grid_spacing_mm)
 
 
+class Blocks(Protocol):
+    """A volume that comes in blocks, each cut along one axis only, such as `kits19.ScanFile`."""
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels (z, y, x)."""
+
+    def blocks(self) -> Iterator[tuple[int, slice, np.ndarray]]:
+        """Give the axis, the part along it, and the voxels there, until all are given."""
+
+
 def to_grid(
-    volume_hu: np.ndarray, spacing_mm: Sequence[float], grid: Grid, config: Config
+    volume_hu: np.ndarray | Blocks, spacing_mm: Sequence[float], grid: Grid, config: Config
 ) -> np.ndarray:
     """Resample a CT, pad it with air, and downsample it to the grid.
 
     Parameters
     ----------
     volume_hu
-        (z, y, x) in HU, any number type.
+        (z, y, x) in HU, any number type; or block by block, so that it is never in memory
+        as a whole.
     spacing_mm
         Its voxel size (z, y, x).
     grid
@@ -73,14 +86,13 @@ def to_grid(
     keeps the detail that is finer than the grid from turning into noise.
     """
     matrices = axis_matrices(volume_hu.shape, spacing_mm, grid, config)
-    in_z, in_y, from_x = matrices[0], sparse.csr_matrix(matrices[1]), matrices[2].T.copy()
-    total = np.zeros((grid.shape[0], grid.shape[1] * grid.shape[2]), np.float32)
-    for part in _slabs(volume_hu.shape):
-        slab = np.stack([in_y @ plane.astype(np.float32) for plane in volume_hu[part]])
-        slab = slab.reshape(-1, len(from_x)) @ from_x
-        total += in_z[:, part] @ slab.reshape(-1, total.shape[1])
-    air = np.float32(config.pad_hu) * (1 - _coverage(matrices))
-    return total.reshape(grid.shape) + air
+    total = np.zeros(grid.shape, np.float32)
+    blocks = _blocks_of(volume_hu) if isinstance(volume_hu, np.ndarray) else volume_hu.blocks()
+    for axis, part, block in blocks:
+        parts = [matrix[:, part] if k == axis else matrix for k, matrix in enumerate(matrices)]
+        _add_block(total, block, parts)
+    total += np.float32(config.pad_hu) * (1 - _coverage(matrices))
+    return total
 
 
 def scanned(
@@ -230,6 +242,32 @@ def _averaging(out_count: int, out_mm: float, in_count: int, in_mm: float) -> np
 def _coverage(matrices: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
     z, y, x = (np.minimum(matrix.sum(axis=1), 1) for matrix in matrices)
     return z[:, None, None] * y[:, None] * x
+
+
+def _blocks_of(volume: np.ndarray) -> Iterator[tuple[int, slice, np.ndarray]]:
+    for part in _slabs(volume.shape):
+        yield 0, part, volume[part]
+
+
+def _add_block(total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarray]) -> None:
+    """Add to the grid what one block of the scan contributes to it.
+
+    The axes are taken in the order in which they lie in memory, since a file may be stored
+    either way round; and what is added is limited to the grid voxels that the block reaches.
+    """
+    order = sorted(range(3), key=lambda axis: -abs(block.strides[axis]))
+    slow, middle, fast = (matrices[axis] for axis in order)
+    reached = np.flatnonzero(slow.any(axis=1))
+    if not reached.size:
+        return
+    near = slice(reached[0], reached[-1] + 1)
+    onto_slow, onto_middle = sparse.csr_matrix(slow[near]), sparse.csr_matrix(middle)
+    planes = np.ascontiguousarray(block.transpose(order), np.float32)
+    planes = np.stack([onto_middle @ plane for plane in planes])
+    planes = planes.reshape(-1, fast.shape[1]) @ fast.T
+    added = onto_slow @ planes.reshape(onto_slow.shape[1], -1)
+    turned = total.transpose(order)[near]
+    turned += added.reshape(turned.shape)
 
 
 def _slabs(scan_shape: Sequence[int]) -> Iterator[slice]:

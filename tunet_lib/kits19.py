@@ -9,20 +9,23 @@ other orientation are turned to it on loading, and label maps are turned back on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
 from tunet_lib.files import DataError
-from tunet_lib.nifti import read_nifti, write_nifti
+from tunet_lib.nifti import NiftiFile, open_nifti, write_nifti
 
 KITS19_AXES = ("I", "P", "L")
 IMAGE_NAME = "imaging.nii.gz"
 LABEL_NAME = "segmentation.nii.gz"
+Block: TypeAlias = tuple[int, slice, np.ndarray]  # axis, part along it, the voxels there
+BLOCK_VOXELS = 1 << 23
 AFFINE_TOLERANCE = 1e-2  # the nine label maps with only a qform differ by rounding
 
 
@@ -59,6 +62,93 @@ class Scan:
     source_affine: np.ndarray
     source_shape: tuple[int, int, int]
     source_header: nib.Nifti1Header
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels (z, y, x)."""
+        z, y, x = self.volume_hu.shape
+        return z, y, x
+
+    def blocks(self) -> Iterator[Block]:
+        """Give it a few slices at a time, as `ScanFile` does."""
+        count = max(1, BLOCK_VOXELS // (self.shape[1] * self.shape[2]))
+        for first in range(0, self.shape[0], count):
+            part = slice(first, min(first + count, self.shape[0]))
+            yield 0, part, self.volume_hu[part]
+
+
+@dataclass(frozen=True)
+class ScanFile:
+    """A scan on disk, read block by block: a full-size CT need not be in memory.
+
+    Attributes
+    ----------
+    shape, affine, spacing_mm
+        As of `Scan`, turned to IPL.
+    source_path, source_affine, source_shape, source_header
+        Of the file, before turning.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    file: NiftiFile
+
+    @property
+    def source_path(self) -> Path:
+        """The file's path."""
+        return self.file.path
+
+    @property
+    def source_affine(self) -> np.ndarray:
+        """The file's affine, (4, 4)."""
+        return self.file.affine
+
+    @property
+    def source_shape(self) -> tuple[int, int, int]:
+        """The file's shape, before turning."""
+        return self.file.shape
+
+    @property
+    def source_header(self) -> nib.Nifti1Header:
+        """The file's header."""
+        return self.file.header
+
+    def blocks(self) -> Iterator[Block]:
+        """Read the file once, block by block, each turned to IPL.
+
+        Yields
+        ------
+        axis, part, block
+            The voxels whose index along `axis` (0, 1, 2 for z, y, x) lies in the slice
+            `part`, and which are all there along the others. The next block reuses the
+            memory of this one.
+
+        Raises
+        ------
+        DataError
+            The file is cut short or damaged, or has NaN or infinite voxels.
+        """
+        turn = _turn(self.file.affine)
+        axis, flip = int(turn[2, 0]), turn[2, 1] < 0
+        size = self.shape[axis]
+        for part, block in self.file.blocks():
+            if flip:
+                part = slice(size - part.stop, size - part.start)
+            yield axis, part, orientations.apply_orientation(block, turn)
+
+    def load(self) -> Scan:
+        """Read all voxels, as they are stored, turned to IPL."""
+        turned = orientations.apply_orientation(self.file.read(), _turn(self.file.affine))
+        return Scan(
+            turned,
+            self.affine,
+            self.spacing_mm,
+            self.file.path,
+            self.file.affine,
+            self.file.shape,
+            self.file.header,
+        )
 
 
 def find_cases(folder: str | Path) -> list[Case]:
@@ -102,6 +192,23 @@ def require_label(case: Case) -> Path:
     return case.label_path
 
 
+def open_scan(path: str | Path) -> ScanFile:
+    """Open a scan of any orientation; only its header is read.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
+    """
+    file = open_nifti(Path(path))
+    turn = _turn(file.affine)
+    affine = file.affine @ orientations.inv_ornt_aff(turn, file.shape)
+    # The nudge keeps off a tie: 0.5859375 (300 mm / 512) lies between two multiples of 1e-6.
+    z_mm, y_mm, x_mm = (round(float(mm) + 1e-7, 6) for mm in nib.affines.voxel_sizes(affine))
+    z, y, x = (file.shape[int(k)] for k in np.argsort(turn[:, 0]))
+    return ScanFile((z, y, x), affine, (z_mm, y_mm, x_mm), file)
+
+
 def load_scan(path: str | Path) -> Scan:
     """Load a CT of any orientation, turned to IPL.
 
@@ -111,7 +218,7 @@ def load_scan(path: str | Path) -> Scan:
         The file is missing, empty, cut short, no NIfTI, not 3-D, has NaN or infinite
         voxels, or no usable voxel size and affine.
     """
-    scan = _read(Path(path))
+    scan = open_scan(path).load()
     dtype = np.int16 if np.can_cast(scan.volume_hu.dtype, np.int16) else np.float32
     return replace(scan, volume_hu=_contiguous(scan.volume_hu, dtype))
 
@@ -129,7 +236,7 @@ def load_label_scan(path: str | Path) -> Scan:
     DataError
         As `load_scan`, or a value is not 0, 1 or 2.
     """
-    scan = _read(Path(path))
+    scan = open_scan(path).load()
     values = scan.volume_hu
     fractional = values.dtype.kind == "f" and (values != np.rint(values)).any()
     if fractional or values.min() < 0 or values.max() > 2:
@@ -141,7 +248,7 @@ def load_label_scan(path: str | Path) -> Scan:
     return replace(scan, volume_hu=_contiguous(values, np.uint8))
 
 
-def load_label(path: str | Path, scan: Scan | None = None) -> np.ndarray:
+def load_label(path: str | Path, scan: Scan | ScanFile | None = None) -> np.ndarray:
     """Load a label map, turned to IPL.
 
     Parameters
@@ -163,10 +270,10 @@ def load_label(path: str | Path, scan: Scan | None = None) -> np.ndarray:
     """
     label = load_label_scan(path)
     if scan is not None:
-        if label.volume_hu.shape != scan.volume_hu.shape:
+        if label.shape != scan.shape:
             raise DataError(
                 f"{path}: has shape {label.volume_hu.shape}, its CT {scan.source_path} "
-                f"{scan.volume_hu.shape} (z, y, x); find the pair that belongs together"
+                f"{scan.shape} (z, y, x); find the pair that belongs together"
             )
         if not np.allclose(label.affine, scan.affine, rtol=0, atol=AFFINE_TOLERANCE):
             raise DataError(
@@ -177,13 +284,13 @@ def load_label(path: str | Path, scan: Scan | None = None) -> np.ndarray:
     return label.volume_hu
 
 
-def save_label(label: np.ndarray, scan: Scan, path: str | Path) -> None:
+def save_label(label: np.ndarray, scan: Scan | ScanFile, path: str | Path) -> None:
     """Write a label map with the shape, orientation and affine of the scan's own file.
 
     Parameters
     ----------
     label
-        (z, y, x) 0, 1 or 2, in the voxels of `scan.volume_hu`.
+        (z, y, x) 0, 1 or 2, in the voxels of the scan turned to IPL.
     scan
         The scan that it was made for.
     path
@@ -194,8 +301,8 @@ def save_label(label: np.ndarray, scan: Scan, path: str | Path) -> None:
     DataError
         `label` has another shape than the scan, or `path` cannot be written.
     """
-    if label.shape != scan.volume_hu.shape:
-        raise DataError(f"{path}: label {label.shape} does not match scan {scan.volume_hu.shape}")
+    if label.shape != scan.shape:
+        raise DataError(f"{path}: label {label.shape} does not match scan {scan.shape}")
     back = orientations.ornt_transform(
         orientations.axcodes2ornt(KITS19_AXES), orientations.io_orientation(scan.source_affine)
     )
@@ -205,7 +312,7 @@ def save_label(label: np.ndarray, scan: Scan, path: str | Path) -> None:
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     array = orientations.apply_orientation(label.astype(np.uint8, copy=False), back)
-    write_nifti(path, array, None, header)
+    write_nifti(path, array, None, header, compresslevel=None)
 
 
 def save_case(
@@ -254,17 +361,11 @@ def _case_in(folder: Path) -> Case:
     return Case(folder.name, image if image.is_file() else None, label if label.is_file() else None)
 
 
-def _read(path: Path) -> Scan:
-    array, header, affine = read_nifti(path)
-    turn = orientations.ornt_transform(
+def _turn(affine: np.ndarray) -> np.ndarray:
+    """Give the orientation that turns a file with this affine to IPL."""
+    return orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(KITS19_AXES)
     )
-    turned_affine = affine @ orientations.inv_ornt_aff(turn, array.shape)
-    # The nudge keeps off a tie: 0.5859375 (300 mm / 512) lies between two multiples of 1e-6.
-    z, y, x = (round(float(mm) + 1e-7, 6) for mm in nib.affines.voxel_sizes(turned_affine))
-    turned = orientations.apply_orientation(array, turn)
-    source_shape = (array.shape[0], array.shape[1], array.shape[2])
-    return Scan(turned, turned_affine, (z, y, x), path, affine, source_shape, header)
 
 
 def _contiguous(array: np.ndarray, dtype: type) -> np.ndarray:

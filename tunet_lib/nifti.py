@@ -2,59 +2,116 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import io
 import warnings
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, igzip_threaded, isal_zlib
 
 from tunet_lib.files import DataError, atomic_path
 
 DOWNLOAD_AGAIN = "delete it and download it again"
+BLOCK_BYTES = 1 << 24
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, nib.Nifti1Header, np.ndarray]:
-    """Read one 3-D image, to the last byte.
+@dataclass(frozen=True)
+class NiftiFile:
+    """One 3-D image on disk: its header is read and checked, its voxels are not.
 
-    Returns
-    -------
-    array
-        In the file's own axis order. Integers stay as stored if the header does not scale
-        them, else float32 (or float64 if the file holds that).
+    Attributes
+    ----------
+    path
+        The file.
     header
         nibabel's.
     affine
         (4, 4) float64, voxels to RAS+ mm.
+    shape
+        In the file's own axis order.
+    dtype
+        Of the voxels as they are given: as stored if the header does not scale them, else
+        float32.
+    """
+
+    path: Path
+    header: nib.Nifti1Header
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read the file once, to its last byte, a few planes at a time.
+
+        Yields
+        ------
+        part, block
+            The planes ``[..., part]`` along the last axis, which is the slowest in the file:
+            (rows, columns, planes) in Fortran order. The next one reuses its memory.
+
+        Raises
+        ------
+        DataError
+            The file is cut short or damaged, or has NaN or infinite voxels.
+        """
+        stored = self.header.get_data_dtype()
+        plane_bytes = self.shape[0] * self.shape[1] * stored.itemsize
+        count = max(1, min(BLOCK_BYTES // plane_bytes, self.shape[2]))
+        memory = np.empty((count, self.shape[1], self.shape[0]), stored)
+        slope, intercept = _scaling(self.header)
+        with _faults_named(self.path), _open(self.path) as stream:
+            _skip(stream, self.header.get_data_offset())
+            for first in range(0, self.shape[2], count):
+                planes = memory[: min(count, self.shape[2] - first)]
+                _fill(stream, planes)
+                if stored.kind == "f" and not np.isfinite(planes.sum(dtype=np.float64)):
+                    raise DataError(
+                        f"{self.path}: has NaN or infinite voxels; replace them or leave the "
+                        "case out"
+                    )
+                if (slope, intercept) != (1, 0):
+                    planes = planes.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+                yield slice(first, first + len(planes)), planes.T
+            while stream.read(1 << 20):  # gzip compares its checksum only at the end
+                pass
+
+    def read(self) -> np.ndarray:
+        """Read all voxels, (axis 0, 1, 2) of the file, in Fortran order."""
+        with _faults_named(self.path):
+            array: np.ndarray = np.empty(self.shape, self.dtype, order="F")
+        for part, block in self.blocks():
+            array[..., part] = block
+        return array
+
+
+def open_nifti(path: Path) -> NiftiFile:
+    """Read and check the header of one 3-D image.
 
     Raises
     ------
     DataError
-        The file is missing, empty, cut short, no NIfTI, not 3-D, has NaN or infinite
-        voxels, or no usable voxel size and affine.
+        The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
     """
-    try:
+    with _faults_named(path):
         with _open(path) as stream:
-            array, header, pixdim_mm = _read_stream(path, stream)
-            while stream.read(1 << 20):  # gzip compares its checksum only at the end
-                pass
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: does not exist; check the path") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
-    except (OSError, MemoryError, OverflowError, nib.spatialimages.HeaderDataError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
-    affine = header.get_best_affine()
-    _check_geometry(path, affine, pixdim_mm)
-    # A sum needs no second array, and one bad voxel spoils it.
-    if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
-        raise DataError(f"{path}: has NaN or infinite voxels; replace them or leave the case out")
-    if not (header["qform_code"] or header["sform_code"]):
-        warnings.warn(f"{path}: does not say how the patient lies; LAS is assumed", stacklevel=4)
-    return array, header, affine
+            start = stream.read(540)
+        header, pixdim_mm = _header(path, start)
+        _check_kind(path, header)
+        affine = header.get_best_affine()
+        _check_geometry(path, affine, pixdim_mm)
+        if not (header["qform_code"] or header["sform_code"]):
+            warnings.warn(
+                f"{path}: does not say how the patient lies; LAS is assumed", stacklevel=4
+            )
+        dtype = header.get_data_dtype() if _scaling(header) == (1, 0) else np.dtype(np.float32)
+        z, y, x = header.get_data_shape()
+        return NiftiFile(path, header, affine, (z, y, x), dtype.newbyteorder("="))
 
 
 def write_nifti(
@@ -62,7 +119,7 @@ def write_nifti(
     array: np.ndarray,
     affine: np.ndarray | None,
     header: nib.Nifti1Header | None,
-    compresslevel: int = 4,
+    compresslevel: int | None = 4,
 ) -> None:
     """Write one image as .nii.gz (or .nii), atomically.
 
@@ -77,7 +134,8 @@ def write_nifti(
     header
         Geometry to keep, or None to make one from `affine`.
     compresslevel
-        Of gzip: 1 is fast, 9 is small.
+        Of zlib: 1 is fast, 9 is small, and the same array gives the same bytes. None is
+        many times as fast; its bytes may depend on the processor.
 
     Raises
     ------
@@ -91,53 +149,88 @@ def write_nifti(
             image.to_stream(stream)
             return
         # No name and no time in the header, so that the same array gives the same bytes.
-        with gzip.GzipFile("", "wb", compresslevel, stream, mtime=0) as zipped:
+        if compresslevel is None:
+            zipped = igzip.IGzipFile("", "wb", 1, stream, mtime=0)
+        else:
+            zipped = gzip.GzipFile("", "wb", compresslevel, stream, mtime=0)
+        with zipped:
             image.to_stream(zipped)
 
 
-def _open(path: Path) -> io.BufferedIOBase:
+def _open(path: Path) -> IO[bytes]:
     """Open by content, since browsers unpack .gz files and keep the name."""
     with path.open("rb") as stream:
         magic = stream.read(2)
     if not magic:
         raise DataError(f"{path}: is empty; {DOWNLOAD_AGAIN}")
-    return gzip.open(path) if magic == b"\x1f\x8b" else path.open("rb")
+    # A thread of its own unpacks ahead of what is being computed.
+    return igzip_threaded.open(path, "rb") if magic == b"\x1f\x8b" else path.open("rb")
 
 
-def _read_stream(
-    path: Path, stream: io.BufferedIOBase
-) -> tuple[np.ndarray, nib.Nifti1Header, np.ndarray]:
-    start = stream.read(540)
+@contextlib.contextmanager
+def _faults_named(path: Path) -> Iterator[None]:
+    """Turn what reading may raise into a `DataError` that names the file."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: does not exist; check the path") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
+        raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
+    except (OSError, MemoryError, OverflowError, nib.spatialimages.HeaderDataError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
+
+
+def _header(path: Path, start: bytes) -> tuple[nib.Nifti1Header, np.ndarray]:
+    """Give the header, and the voxel size as it is written there."""
     kind = {
-        (348).to_bytes(4, "little"): nib.Nifti1Image,
-        (348).to_bytes(4, "big"): nib.Nifti1Image,
-        (540).to_bytes(4, "little"): nib.Nifti2Image,
-        (540).to_bytes(4, "big"): nib.Nifti2Image,
+        (348).to_bytes(4, "little"): nib.Nifti1Header,
+        (348).to_bytes(4, "big"): nib.Nifti1Header,
+        (540).to_bytes(4, "little"): nib.Nifti2Header,
+        (540).to_bytes(4, "big"): nib.Nifti2Header,
     }.get(start[:4])
     if kind is None:
         what = "a web page" if start.lstrip().startswith(b"<") else f"it begins with {start[:16]!r}"
         raise DataError(f"{path}: is not a NIfTI image ({what}); {DOWNLOAD_AGAIN}")
-    if len(start) < kind.header_class.sizeof_hdr:
+    if len(start) < kind.sizeof_hdr:
         raise EOFError("the header is incomplete")
-    stream.seek(0)
+    block = start[: kind.sizeof_hdr]
     # nibabel sets a voxel size of 0 to 1 silently, so look at it before that.
-    raw = kind.header_class.from_fileobj(stream, check=False)
-    stream.seek(0)
-    image = kind.from_stream(stream)
-    if len(image.shape) != 3 or 0 in image.shape:
+    raw = kind(block, check=False)
+    return kind(block), np.array(raw["pixdim"][1:4])
+
+
+def _check_kind(path: Path, header: nib.Nifti1Header) -> None:
+    shape = header.get_data_shape()
+    if len(shape) != 3 or 0 in shape:
         raise DataError(
-            f"{path}: has shape {image.shape}, expected three axes; save one 3-D volume of it"
+            f"{path}: has shape {shape}, expected three axes; save one 3-D volume of it"
         )
-    if image.get_data_dtype().kind not in "iuf":
+    if header.get_data_dtype().kind not in "iuf":
         raise DataError(
-            f"{path}: holds {image.get_data_dtype()}, expected numbers; save it as int16 HU"
+            f"{path}: holds {header.get_data_dtype()}, expected numbers; save it as int16 HU"
         )
-    if image.header.get_slope_inter() in ((None, None), (1.0, 0.0)):
-        array = np.asanyarray(image.dataobj)
-    else:
-        proxy: Any = image.dataobj
-        array = proxy.get_scaled(np.float32)
-    return array, image.header, np.array(raw["pixdim"][1:4])
+
+
+def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
+    slope, intercept = header.get_slope_inter()
+    return (1.0, 0.0) if slope is None else (slope, intercept)
+
+
+def _skip(stream: IO[bytes], size: int) -> None:
+    while size > 0:
+        if not (block := stream.read(min(size, 1 << 20))):
+            raise EOFError("it ends before its voxels")
+        size -= len(block)
+
+
+def _fill(stream: IO[bytes], planes: np.ndarray) -> None:
+    """Read exactly as many bytes as the array has."""
+    left = planes.data.cast("B")
+    while left:
+        count = stream.readinto(left)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError(f"{len(left)} bytes of these planes and all after are missing")
+        left = left[count:]
 
 
 def _check_geometry(path: Path, affine: np.ndarray, pixdim_mm: np.ndarray) -> None:

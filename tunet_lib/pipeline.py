@@ -22,13 +22,13 @@ from tunet_lib.evaluation import (
     write_table,
 )
 from tunet_lib.files import DataError, load_json
-from tunet_lib.kits19 import Case, Scan, find_cases, load_label_scan, require_label
+from tunet_lib.kits19 import Case, Scan, ScanFile, find_cases, load_label_scan, require_label
 from tunet_lib.postprocess import postprocess, threshold_labels
 from tunet_lib.preprocess import (
     PreparedCase,
     grid_for,
     label_from_grid,
-    prepare_volume,
+    prepare_scan,
 )
 from tunet_lib.quiet import load_keras
 from tunet_lib.runs import OnCase, Run
@@ -107,7 +107,7 @@ def tabulate_run(run: Run) -> list[TableRow]:
 
 
 def predict_scan(
-    scan: Scan,
+    scan: Scan | ScanFile,
     models: str | Path = COURSE_WEIGHTS,
     batch_size: int = 1,
     on_part: Callable[[float], Any] | None = None,
@@ -129,7 +129,7 @@ def predict_scan(
     Returns
     -------
     numpy.ndarray
-        uint8 label map, the shape of ``scan.volume_hu``.
+        uint8 label map, the shape of the scan.
 
     Raises
     ------
@@ -143,10 +143,7 @@ def predict_scan(
     found = find_models(models)
     config = Config.load(found[0][1] / "config.json")
     load_keras()
-    volumes = {
-        median: prepare_volume(scan.volume_hu, scan.spacing_mm, config, median)
-        for median in {variant.median for variant, _ in found}
-    }
+    volumes = prepare_scan(scan, config, {variant.median for variant, _ in found})
 
     def maps(localizers: bool) -> Iterator[np.ndarray]:
         from tunet_lib.inference import predict_volume
@@ -162,8 +159,8 @@ def predict_scan(
     has_localizer = any(variant.network == "lnet" for variant, _ in found)
     lnet_prob = mean_maps(maps(localizers=True))[..., 0] if has_localizer else None
     label = _decide(whole_and_tumor, lnet_prob, config)
-    grid = grid_for(scan.volume_hu.shape, scan.spacing_mm, config)
-    return label_from_grid(label, grid, scan.volume_hu.shape, scan.spacing_mm)
+    grid = grid_for(scan.shape, scan.spacing_mm, config)
+    return label_from_grid(label, grid, scan.shape, scan.spacing_mm)
 
 
 def find_models(folder: str | Path) -> list[tuple[Variant, Path]]:

@@ -28,7 +28,7 @@ from tunet_lib.grid import (
     scanned,
     to_grid,
 )
-from tunet_lib.kits19 import Case, load_label, load_scan, require_image
+from tunet_lib.kits19 import Case, Scan, ScanFile, load_label, open_scan, require_image
 from tunet_lib.parallel import each
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "normalize",
     "prepare_case",
     "prepare_cases",
+    "prepare_scan",
     "prepare_volume",
     "scanned",
     "to_grid",
@@ -176,6 +177,31 @@ def prepare_volume(
     return _filter_and_normalize(grid_hu, inside, config, median)[0]
 
 
+def prepare_scan(
+    scan: Scan | ScanFile, config: Config, medians: Iterable[bool]
+) -> dict[bool, np.ndarray]:
+    """Prepare one scan with and without the median filter, reading it once.
+
+    Parameters
+    ----------
+    scan
+        The CT; a `ScanFile` is read block by block.
+    config
+        The configuration that the models were trained with.
+    medians
+        Which of the two are wanted.
+
+    Returns
+    -------
+    dict
+        Median or not → what `prepare_volume` gives.
+    """
+    grid = grid_for(scan.shape, scan.spacing_mm, config)
+    grid_hu = to_grid(scan, scan.spacing_mm, grid, config)
+    inside = scanned(scan.shape, scan.spacing_mm, grid, config)
+    return {m: _filter_and_normalize(grid_hu, inside, config, m)[0] for m in set(medians)}
+
+
 def prepare_case(case: Case, out_folder: str | Path, config: Config) -> PreparedCase:
     """Prepare one case, or keep it if it is there, made from the same files and numbers.
 
@@ -201,12 +227,14 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
             return kept
     except DataError:
         pass  # absent or incomplete
-    scan = load_scan(require_image(case))
-    label = load_label(case.label_path, scan) if case.label_path else None
-    shape, spacing_mm = scan.volume_hu.shape, scan.spacing_mm
+    scan = open_scan(require_image(case))
+    shape, spacing_mm = scan.shape, scan.spacing_mm
     grid = grid_for(shape, spacing_mm, config)
     inside = scanned(shape, spacing_mm, grid, config)
-    grid_hu = to_grid(scan.volume_hu, spacing_mm, grid, config)
+    label = load_label(case.label_path, scan) if case.label_path else None
+    grid_label = None if label is None else label_to_grid(label, spacing_mm, grid)
+    del label  # at full size a quarter of a gigabyte
+    grid_hu = to_grid(scan, spacing_mm, grid, config)
     volume, mean_hu, sd_hu = _filter_and_normalize(grid_hu, inside, config, median=False)
     volume_median = _filter_and_normalize(grid_hu, inside, config, median=True)[0]
 
@@ -215,8 +243,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
         (folder / CASE_FILE).unlink(missing_ok=True)
     save_array(folder / "volume.npy", volume.astype(np.float16))
     save_array(folder / "volume_median.npy", volume_median.astype(np.float16))
-    if label is not None:
-        save_array(folder / "label.npy", label_to_grid(label, spacing_mm, grid))
+    if grid_label is not None:
+        save_array(folder / "label.npy", grid_label)
     values = {
         "case_id": case.case_id,
         "source_shape": shape,
@@ -225,7 +253,7 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
         "grid": dataclasses.asdict(grid),
         "mean_hu": mean_hu,
         "sd_hu": sd_hu,
-        "has_label": label is not None,
+        "has_label": grid_label is not None,
         "made_from": made_from,
     }
     save_json(folder / CASE_FILE, values)
