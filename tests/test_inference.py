@@ -5,8 +5,10 @@ import pytest
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS
+from tunet_lib.files import DataError
 from tunet_lib.inference import predict_volume, predict_windows
 from tunet_lib.networks import build
+from tunet_lib.postprocess import postprocess
 
 CASES = [
     # shape, window, stride
@@ -156,3 +158,80 @@ def test_batch_sizes_agree_for_tunet():
     assert one.max() < 1
     four = predict_volume(model, VARIANTS["tunet"], volume, tiny_config(), batch_size=4)
     np.testing.assert_allclose(one, four, atol=1e-6)
+
+
+def blob_maps(*blobs, shape=(4, 24, 24)):
+    """Give a volume that is a probability map: boxes (corner, size, probability)."""
+    volume = np.zeros(shape, np.float32)
+    for corner, size, prob in blobs:
+        volume[tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))] = prob
+    return volume
+
+
+def whole_and_tumor(batch):
+    """Whole where the volume is above 0, tumor with the volume's own value."""
+    return np.concatenate([(batch > 0).astype(np.float32), batch], axis=-1)
+
+
+def labels_both_ways(volume, mask, **changes):
+    """Give the label maps with all windows, and with those that reach the mask."""
+    config = tiny_config(small_tumor_voxels=10, **changes)
+    labels, counts = [], []
+    for where in (None, mask):
+        windows = []
+
+        def predict(batch, windows=windows):
+            windows.append(len(batch))
+            return whole_and_tumor(batch)
+
+        maps = predict_windows(predict, volume, (4, 8, 8), (4, 4, 4), where=where)
+        labels.append(
+            postprocess(maps[..., 0], maps[..., 1], config, lnet_mask=mask, voxel_volume_mm3=25.0)
+        )
+        counts.append(sum(windows))
+    assert counts[1] < counts[0]
+    return labels
+
+
+MASK = np.zeros((4, 24, 24), bool)
+MASK[:, 2:9, 2:9] = True
+INSIDE = ((1, 3, 3), (2, 4, 4))
+
+
+def test_windows_that_reach_the_mask_give_the_same_inside_it():
+    volume = random_volume(4, 24, 24)
+    everywhere = predict_windows(add_one, volume, (4, 8, 8), (4, 4, 4))
+    limited = predict_windows(add_one, volume, (4, 8, 8), (4, 4, 4), where=MASK)
+    np.testing.assert_array_equal(limited[MASK], everywhere[MASK])
+    assert not limited[:, 20:, 20:].any()
+
+
+@pytest.mark.parametrize("prob", [0.9, 0.35, 0.15])
+@pytest.mark.parametrize("outside", [[], [((0, 18, 18), (2, 3, 3), 0.05)]])
+def test_the_label_map_is_the_same_if_nothing_outside_matters(prob, outside):
+    full, limited = labels_both_ways(blob_maps((*INSIDE, prob), *outside), MASK)
+    np.testing.assert_array_equal(full, limited)
+    assert (full == 2).sum() == 32
+
+
+def test_a_sure_tumor_outside_ends_the_search_for_an_unsure_one_inside():
+    full, limited = labels_both_ways(
+        blob_maps((*INSIDE, 0.35), ((0, 18, 18), (2, 3, 3), 0.9)), MASK
+    )
+    assert not (full == 2).any()  # line 11 did not apply: something reached T, out there
+    assert (limited == 2).sum() == 32
+
+
+def test_voxels_outside_make_a_small_tumor_a_large_one():
+    # Of a small tumor the rim down to 0.2 counts (line 21), of a large one down to 0.3.
+    inside = [(*INSIDE, 0.25), ((1, 3, 3), (1, 2, 2), 0.9)]
+    full, limited = labels_both_ways(blob_maps(*inside, ((0, 16, 16), (4, 8, 8), 0.9)), MASK)
+    assert (full == 2).sum() == 4
+    assert (limited == 2).sum() == 32
+
+
+def test_an_empty_mask_is_an_error():
+    with pytest.raises(DataError, match="the mask is empty"):
+        predict_windows(
+            add_one, random_volume(4, 8, 8), (4, 4, 4), (4, 4, 4), where=MASK[:, :8, :8] & False
+        )

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from tunet_lib.config import Config, Variant
+from tunet_lib.files import DataError
 from tunet_lib.patches import (
     Shape,
     block_mean,
@@ -31,6 +32,7 @@ def predict_windows(
     stride: Shape,
     batch_size: int = 1,
     on_part: OnPart | None = None,
+    where: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict a volume window by window and average where windows overlap.
 
@@ -46,17 +48,29 @@ def predict_windows(
         Windows predicted at a time: more is faster and takes more memory.
     on_part
         Called after each batch with its share of all windows.
+    where
+        bool (z, y, x): windows that hold none of these voxels are left out. At these voxels
+        the result is the same as without; elsewhere it may be of fewer windows, or 0.
 
     Returns
     -------
     numpy.ndarray
         (z, y, x, channels) float32. A constant prediction comes back as that constant.
 
+    Raises
+    ------
+    DataError
+        `where` holds no voxel.
+
     Notes
     -----
     Source: Vu et al. 2019, 3.3; the reading of PAPER's overlap is a plain mean.
     """
     starts = window_starts(volume.shape, window, stride)  # type: ignore[arg-type]
+    if where is not None:
+        starts = [start for start in starts if where[_place(start, window)].any()]
+        if not starts:
+            raise DataError("no voxel is to be predicted: the mask is empty")
     total: np.ndarray | None = None
     count = np.zeros(volume.shape, np.uint16)
     for first in range(0, len(starts), batch_size):
@@ -66,15 +80,20 @@ def predict_windows(
         if total is None:
             total = np.zeros((*volume.shape, maps.shape[-1]), np.float32)
         for start, result in zip(chosen, maps, strict=True):
-            place = tuple(slice(s, s + w) for s, w in zip(start, window, strict=True))
+            place = _place(start, window)
             inside = total[place].shape[:3]
             total[place] += result[: inside[0], : inside[1], : inside[2]]
             count[place] += 1
         if on_part is not None:
             on_part(len(chosen) / len(starts))
-    assert total is not None  # window_starts never gives an empty list
-    total /= count[..., None]
+    assert total is not None  # there is a window
+    total /= np.maximum(count, 1)[..., None]
     return total
+
+
+def _place(start: Shape, window: Shape) -> tuple[slice, slice, slice]:
+    z, y, x = (slice(first, first + width) for first, width in zip(start, window, strict=True))
+    return z, y, x
 
 
 def predict_volume(
@@ -84,6 +103,7 @@ def predict_volume(
     config: Config,
     batch_size: int = 1,
     on_part: OnPart | None = None,
+    where: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict a grid volume with any of the networks.
 
@@ -99,6 +119,9 @@ def predict_volume(
         Windows, or axial slices of the 2D baseline, at a time.
     on_part
         Called again and again with the share of the work done since.
+    where
+        bool (z, y, x), where the prediction is wanted; see `predict_windows`. L-Net always
+        predicts everywhere.
 
     Returns
     -------
@@ -122,4 +145,4 @@ def predict_volume(
         def predict(batch: np.ndarray) -> np.ndarray:
             return model.predict_on_batch(batch[:, 0])[:, None]
 
-    return predict_windows(predict, volume, window, stride, batch_size, on_part)
+    return predict_windows(predict, volume, window, stride, batch_size, on_part, where)

@@ -111,8 +111,9 @@ def predict_scan(
     models: str | Path = COURSE_WEIGHTS,
     batch_size: int = 1,
     on_part: Callable[[float], Any] | None = None,
+    everywhere: bool = False,
 ) -> np.ndarray:
-    """Segment one CT: every TuNet votes, L-Net localizes, Algorithm 1 decides.
+    """Segment one CT: L-Net localizes, every TuNet votes, Algorithm 1 decides.
 
     Parameters
     ----------
@@ -125,6 +126,8 @@ def predict_scan(
         Windows at a time.
     on_part
         Called again and again with the share of one model's work done since.
+    everywhere
+        Let the TuNets predict every window, also those that hold nothing of L-Net's mask.
 
     Returns
     -------
@@ -138,6 +141,11 @@ def predict_scan(
 
     Notes
     -----
+    What lies outside L-Net's mask is removed in the end, so windows outside of it are not
+    predicted. The label map is the same, unless Algorithm 1 had found something out there that
+    changes what it does within: a sure tumor voxel, which ends the search for an unsure one;
+    voxels that make a tumor large; or a bridge between two parts of a region.
+
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
     found = find_models(models)
@@ -145,7 +153,7 @@ def predict_scan(
     load_keras()
     volumes = prepare_scan(scan, config, {variant.median for variant, _ in found})
 
-    def maps(localizers: bool) -> Iterator[np.ndarray]:
+    def maps(localizers: bool, where: np.ndarray | None = None) -> Iterator[np.ndarray]:
         from tunet_lib.inference import predict_volume
         from tunet_lib.networks import load_model
 
@@ -153,11 +161,14 @@ def predict_scan(
             if (variant.network == "lnet") == localizers:
                 model, _ = load_model(folder, config)
                 volume = volumes[variant.median]
-                yield predict_volume(model, variant, volume, config, batch_size, on_part)
+                yield predict_volume(model, variant, volume, config, batch_size, on_part, where)
 
-    whole_and_tumor = mean_maps(maps(localizers=False))
     has_localizer = any(variant.network == "lnet" for variant, _ in found)
     lnet_prob = mean_maps(maps(localizers=True))[..., 0] if has_localizer else None
+    where = None if lnet_prob is None or everywhere else lnet_prob >= config.lnet_threshold
+    if where is not None and not where.any():
+        where = None  # an empty mask is not applied either
+    whole_and_tumor = mean_maps(maps(localizers=False, where=where))
     label = _decide(whole_and_tumor, lnet_prob, config)
     grid = grid_for(scan.shape, scan.spacing_mm, config)
     return label_from_grid(label, grid, scan.shape, scan.spacing_mm)
