@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+import surface_distance
+from scipy import ndimage
 
 from tunet_lib.files import DataError
 from tunet_lib.metrics import SurfaceDistances, dice, kits19_score, surface_distances
@@ -73,6 +75,22 @@ def test_the_official_script_would_give_nan_where_both_are_empty():
     with np.errstate(invalid="ignore"):
         official = 2 * np.logical_and(none, none).sum() / (none.sum() + none.sum())
     assert math.isnan(official)
+
+
+@pytest.mark.parametrize("spacing_mm", [(3.0, 1.0, 1.0), (2.5, 0.8, 0.7)])
+@pytest.mark.parametrize("shift", [None, 2, 20])
+def test_surfaces_measure_what_the_reference_package_measures(spacing_mm, shift):
+    rng = np.random.default_rng(0)
+    truth, other = (ndimage.gaussian_filter(rng.normal(size=(20, 40, 50)), 3) > 0.03 for _ in "ab")
+    predicted = other if shift is None else np.roll(truth, shift, axis=1)
+    reference = surface_distance.compute_surface_distances(truth, predicted, spacing_mm)
+    ours = surface_distances(predicted, truth, spacing_mm, 2.0)
+    hd95_mm = surface_distance.compute_robust_hausdorff(reference, 95)
+    mean_mm = np.mean(surface_distance.compute_average_surface_distance(reference))
+    within = surface_distance.compute_surface_dice_at_tolerance(reference, 2.0)
+    np.testing.assert_allclose(
+        [ours.hd95_mm, ours.mean_mm, ours.surface_dice], [hd95_mm, mean_mm, within], rtol=1e-9
+    )
 
 
 def test_surfaces_of_the_same_mask():

@@ -19,6 +19,7 @@ from tunet_lib.preprocess import (
     from_grid,
     grid_for,
     label_from_grid,
+    label_from_maps,
     label_to_grid,
     load_prepared,
     normalize,
@@ -348,6 +349,35 @@ def test_prepared_case_holds_what_prediction_sees(data, tmp_path):
         prepared.label(), label_to_grid(label, scan.spacing_mm, prepared.grid)
     )
     assert load_prepared(tmp_path / "out") == [prepared]
+
+
+def blobs(seed, shape=(8, 16, 16)):
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = ndimage.gaussian_filter(noise, 1.5)
+    return ((smooth - smooth.min()) / np.ptp(smooth)).astype(np.float32)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.75, 0.97])
+def test_maps_are_cut_after_interpolation_and_no_voxel_is_left_out(threshold):
+    grid, shape, spacing_mm = Grid((8, 16, 16), (4.0, 2.0, 2.0)), (21, 23, 25), (1.5, 1.3, 1.1)
+    whole, tumor = blobs(0), blobs(1)
+    label = label_from_maps(whole, tumor, grid, shape, spacing_mm, threshold)
+    expected = (from_grid(whole, grid, shape, spacing_mm) >= threshold).astype(np.uint8)
+    expected[from_grid(tumor, grid, shape, spacing_mm) >= threshold] = 2
+    assert (label != expected).mean() < 1e-4  # a sum in another order may round otherwise
+    assert set(np.unique(label)) == {0, 1, 2}
+
+
+def test_maps_that_reach_nothing_give_an_empty_label_map():
+    grid, nothing = Grid((8, 16, 16), (4.0, 2.0, 2.0)), np.zeros((8, 16, 16), np.float32)
+    label = label_from_maps(nothing, nothing, grid, (5, 6, 7), (2.0, 2.0, 2.0))
+    assert (label.shape, label.dtype, label.max()) == ((5, 6, 7), np.uint8, 0)
+
+
+def test_a_constant_map_gives_a_constant_label_map():
+    grid, all_of_it = Grid((8, 16, 16), (4.0, 2.0, 2.0)), np.full((8, 16, 16), 0.7, np.float32)
+    label = label_from_maps(all_of_it, all_of_it - 0.3, grid, (9, 30, 30), (4.0, 1.0, 1.0))
+    assert (label == 1).all()
 
 
 AXES = ["IPL", "RAS", "LPS", "SRA", "PIR", "ASL"]

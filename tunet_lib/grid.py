@@ -152,8 +152,9 @@ def from_grid(
         `scan_shape`, float32.
     """
     volume = np.empty(tuple(scan_shape), np.float32)
-    for part, slab in _slabs_from_grid(prob, grid, scan_shape, spacing_mm):
-        volume[part] = slab
+    matrices = _onto_scan(grid, scan_shape, spacing_mm)
+    for part in _slabs(scan_shape):
+        volume[part] = _interpolated(prob, [matrices[0][part], *matrices[1:]])
     return volume
 
 
@@ -179,10 +180,58 @@ def label_from_grid(
     numpy.ndarray
         `scan_shape`, uint8, 0, 1 or 2.
     """
+    return label_from_maps(label > 0, label == 2, grid, scan_shape, spacing_mm)
+
+
+def label_from_maps(
+    whole_prob: np.ndarray,
+    tumor_prob: np.ndarray,
+    grid: Grid,
+    scan_shape: Sequence[int],
+    spacing_mm: Sequence[float],
+    threshold: float = 0.5,
+) -> np.ndarray:
+    """Bring two maps from the grid to the scan's own voxels, and cut them there.
+
+    The maps are interpolated linearly; a voxel belongs to a region from `threshold` on, and
+    tumor overwrites whole. A voxel can reach the threshold only beside a grid voxel that
+    does, so all the rest is left out.
+
+    Parameters
+    ----------
+    whole_prob, tumor_prob
+        `grid.shape`, probabilities from 0 to 1, or masks.
+    grid
+        The grid that they lie on.
+    scan_shape, spacing_mm
+        Of the scan, (z, y, x).
+    threshold
+        0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        `scan_shape`, uint8, 0, 1 or 2.
+    """
     volume = np.zeros(tuple(scan_shape), np.uint8)
-    for value, mask in ((1, label > 0), (2, label == 2)):
-        for part, slab in _slabs_from_grid(mask, grid, scan_shape, spacing_mm, at_least=0.5):
-            volume[part][slab >= 0.5] = value
+    matrices = _onto_scan(grid, scan_shape, spacing_mm)
+    for value, prob in ((1, whole_prob), (2, tumor_prob)):
+        reached = prob >= threshold
+        if not reached.any():
+            continue
+        places, sources, parts = [], [], []
+        for axis, matrix in enumerate(matrices):
+            others = tuple({0, 1, 2} - {axis})
+            # The scan voxels beside a grid voxel that reaches it, and all that those depend on.
+            place = _span(np.any(matrix[:, np.any(reached, axis=others)], axis=1))
+            source = _span(np.any(matrix[place], axis=0))
+            places.append(place)
+            sources.append(source)
+            parts.append(matrix[place, source])
+        region, cropped = volume[tuple(places)], prob[tuple(sources)]
+        for part in _slabs(region.shape):
+            slab = _interpolated(cropped, [parts[0][part], *parts[1:]])
+            region[part][slab >= threshold] = value
     return volume
 
 
@@ -276,25 +325,28 @@ def _slabs(scan_shape: Sequence[int]) -> Iterator[slice]:
         yield slice(start, min(start + thickness, scan_shape[0]))
 
 
-def _slabs_from_grid(
-    gridded: np.ndarray,
-    grid: Grid,
-    scan_shape: Sequence[int],
-    spacing_mm: Sequence[float],
-    at_least: float = -np.inf,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Interpolate slab by slab, leaving out those that stay below `at_least` throughout."""
-    out_z, out_y, out_x = (
+def _onto_scan(
+    grid: Grid, scan_shape: Sequence[int], spacing_mm: Sequence[float]
+) -> list[np.ndarray]:
+    """Give for each axis the linear interpolation from the grid, (scan voxels, grid voxels)."""
+    return [
         _interpolation(count, scan_mm, size, grid_mm).astype(np.float32)
         for count, scan_mm, size, grid_mm in zip(
             scan_shape, spacing_mm, grid.shape, grid.spacing_mm, strict=True
         )
-    )
-    sparse_y, from_x = sparse.csr_matrix(out_y), out_x.T.copy()
-    flat = gridded.astype(np.float32).reshape(grid.shape[0], -1)
-    for part in _slabs(scan_shape):
-        slab = out_z[part] @ flat
-        if np.max(slab) >= at_least:
-            slab = slab.reshape(-1, len(from_x)) @ from_x
-            planes = slab.reshape(-1, grid.shape[1], from_x.shape[1])
-            yield part, np.stack([sparse_y @ plane for plane in planes])
+    ]
+
+
+def _interpolated(gridded: np.ndarray, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Apply one matrix per axis, those with few weights in a row as sparse ones."""
+    in_z, in_y, in_x = matrices
+    flat = gridded.astype(np.float32).reshape(len(gridded), -1)
+    slab = (sparse.csr_matrix(in_z) @ flat).reshape(-1, in_x.shape[1]) @ in_x.T
+    onto_y = sparse.csr_matrix(in_y)
+    return np.stack([onto_y @ plane for plane in slab.reshape(-1, in_y.shape[1], in_x.shape[0])])
+
+
+def _span(wanted: np.ndarray | np.bool_) -> slice:
+    """Give the shortest slice that holds all that is wanted; something is."""
+    indices = np.flatnonzero(wanted)
+    return slice(int(indices[0]), int(indices[-1]) + 1)

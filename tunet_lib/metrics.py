@@ -135,11 +135,20 @@ def surface_distances(
     if not predicted.any() or not truth.any():
         return SurfaceDistances(np.inf, np.inf, 0.0)
 
-    # Imported here because it loads scipy.ndimage, which takes longer than all the rest.
+    # Imported here because it takes longer than all the rest.
     import surface_distance
+    from scipy.spatial import KDTree
 
-    # It crops to the bounding box of both masks by itself.
-    distances = surface_distance.compute_surface_distances(truth, predicted, spacing_mm)
+    table = surface_distance.lookup_tables.create_table_neighbour_code_to_surface_area(spacing_mm)
+    points, areas, distances = {}, {}, {}
+    for name, mask in (("gt", truth), ("pred", predicted)):
+        points[name], areas[name] = _surface(mask, spacing_mm, table)
+    for name, other in (("gt", "pred"), ("pred", "gt")):
+        # A tree of the surface's points spares a distance map of the whole volume.
+        distance_mm, _ = KDTree(points[other]).query(points[name], workers=-1)
+        order = np.argsort(distance_mm, kind="stable")
+        distances[f"distances_{name}_to_{other}"] = distance_mm[order]
+        distances[f"surfel_areas_{name}"] = areas[name][order]
     return SurfaceDistances(
         hd95_mm=float(surface_distance.compute_robust_hausdorff(distances, 95)),
         mean_mm=float(np.mean(surface_distance.compute_average_surface_distance(distances))),
@@ -147,6 +156,32 @@ def surface_distances(
             surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)
         ),
     )
+
+
+def _surface(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float], table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the points of a mask's surface, in mm, and the area in mm² that each stands for.
+
+    A point lies where eight voxels meet that are not all alike; which of them are in the
+    mask gives its area, by the table.
+    """
+    spans = []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        spans.append((inside[0], inside[-1] + 1))
+    box = np.pad(mask[tuple(slice(*span) for span in spans)], 1).view(np.uint8)
+    z, y, x = (size - 1 for size in box.shape)
+    code = np.zeros((z, y, x), np.uint8)
+    for bit in range(8):
+        dz, dy, dx = (1 - (bit >> shift & 1) for shift in (2, 1, 0))
+        code |= box[dz : dz + z, dy : dy + y, dx : dx + x] << np.uint8(bit)
+    places = np.nonzero((code != 0) & (code != 255))
+    first = [span[0] for span in spans]
+    points = np.stack(
+        [(p + f) * s for p, f, s in zip(places, first, spacing_mm, strict=True)], axis=1
+    )
+    return points, table[code[places]]
 
 
 def _check_masks(predicted: np.ndarray, truth: np.ndarray) -> None:

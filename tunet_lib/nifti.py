@@ -144,9 +144,13 @@ def write_nifti(
     """
     two = isinstance(header, nib.Nifti2Header)
     image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, affine, header)
+    image.update_header()
+    image.header.set_slope_inter(1, 0)
+    if array.dtype != image.get_data_dtype():
+        raise ValueError(f"{path}: {array.dtype} voxels, and a header for another type")
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         if Path(path).suffix != ".gz":
-            image.to_stream(stream)
+            _write(stream, image)
             return
         # No name and no time in the header, so that the same array gives the same bytes.
         if compresslevel is None:
@@ -154,7 +158,22 @@ def write_nifti(
         else:
             zipped = gzip.GzipFile("", "wb", compresslevel, stream, mtime=0)
         with zipped:
-            image.to_stream(zipped)
+            _write(zipped, image)
+
+
+def _write(stream: IO[bytes], image: nib.Nifti1Image) -> None:
+    """Write header and voxels, in the file's order: the last axis slowest."""
+    array = np.asanyarray(image.dataobj)
+    image.header["vox_offset"] = image.header.single_vox_offset
+    stream.write(image.header.binaryblock.ljust(image.header.single_vox_offset, b"\0"))
+    count = max(1, BLOCK_BYTES // max(1, array[..., 0].nbytes))
+    for first in range(0, array.shape[2], count):
+        part = array[..., first : first + count]
+        planes: np.ndarray = np.empty(part.T.shape, array.dtype)
+        # Row by row is several times as fast as all at once.
+        for row in range(part.shape[1]):
+            planes[:, row] = part[:, row].T
+        stream.write(planes.data)
 
 
 def _open(path: Path) -> IO[bytes]:
