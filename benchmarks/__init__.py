@@ -1,0 +1,1 @@
+"""Measurements beside the libraries that one would otherwise use: `make bench`."""

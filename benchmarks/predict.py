@@ -1,0 +1,92 @@
+"""One prepared case through L-Net and TuNet: all 25 windows, and those at L-Net's mask."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from benchmarks.cases import full_size_case
+from benchmarks.harness import Measured, compare
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.grid import grid_for, label_to_grid
+from tunet_lib.kits19 import load_label, open_scan, require_image
+from tunet_lib.preprocess import prepare_scan
+
+CONFIG = Config.preset("paper", filters=8)
+
+
+@functools.cache
+def prepared() -> tuple[np.ndarray, np.ndarray]:
+    """Give a prepared volume and the mask that a good L-Net would find in it.
+
+    The networks are untrained, for time does not depend on the weights; where L-Net finds
+    kidneys does, so the true region, dilated by two voxels, stands for its mask.
+    """
+    case = full_size_case()
+    scan = open_scan(require_image(case))
+    assert case.label_path is not None
+    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
+    label = label_to_grid(load_label(case.label_path), scan.spacing_mm, grid)
+    mask = ndimage.binary_dilation(label > 0, iterations=2)
+    return prepare_scan(scan, CONFIG, [False])[False], mask
+
+
+def measure() -> list[Measured]:
+    """Measure this row."""
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    from benchmarks import torch_net
+    from tunet_lib.inference import predict_volume
+    from tunet_lib.networks import build
+    from tunet_lib.patches import block_mean, lnet_factor
+
+    volume, mask = prepared()
+    tunet, lnet = (build(VARIANTS[name], CONFIG) for name in ("tunet", "lnet"))
+    peers: list[Any] = [torch_net.TuNet(CONFIG), torch_net.LNet(CONFIG)]
+    for model, peer in zip((tunet, lnet), peers, strict=True):
+        torch_net.copy_weights(model, peer)
+    layout = {"memory_format": torch.channels_last_3d}
+    peer_tunet, peer_lnet = (peer.eval().to(**layout) for peer in peers)
+
+    def ours(where: np.ndarray | None) -> np.ndarray:
+        predict_volume(lnet, VARIANTS["lnet"], volume, CONFIG)
+        return predict_volume(tunet, VARIANTS["tunet"], volume, CONFIG, where=where)
+
+    def theirs() -> np.ndarray:
+        with torch.inference_mode():
+            coarse = torch.from_numpy(block_mean(volume, lnet_factor(CONFIG)))[None, None]
+            prob = peer_lnet(coarse.contiguous(**layout))
+            torch.nn.functional.interpolate(prob, volume.shape, mode="trilinear")
+            maps = sliding_window_inference(
+                torch.from_numpy(volume)[None, None],
+                CONFIG.patch_shape,
+                1,
+                lambda x: peer_tunet(x.contiguous(**layout)),
+                overlap=0.75,
+                mode="constant",
+            )
+        return maps[0].permute(1, 2, 3, 0).numpy()
+
+    def agree(one: np.ndarray, other: np.ndarray, where: Any = ...) -> str:
+        difference = float(np.abs(one - other)[where].max())
+        assert difference < 1e-3, difference
+        return f"maps differ by {difference:.1e} at most"
+
+    lines = compare(
+        "L-Net and TuNet, 25 windows",
+        lambda: ours(None),
+        {"PyTorch + MONAI": (theirs, 1.5)},
+        agree,
+        rounds=2,
+    )
+    return lines + compare(
+        "L-Net and TuNet, windows at L-Net's mask",
+        lambda: ours(mask),
+        {"PyTorch + MONAI, 25 windows": (theirs, 4.0)},
+        lambda one, other: agree(one, other, mask),
+        rounds=2,
+    )
