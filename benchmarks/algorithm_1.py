@@ -5,28 +5,37 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.cases import full_size_case
 from benchmarks.harness import Measured, compare
 from tunet_lib import postprocess
 from tunet_lib.config import Config
+from tunet_lib.grid import grid_for, label_to_grid
+from tunet_lib.kits19 import load_label, open_scan, require_image
+from tunet_lib.preprocess import prepare_scan
 
 CONFIG = Config.preset("paper")
 CONNECTED = np.ones((3, 3, 3), bool)
 
 
 def maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Give noisy maps with some hundred components above the low thresholds, and a mask."""
-    rng = np.random.default_rng(0)
-    shape = CONFIG.grid_shape
-    z, y, x = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    whole = np.zeros(shape, np.float32)
-    for center in ((60, 130, 80), (64, 130, 176)):
-        far = ((z - center[0]) / 12) ** 2 + ((y - center[1]) / 22) ** 2
-        whole = np.maximum(whole, np.exp(-far - ((x - center[2]) / 20) ** 2).astype(np.float32))
-    tumor = np.exp(-(((z - 60) / 6) ** 2) - ((y - 120) / 9) ** 2 - ((x - 80) / 9) ** 2)
-    noise = ndimage.gaussian_filter(rng.normal(size=shape), 1.2)
-    noise *= 0.1 / noise.std()
-    whole, tumor = (np.clip(prob + noise, 0, 1).astype(np.float32) for prob in (whole, tumor))
-    return whole, tumor, ndimage.maximum_filter(whole, 3) > 0.3
+    """Give the smoothed regions of a case, noisy within the body, and a mask around them.
+
+    Noise makes some hundred components besides, as a network in mid-training does.
+    """
+    case = full_size_case()
+    scan = open_scan(require_image(case))
+    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
+    assert case.label_path is not None
+    label = label_to_grid(load_label(case.label_path), scan.spacing_mm, grid)
+    body = prepare_scan(scan, CONFIG, [False])[False] > 0
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), 1.2)
+    noise *= 0.13 * body / noise.std()
+    whole, tumor = (
+        np.clip(ndimage.gaussian_filter((label >= least) * 1.0, 1.0) + noise, 0, 1)
+        for least in (1, 2)
+    )
+    mask = ndimage.binary_dilation(label > 0, iterations=2)
+    return whole.astype(np.float32), tumor.astype(np.float32), mask
 
 
 def by_propagation(high: np.ndarray, low: np.ndarray) -> np.ndarray:

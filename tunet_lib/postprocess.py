@@ -186,12 +186,16 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     ------
     Vu et al. 2019, 3.5, and Algorithm 1, lines 8, 17, 21 and 24.
     """
-    components, count = cc3d.connected_components(low, connectivity=26, return_N=True)
+    grown = high.copy()
+    box = _box_around(low)
+    part = low[box]
+    components, count = cc3d.connected_components(part, connectivity=26, return_N=True)
     # One look-up in place of a loop over components, of which a noisy map has thousands.
     touched = np.zeros(count + 1, bool)
-    touched[components[high]] = True
+    touched[components[high[box]]] = True
     touched[0] = False  # the background
-    return touched[components] | high
+    grown[box][part] |= touched[components[part]]
+    return grown
 
 
 def merge(whole: np.ndarray, tumor: np.ndarray) -> np.ndarray:
@@ -245,6 +249,17 @@ def apply_lnet(label: np.ndarray, lnet_mask: np.ndarray) -> np.ndarray:
         warnings.warn("L-Net found no kidney: its mask is not applied", stacklevel=3)
         return label
     return label * lnet_mask.astype(np.uint8)
+
+
+def _box_around(mask: np.ndarray) -> tuple[slice, ...]:
+    """Give the box of all that is set, empty if nothing is: maps are 0 nearly everywhere."""
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        part = mask[tuple(box)]
+        others = tuple({*range(mask.ndim)} - {axis})
+        found = np.flatnonzero(part.any(axis=others))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
+    return tuple(box)
 
 
 def _check_shapes(

@@ -30,6 +30,7 @@ from tunet_lib.grid import (
     to_grid,
 )
 from tunet_lib.kits19 import Case, Scan, ScanFile, load_label, open_scan, require_image
+from tunet_lib.median import median_3x3x3
 from tunet_lib.parallel import each
 
 __all__ = [
@@ -383,12 +384,13 @@ def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:
     """Filter where there is more than padding, which is half of the time."""
     found = ndimage.find_objects((grid_hu != config.pad_hu).astype(np.uint8))
     filtered = grid_hu.copy()
+    size = config.median_size
     for box in found:  # one, or none if all is air
-        reach = tuple(
-            slice(max(part.start - config.median_size, 0), part.stop + config.median_size)
-            for part in box
-        )
-        filtered[reach] = ndimage.median_filter(grid_hu[reach], config.median_size, mode="nearest")
+        reach = tuple(slice(max(part.start - size, 0), part.stop + size) for part in box)
+        if size == 3:
+            filtered[reach] = median_3x3x3(grid_hu[reach])
+        else:
+            filtered[reach] = ndimage.median_filter(grid_hu[reach], size, mode="nearest")
     return filtered
 
 
