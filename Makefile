@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help book data test lint serve clean
+.PHONY: help book data test lint bench serve clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -35,6 +35,10 @@ lint: $(STAMP) ## check style, types, import layers and spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+bench: $(STAMP) ## measure beside other libraries; writes book/results/benchmarks.csv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/python -m benchmarks
 
 serve: ## show the built book at http://localhost:8000 (PORT=… for another port)
 	@test -e _build/html/index.html || $(MAKE) book
