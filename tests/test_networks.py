@@ -281,6 +281,19 @@ def test_heads_are_float32_under_mixed_precision(name, precision):
         assert {weight.dtype for weight in part.weights} == {"float32"}
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["unet3d", "tunet", "tunet_seb", "lnet"])
+def test_mixed_precision_has_nearly_the_loss_of_float32(name, precision):
+    exact = build(VARIANTS[name], tiny_config(filters=4))
+    mixed = build(VARIANTS[name], tiny_config(filters=4, precision=precision))
+    mixed.set_weights(exact.get_weights())
+    image = random_image(2, 16, 16, 16, 1)
+    truth = (random_image(2, 16, 16, 16, exact.output.shape[-1], seed=1) > 1).astype(np.float32)
+    losses = [float(DiceLoss()(truth, model(image))) for model in (exact, mixed)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", ["unet2d", "lnet", "tunet_seb"])
 def test_saved_and_loaded_predicts_the_same(tmp_path, name):
     config = tiny_config(precision="float16")

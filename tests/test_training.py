@@ -270,6 +270,15 @@ def test_training_with_a_damaged_checkpoint_changes_nothing(tmp_path, cases, cut
     assert not (folder / "model.weights.h5").exists()
 
 
+def test_bfloat16_needs_no_loss_scale(tmp_path, cases):
+    config = tiny_config(precision="bfloat16", epochs=3)
+    optimizer = compiled(TUNET, config).optimizer
+    assert not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    history = train(TUNET, cases[1:], cases[:1], config, tmp_path / "bfloat16")
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert Config.load(tmp_path / "bfloat16" / "config.json").precision == "bfloat16"
+
+
 def test_mixed_precision_trains_and_resumes(tmp_path, cases):
     variant = VARIANTS["unet3d"]
     config = tiny_config(precision="float16", epochs=2, patches_per_case=2)
