@@ -53,7 +53,7 @@ def largest_case(shape: tuple[int, int, int] = SHAPE) -> Path:
 
     folder = FOLDER / f"largest_{shape[0]}"
     case = folder / "case_00000"
-    if not (case / LABEL_NAME).exists():
+    if not (case / IMAGE_NAME).exists():  # it is written last
         few, label, _ = make_phantom(np.random.default_rng(1), (64, *shape[1:]), (4, 0.8, 0.8))
         index = np.arange(shape[0]) * 64 // shape[0]
         save_case(folder, "case_00000", None, label[index], SPACING_MM)

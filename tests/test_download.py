@@ -166,6 +166,41 @@ def test_labels_only(server, tmp_path):
     assert all("images" not in path for _, path, _ in server.asked)
 
 
+def test_another_file_under_the_name_is_never_overwritten(server, tmp_path):
+    mine = tmp_path / "case_00000" / "segmentation.nii.gz"
+    mine.parent.mkdir()
+    mine.write_bytes(b"my own annotation")
+    failures = get(server, tmp_path)
+    assert list(failures) == ["case_00000/segmentation.nii.gz"]
+    assert "is another file" in failures["case_00000/segmentation.nii.gz"]
+    assert files_in(tmp_path) == {
+        **expected(server),
+        "case_00000/segmentation.nii.gz": b"my own annotation",
+    }
+
+
+@pytest.mark.parametrize("fault", [503, 429, 404, "full"])
+def test_a_good_part_outlives_a_busy_server_and_a_full_disk(server, tmp_path, monkeypatch, fault):
+    server.faults[LABEL_URL] = ["cut"] * 200
+    get(server, tmp_path, labels_only=True)
+    (part,) = (tmp_path / download.PART_FOLDER).iterdir()
+    kept = part.read_bytes()
+    assert kept
+    server.faults[LABEL_URL] = [fault] * 200 if fault != "full" else []
+    with monkeypatch.context() as patch:
+        if fault == "full":
+
+            def fill_up(*_):
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(download._Counted, "write", fill_up)
+        assert len(get(server, tmp_path, labels_only=True)) == 1
+    assert part.read_bytes() == kept
+    server.faults.clear()
+    assert get(server, tmp_path, labels_only=True) == {}
+    assert files_in(tmp_path) == expected(server, images=False)
+
+
 def test_a_test_case_has_no_label_map(server, tmp_path):
     assert get(server, tmp_path, cases=[250]) == {}
     assert files_in(tmp_path) == expected(server, cases=[250])

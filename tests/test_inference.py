@@ -185,6 +185,8 @@ def labels_both_ways(volume, mask, **changes):
             return whole_and_tumor(batch)
 
         maps = predict_windows(predict, volume, (4, 8, 8), (4, 4, 4), where=where)
+        if where is not None:
+            maps[~where] = 0  # as `predict_scan` does
         labels.append(
             postprocess(maps[..., 0], maps[..., 1], config, lnet_mask=mask, voxel_volume_mm3=25.0)
         )
@@ -219,6 +221,13 @@ def test_a_sure_tumor_outside_ends_the_search_for_an_unsure_one_inside():
         blob_maps((*INSIDE, 0.35), ((0, 18, 18), (2, 3, 3), 0.9)), MASK
     )
     assert not (full == 2).any()  # line 11 did not apply: something reached T, out there
+    assert (limited == 2).sum() == 32
+
+
+def test_an_unsure_tumor_outside_keeps_the_kidney_from_being_called_one():
+    volume = blob_maps((*INSIDE, 0.05), ((0, 18, 18), (2, 3, 3), 0.15))
+    full, limited = labels_both_ways(volume, MASK)
+    assert (full == 1).sum() == 32  # line 13 did not apply: something reached 0.1, out there
     assert (limited == 2).sum() == 32
 
 

@@ -361,6 +361,44 @@ def test_label_affine_may_differ_by_rounding_only(case, tmp_path, shift_mm, fits
         load_label(tmp_path / "shifted.nii.gz", scan)
 
 
+def test_the_header_of_a_pair_is_refused(tmp_path):
+    nib.save(nib.Nifti1Pair(np.ones((4, 5, 6), np.int16), np.eye(4)), tmp_path / "pair.img")
+    with pytest.raises(DataError, match=r"one of a pair of \.hdr and \.img"):
+        load_scan(tmp_path / "pair.hdr")
+
+
+@pytest.mark.parametrize(("dim", "message"), [(-4, "has shape"), (0, "has shape")])
+def test_a_header_with_an_impossible_size_is_a_data_error(tmp_path, dim, message):
+    header = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)).header
+    header["dim"][1] = dim
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "bad.nii"
+    path.write_bytes(header.binaryblock + bytes(4 + 240))
+    with pytest.raises(DataError, match=message):
+        load_scan(path)
+
+
+def test_a_header_of_a_size_that_no_memory_holds_is_a_data_error(tmp_path):
+    header = nib.Nifti2Image(np.ones((4, 5, 6), np.int16), np.eye(4)).header
+    header["dim"][1:4] = 2**40
+    header["vox_offset"], header["magic"] = 544, b"n+2"
+    path = tmp_path / "bad.nii"
+    path.write_bytes(header.binaryblock + bytes(4 + 240))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_scan(path)
+
+
+def test_a_scale_that_overflows_is_found(tmp_path):
+    header = nib.Nifti1Image(np.ones((4, 5, 6), np.int16), np.eye(4)).header
+    header.set_slope_inter(1e38, 0)
+    header["vox_offset"], header["magic"] = 352, b"n+1"
+    path = tmp_path / "bad.nii"
+    voxels = np.full(120, 30000, np.int16)
+    path.write_bytes(header.binaryblock + bytes(4) + voxels.tobytes())
+    with pytest.raises(DataError, match="NaN or infinite"):
+        load_scan(path)
+
+
 def test_a_bad_voxel_in_the_last_block_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("tunet_lib.nifti.BLOCK_BYTES", 100)
     values = np.zeros((4, 5, 6), np.float32)

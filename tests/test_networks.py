@@ -261,6 +261,11 @@ def test_group_norm_takes_its_statistics_in_float32(precision):
     np.testing.assert_allclose(spread, expected, atol=0.02)
 
 
+def test_group_norm_needs_a_whole_number_of_channels_a_group():
+    with pytest.raises(ValueError, match="12 channels make no 8 groups"):
+        GroupNorm(groups=8).build((None, 4, 4, 12))
+
+
 def test_group_norm_is_made_again_from_its_configuration():
     layer = GroupNorm(groups=4, epsilon=0.5, name="norm")
     again = keras.layers.deserialize(keras.layers.serialize(layer))

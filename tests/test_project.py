@@ -49,6 +49,10 @@ def test_every_command_in_the_readme_runs_in_ci():
         assert re.search(rf"^{target}:", read("Makefile"), re.MULTILINE)
 
 
+def test_the_digests_of_the_label_maps_are_part_of_the_repository():
+    assert ROOT / "tunet_lib" / "data" / "kits19_labels_sha256.txt" in tracked_texts()
+
+
 def test_readme_names_no_file_that_is_missing():
     for name in re.findall(r"\]\((?!http)([^)]+)\)", read("README.md")):
         assert (ROOT / name).exists(), name

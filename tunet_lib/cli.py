@@ -115,7 +115,7 @@ def download(
             on_size=on_size,
             on_bytes=on_bytes,
         )
-    _say(f"{folder}: complete, and every file verified")
+    _say(f"{folder}: complete")
 
 
 @app.command()

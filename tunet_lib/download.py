@@ -34,6 +34,7 @@ IMAGES_REPOSITORY = "neheller/KiTS-Challenge-Imaging"
 LISTING_NAME = "kits.json"
 HUB_URL: str | None = None  # huggingface_hub's own, which HF_ENDPOINT can change
 PART_FOLDER = ".download"
+WRONG_SIZE = "Consistency check failed"  # so huggingface_hub says
 TRIES = 3  # for each file, each with the tries of huggingface_hub within it
 WAIT_S = 1.0
 
@@ -111,7 +112,7 @@ def download_kits19(
     labels_url: str | None = None,
     hub_url: str | None = None,
 ) -> dict[str, str]:
-    """Download cases of KiTS19 into a folder; files that are there already are kept.
+    """Download cases of KiTS19 into a folder; what is there already is never overwritten.
 
     Parameters
     ----------
@@ -146,17 +147,20 @@ def download_kits19(
     _be_quiet()
     labels, images = _remote_files(cases, labels_only, labels_url or LABELS_URL, hub_url or HUB_URL)
     failures: dict[str, str] = {}
+    wanted: list[Remote] = []
     with _threads(workers) as pool:
-        wanted = [remote for remote in labels if not _is_there(folder, remote)]
+        for remote in labels:
+            try:
+                wanted += [] if _is_there(folder, remote) else [remote]
+            except DataError as error:
+                failures[remote.path] = str(error)
         asked = {path: pool.submit(_ask, path, url) for path, url in images.items()}
         for path, answer in asked.items():
             try:
                 remote = answer.result()
+                wanted += [] if _is_there(folder, remote) else [remote]
             except Exception as error:  # of many kinds, and no other file shall suffer
                 failures[path] = _reason(error)
-                continue
-            if not _is_there(folder, remote):
-                wanted.append(remote)
         missing = sum(_missing_bytes(folder, remote) for remote in wanted)
         _check_space(folder, missing)
         if on_size is not None:
@@ -220,12 +224,19 @@ def _ask(path: str, url: str) -> Remote:
 
 
 def _is_there(folder: Path, remote: Remote) -> bool:
-    """Tell whether a file has arrived.
+    """Tell whether a file has arrived; it was verified before it got its name.
 
-    Its name says that it was verified; its size, that it was not touched since.
+    Raises
+    ------
+    DataError
+        Something else is there under its name.
     """
     path = folder / remote.path
-    return path.is_file() and remote.size in (None, path.stat().st_size)
+    if not path.is_file():
+        return False
+    if remote.size not in (None, path.stat().st_size):
+        raise DataError("is there already, and is another file; move it away to download it")
+    return True
 
 
 def _part(folder: Path, remote: Remote) -> Path:
@@ -273,9 +284,9 @@ def _fetch(folder: Path, remote: Remote, on_bytes: OnBytes) -> None:
             break
         except Exception as error:
             # Of a wrong file nothing can be used; of a true one that was cut short, all.
-            if not _is_passing(error):
-                on_bytes(-part.stat().st_size if part.exists() else 0)
-                part.unlink(missing_ok=True)
+            if _is_wrong(error) and part.exists():
+                on_bytes(-part.stat().st_size)
+                part.unlink()
             if not left or _is_final(error):
                 raise
             time.sleep(WAIT_S)
@@ -315,9 +326,10 @@ class _Counted:
         return getattr(self.stream, name)
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Tell a fault of the connection, which leaves a good part of a file."""
-    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "ssl")
+def _is_wrong(error: BaseException) -> bool:
+    """Tell that what has arrived is not the file: by its bytes, its size, or its end (416)."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, DataError) or status == 416 or WRONG_SIZE in str(error)
 
 
 def _is_final(error: BaseException) -> bool:
@@ -325,7 +337,7 @@ def _is_final(error: BaseException) -> bool:
     response = getattr(error, "response", None)
     if response is None:
         return isinstance(error, OSError) and error.errno is not None  # of this machine's disk
-    return 400 <= response.status_code < 500 and response.status_code not in (408, 429)
+    return 400 <= response.status_code < 500 and response.status_code not in (408, 416, 429)
 
 
 def _reason(error: BaseException) -> str:
@@ -333,7 +345,7 @@ def _reason(error: BaseException) -> str:
     if response is not None:
         return f"the server answered {response.status_code} {response.reason_phrase}"
     text = str(error).partition("\n")[0] or type(error).__name__
-    if "Consistency check failed" in text:
+    if WRONG_SIZE in text:
         return "came with another size than announced: a web page, or a file cut short"
     return text
 

@@ -139,9 +139,14 @@ class ScanFile:
 
     def load(self) -> Scan:
         """Read all voxels, as they are stored, turned to IPL."""
-        turned = orientations.apply_orientation(self.file.read(), _turn(self.file.affine))
+        return self.with_voxels(
+            orientations.apply_orientation(self.file.read(), _turn(self.file.affine))
+        )
+
+    def with_voxels(self, volume: np.ndarray) -> Scan:
+        """Give a `Scan` with this geometry and these voxels, (z, y, x)."""
         return Scan(
-            turned,
+            volume,
             self.affine,
             self.spacing_mm,
             self.file.path,
@@ -236,16 +241,19 @@ def load_label_scan(path: str | Path) -> Scan:
     DataError
         As `load_scan`, or a value is not 0, 1 or 2.
     """
-    scan = open_scan(path).load()
-    values = scan.volume_hu
-    fractional = values.dtype.kind == "f" and (values != np.rint(values)).any()
-    if fractional or values.min() < 0 or values.max() > 2:
-        wrong = ", ".join(f"{value:g}" for value in np.setdiff1d(values, (0, 1, 2))[:5])
-        raise DataError(
-            f"{path}: has label values {wrong}, expected only 0 (background), 1 (kidney) "
-            "and 2 (tumor); recode it or leave the case out"
-        )
-    return replace(scan, volume_hu=_contiguous(values, np.uint8))
+    scan = open_scan(path)
+    label = np.empty(scan.shape, np.uint8)
+    for axis, part, block in scan.blocks():
+        values = block.astype(np.uint8)
+        if (values != block).any() or values.max() > 2:
+            wrong = ", ".join(f"{value:g}" for value in np.setdiff1d(block, (0, 1, 2))[:5])
+            raise DataError(
+                f"{path}: has label values {wrong}, expected only 0 (background), 1 (kidney) "
+                "and 2 (tumor); recode it or leave the case out"
+            )
+        target = np.moveaxis(label, axis, 0)[part]
+        target[...] = np.moveaxis(values, axis, 0)
+    return scan.with_voxels(label)
 
 
 def load_label(path: str | Path, scan: Scan | ScanFile | None = None) -> np.ndarray:

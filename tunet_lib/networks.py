@@ -73,9 +73,10 @@ class SqueezeExcite(keras.layers.Layer):
 class GroupNorm(keras.layers.Layer):
     """Scale groups of channels to zero mean and unit variance, then each channel as learned.
 
-    The same result as `keras.layers.GroupNormalization`, in a third of its time on a CPU: the
-    statistics become one factor and one offset a channel, and the large array is gone over
-    once. They are float32 also where the network computes in float16, whose sums end at 65504.
+    The same as `keras.layers.GroupNormalization`, but for rounding where the mean is a thousand
+    times the spread, and in a third of its time on a CPU: the statistics become one factor and
+    one offset a channel, and the large array is gone over once. They are float32 also where the
+    network computes in float16, whose sums end at 65504.
 
     Parameters
     ----------
@@ -98,6 +99,8 @@ class GroupNorm(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make a learned factor and offset for each channel of the input."""
         shape = (input_shape[-1],)
+        if shape[0] is None or shape[0] % self.groups:
+            raise ValueError(f"{shape[0]} channels make no {self.groups} groups")
         self.gamma = self.add_weight(shape=shape, initializer="ones", autocast=False, name="gamma")
         self.beta = self.add_weight(shape=shape, initializer="zeros", autocast=False, name="beta")
 

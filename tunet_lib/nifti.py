@@ -63,20 +63,24 @@ class NiftiFile:
         stored = self.header.get_data_dtype()
         plane_bytes = self.shape[0] * self.shape[1] * stored.itemsize
         count = max(1, min(BLOCK_BYTES // plane_bytes, self.shape[2]))
-        memory = np.empty((count, self.shape[1], self.shape[0]), stored)
+        with _faults_named(self.path):
+            memory: np.ndarray = np.empty((count, self.shape[1], self.shape[0]), stored)
         slope, intercept = _scaling(self.header)
         with _faults_named(self.path), _open(self.path) as stream:
             _skip(stream, self.header.get_data_offset())
             for first in range(0, self.shape[2], count):
                 planes = memory[: min(count, self.shape[2] - first)]
                 _fill(stream, planes)
-                if stored.kind == "f" and not np.isfinite(planes.sum(dtype=np.float64)):
+                if (slope, intercept) != (1, 0):
+                    with np.errstate(over="ignore", invalid="ignore"):  # found out below
+                        planes = planes.astype(np.float32) * np.float32(slope)
+                        planes += np.float32(intercept)
+                # A sum needs no second array, and one bad voxel spoils it.
+                if planes.dtype.kind == "f" and not np.isfinite(planes.sum(dtype=np.float64)):
                     raise DataError(
                         f"{self.path}: has NaN or infinite voxels; replace them or leave the "
                         "case out"
                     )
-                if (slope, intercept) != (1, 0):
-                    planes = planes.astype(np.float32) * np.float32(slope) + np.float32(intercept)
                 yield slice(first, first + len(planes)), planes.T
             while stream.read(1 << 20):  # gzip compares its checksum only at the end
                 pass
@@ -195,7 +199,15 @@ def _faults_named(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: does not exist; check the path") from error
     except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
         raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
-    except (OSError, MemoryError, OverflowError, nib.spatialimages.HeaderDataError) as error:
+    except DataError:
+        raise
+    except (
+        OSError,
+        MemoryError,
+        OverflowError,
+        ValueError,
+        nib.spatialimages.HeaderDataError,
+    ) as error:
         raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
 
 
@@ -215,12 +227,14 @@ def _header(path: Path, start: bytes) -> tuple[nib.Nifti1Header, np.ndarray]:
     block = start[: kind.sizeof_hdr]
     # nibabel sets a voxel size of 0 to 1 silently, so look at it before that.
     raw = kind(block, check=False)
+    if bytes(raw["magic"].item())[:2] == b"ni":
+        raise DataError(f"{path}: is one of a pair of .hdr and .img; save both as one .nii.gz")
     return kind(block), np.array(raw["pixdim"][1:4])
 
 
 def _check_kind(path: Path, header: nib.Nifti1Header) -> None:
     shape = header.get_data_shape()
-    if len(shape) != 3 or 0 in shape:
+    if len(shape) != 3 or min(shape) < 1:
         raise DataError(
             f"{path}: has shape {shape}, expected three axes; save one 3-D volume of it"
         )

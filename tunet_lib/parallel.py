@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from typing import TypeVar
 
 from tunet_lib.files import DataError
@@ -21,7 +27,8 @@ def each(
     Parameters
     ----------
     function
-        Of one argument; with several workers, importable by another process.
+        Of one argument; with several workers, importable by another process. A script that
+        is run as such must then guard its own code by ``if __name__ == "__main__":``.
     items
         What to call it on.
     workers
@@ -32,22 +39,43 @@ def each(
     item, result
         As they are finished. ``result()`` gives what the function gave, or raises what it
         raised; a `DataError` if its process was killed, which happens where memory runs out.
-        Items that were under way beside it are done again, one at a time.
+        An item that was under way beside it is done again, alone.
     """
     if workers <= 1:
         for item in items:
             yield item, lambda item=item: function(item)  # type: ignore[misc]
         return
-    hit: list[Item] = []
-    with _pool(workers) as pool:
-        futures = {pool.submit(function, item): item for item in items}
-        for future in as_completed(futures):
-            if isinstance(future.exception(), BrokenExecutor):
-                hit.append(futures[future])
-            else:
-                yield futures[future], future.result
-    for item in hit:
-        yield item, lambda item=item: _alone(function, item)  # type: ignore[misc]
+    waiting = list(items)
+    while waiting:
+        hit: list[Item] = []
+        yield from _until_one_is_killed(function, waiting, hit, workers)
+        for item in hit:
+            yield item, lambda item=item: _alone(function, item)  # type: ignore[misc]
+
+
+def _until_one_is_killed(
+    function: Callable[[Item], Result], waiting: list[Item], hit: list[Item], workers: int
+) -> Iterator[tuple[Item, Callable[[], Result]]]:
+    """Work off `waiting`, never more at a time than there are processes; note who was hit."""
+    pool = _pool(workers)
+    active: dict[Future[Result], Item] = {}
+    try:
+        while (waiting and not hit) or active:
+            while waiting and not hit and len(active) < workers:
+                item = waiting.pop(0)
+                try:
+                    active[pool.submit(function, item)] = item
+                except BrokenExecutor:
+                    hit.append(item)
+            done: set[Future[Result]] = wait(active, return_when=FIRST_COMPLETED).done
+            for future in done:
+                item = active.pop(future)
+                if isinstance(future.exception(), BrokenExecutor):
+                    hit.append(item)
+                else:
+                    yield item, future.result
+    finally:  # also if whoever asked for the items wants no more
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _alone(function: Callable[[Item], Result], item: Item) -> Result:

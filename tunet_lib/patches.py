@@ -119,7 +119,7 @@ def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarr
     Parameters
     ----------
     patch
-        (z, y, x), floating point or uint8.
+        (z, y, x): floating point to be interpolated, any type for order 0.
     angle_deg
         Clockwise, as a slice is shown with y downward.
     order
@@ -145,7 +145,7 @@ def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarr
     weights = [(1 - v) * (1 - u), (1 - v) * u, v * (1 - u), v * u]
     matrix = sparse.csr_array(
         (
-            np.stack(weights, axis=1).ravel().astype(patch.dtype),
+            np.stack(weights, axis=1).ravel().astype(np.float32),
             np.stack(corners, axis=1).ravel(),
             np.arange(0, 4 * y.size + 1, 4),
         ),

@@ -142,9 +142,10 @@ def predict_scan(
     Notes
     -----
     What lies outside L-Net's mask is removed in the end, so windows outside of it are not
-    predicted. The label map is the same, unless Algorithm 1 had found something out there that
-    changes what it does within: a sure tumor voxel, which ends the search for an unsure one;
-    voxels that make a tumor large; or a bridge between two parts of a region.
+    predicted, and the maps are 0 there. The label map is the same, unless the maps would have
+    reached the low thresholds out there, and Algorithm 1 would have acted on it within: by a
+    voxel that ends the search for an unsure region or for any tumor at all, by voxels that make
+    a tumor large, or by a bridge between two parts of a region.
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
@@ -169,6 +170,8 @@ def predict_scan(
     if where is not None and not where.any():
         where = None  # an empty mask is not applied either
     whole_and_tumor = mean_maps(maps(localizers=False, where=where))
+    if where is not None:
+        whole_and_tumor[~where] = 0  # there the mean would be of fewer windows
     label = _decide(whole_and_tumor, lnet_prob, config)
     grid = grid_for(scan.shape, scan.spacing_mm, config)
     return label_from_grid(label, grid, scan.shape, scan.spacing_mm)

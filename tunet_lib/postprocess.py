@@ -188,7 +188,7 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """
     grown = high.copy()
     box = _box_around(low)
-    part = low[box]
+    part = low[box].copy()  # cc3d writes to no array, and yet wants one that is writable
     components, count = cc3d.connected_components(part, connectivity=26, return_N=True)
     # One look-up in place of a loop over components, of which a noisy map has thousands.
     touched = np.zeros(count + 1, bool)

@@ -154,7 +154,7 @@ def train(
             on_epoch(log)
     if not schedule.best_epoch:
         raise DataError(
-            f"{folder}: the validation loss was never a number; lower learning_rate, or turn "
+            f"{folder}: the validation loss was never a number; lower learning_rate, or "
             "set precision to float32, and remove the folder to train again"
         )
     write_history(folder / HISTORY_NAME, schedule.history)
