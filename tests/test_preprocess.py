@@ -374,6 +374,13 @@ def test_maps_that_reach_nothing_give_an_empty_label_map():
     assert (label.shape, label.dtype, label.max()) == ((5, 6, 7), np.uint8, 0)
 
 
+def test_what_is_found_in_the_padding_alone_is_left_out():
+    grid, prob = Grid((8, 16, 16), (4.0, 2.0, 2.0)), np.zeros((8, 16, 16), np.float32)
+    prob[0, 0, 0] = 1
+    label = label_from_maps(prob, prob, grid, (2, 6, 7), (2.0, 2.0, 2.0))
+    assert (label.shape, label.max()) == ((2, 6, 7), 0)
+
+
 def test_a_constant_map_gives_a_constant_label_map():
     grid, all_of_it = Grid((8, 16, 16), (4.0, 2.0, 2.0)), np.full((8, 16, 16), 0.7, np.float32)
     label = label_from_maps(all_of_it, all_of_it - 0.3, grid, (9, 30, 30), (4.0, 1.0, 1.0))

@@ -217,8 +217,6 @@ def label_from_maps(
     matrices = _onto_scan(grid, scan_shape, spacing_mm)
     for value, prob in ((1, whole_prob), (2, tumor_prob)):
         reached = prob >= threshold
-        if not reached.any():
-            continue
         places, sources, parts = [], [], []
         for axis, matrix in enumerate(matrices):
             others = tuple({0, 1, 2} - {axis})
@@ -229,6 +227,8 @@ def label_from_maps(
             sources.append(source)
             parts.append(matrix[place, source])
         region, cropped = volume[tuple(places)], prob[tuple(sources)]
+        if not region.size:
+            continue  # nothing reaches it, or only in the padding around the scan
         for part in _slabs(region.shape):
             slab = _interpolated(cropped, [parts[0][part], *parts[1:]])
             region[part][slab >= threshold] = value
@@ -347,6 +347,6 @@ def _interpolated(gridded: np.ndarray, matrices: Sequence[np.ndarray]) -> np.nda
 
 
 def _span(wanted: np.ndarray | np.bool_) -> slice:
-    """Give the shortest slice that holds all that is wanted; something is."""
+    """Give the shortest slice that holds all that is wanted; empty if nothing is."""
     indices = np.flatnonzero(wanted)
-    return slice(int(indices[0]), int(indices[-1]) + 1)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if indices.size else slice(0, 0)
