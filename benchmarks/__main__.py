@@ -1,4 +1,7 @@
-"""Measure all rows, or those that are named: python -m benchmarks [prepare back …]."""
+"""Measure all rows, or those that are named: python -m benchmarks [prepare back …].
+
+A row's lines are measured in turns in one process, so a row can be measured again by itself.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 # Without it TensorFlow reports each feature of the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks.harness import Measured, table, write
+from benchmarks.harness import table, write
 from tunet_lib.environment import machine, versions
 
 ROWS = (
@@ -27,18 +30,15 @@ RESULT = Path(__file__).parents[1] / "book" / "results" / "benchmarks.csv"
 
 
 def main(names: list[str]) -> None:
-    """Measure, print the table, and write the CSV if every row was measured."""
-    lines: list[Measured] = []
-    for name in names or ROWS:
-        measured = importlib.import_module(f"benchmarks.{name}").measure()
-        print(table(measured), flush=True)
-        lines += measured
+    """Measure, print the table, and put each row into the CSV in place of its last measurement."""
     here = machine()
     described = f"{here['cores']} cores ({here['cpu']}), {here['memory_gb']:.0f} GB, {here['os']}"
     used = ", ".join(f"{name} {version}" for name, version in versions().items() if version)
-    if not names:
-        write(RESULT, lines, f"{described}; {used}")
-        print(f"{table(lines)}\n\n{described}\n{RESULT}")
+    for name in names or ROWS:
+        lines = importlib.import_module(f"benchmarks.{name}").measure()
+        print(table(lines), flush=True)
+        write(RESULT, name, lines, f"{described}; {used}")
+    print(f"{described}\n{RESULT}")
 
 
 if __name__ == "__main__":

@@ -122,17 +122,20 @@ def table(lines: Sequence[Measured]) -> str:
     )
 
 
-def write(path: Path, lines: Sequence[Measured], machine: str) -> None:
-    """Write the lines as CSV, with the machine in a column."""
+def write(path: Path, row: str, lines: Sequence[Measured], machine: str) -> None:
+    """Write the lines of a row as CSV, with the machine in a column; other rows stay."""
+    names = ["row", *(field.name for field in fields(Measured)), "machine"]
+    kept = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as stream:
+            kept = [line for line in csv.DictReader(stream) if line["row"] != row]
+    for line in lines:
+        values = {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(line).items()}
+        kept.append({"row": row, **values, "machine": machine})
     with path.open("w", newline="", encoding="utf-8") as stream:
-        names = [field.name for field in fields(Measured)]
-        writer = csv.DictWriter(stream, [*names, "machine"], lineterminator="\n")
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
         writer.writeheader()
-        for line in lines:
-            values = {
-                k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(line).items()
-            }
-            writer.writerow({**values, "machine": machine})
+        writer.writerows(kept)
 
 
 def _line(

@@ -8,6 +8,7 @@ products. The scan lies in the middle of the grid; positions are mm from that mi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -88,9 +89,16 @@ def to_grid(
     matrices = axis_matrices(volume_hu.shape, spacing_mm, grid, config)
     total = np.zeros(grid.shape, np.float32)
     blocks = _blocks_of(volume_hu) if isinstance(volume_hu, np.ndarray) else volume_hu.blocks()
-    for axis, part, block in blocks:
-        parts = [matrix[:, part] if k == axis else matrix for k, matrix in enumerate(matrices)]
-        _add_block(total, block, parts)
+    with ThreadPoolExecutor(1) as worker:  # one block is added while the next one is read
+        added: Future[None] | None = None
+        for axis, part, block in blocks:
+            parts = [matrix[:, part] if k == axis else matrix for k, matrix in enumerate(matrices)]
+            block = block.astype(np.float32)  # the next one may come in the same memory
+            if added is not None:
+                added.result()
+            added = worker.submit(_add_block, total, block, parts)
+        if added is not None:
+            added.result()
     total += np.float32(config.pad_hu) * (1 - _coverage(matrices))
     return total
 
@@ -311,8 +319,7 @@ def _add_block(total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarr
         return
     near = slice(reached[0], reached[-1] + 1)
     onto_slow, onto_middle = sparse.csr_matrix(slow[near]), sparse.csr_matrix(middle)
-    planes = np.ascontiguousarray(block.transpose(order), np.float32)
-    planes = np.stack([onto_middle @ plane for plane in planes])
+    planes = np.stack([onto_middle @ plane for plane in block.transpose(order)])
     planes = planes.reshape(-1, fast.shape[1]) @ fast.T
     added = onto_slow @ planes.reshape(onto_slow.shape[1], -1)
     turned = total.transpose(order)[near]
