@@ -123,7 +123,11 @@ def test_lnet_by_hand():
     np.testing.assert_allclose(result[..., 0], np.broadcast_to([0, 1, 3, 4], (8, 16, 4)))
 
 
-def test_lnet_sees_one_downsampled_volume():
+@pytest.mark.parametrize(
+    ("grid", "seen"),
+    [((8, 16, 16), (4, 8, 8)), ((16, 16, 18), (8, 8, 10)), ((2, 16, 32), (4, 8, 16))],
+)
+def test_lnet_sees_one_downsampled_volume_however_large(grid, seen):
     shapes = []
 
     def predict(batch):
@@ -131,12 +135,9 @@ def test_lnet_sees_one_downsampled_volume():
         return batch
 
     predict_volume(
-        SimpleNamespace(predict_on_batch=predict),
-        LNET,
-        np.zeros((8, 16, 16), np.float32),
-        tiny_config(),
+        SimpleNamespace(predict_on_batch=predict), LNET, np.zeros(grid, np.float32), tiny_config()
     )
-    assert shapes == [(1, 4, 8, 8, 1)]
+    assert shapes == [(1, *seen, 1)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])

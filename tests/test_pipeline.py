@@ -1,6 +1,8 @@
 """Evaluation of a whole run and prediction of one CT, with untrained or pretended networks."""
 
+import dataclasses
 import os
+import shutil
 import weakref
 
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 from scans import SHAPE, SPACING_MM, save_network, save_untrained, scan_config, write_scans
 
 from tunet_lib import inference, pipeline
-from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
 from tunet_lib.evaluation import SYSTEMS, read_scores, write_scores
 from tunet_lib.files import DataError, save_json
 from tunet_lib.kits19 import load_scan, save_case
+from tunet_lib.metrics import kits19_score
+from tunet_lib.phantom import make_phantom
 from tunet_lib.pipeline import (
     COURSE_WEIGHTS,
     evaluate_run,
@@ -256,3 +260,30 @@ def test_a_ct_larger_than_the_field_of_view_is_not_cropped(tmp_path, monkeypatch
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found[-5:, -10:, -10:], 2)
     assert not found[:-8, :-16, :-16].any()
+
+
+def test_a_tall_ct_is_the_same_whole_and_in_blocks(tmp_path):
+    """The course's networks on a phantom twice as tall as their field of view."""
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    depth, *plane = config.grid_shape
+    height_mm, *plane_mm = config.grid_fov_mm
+    twice = dataclasses.replace(
+        config,
+        grid_shape=(2 * depth, *plane),
+        grid_fov_mm=(2 * height_mm, *plane_mm),
+        lnet_shape=(2 * config.lnet_shape[0], *config.lnet_shape[1:]),
+    )
+    for name in ("lnet", "tunet"):
+        shutil.copytree(COURSE_WEIGHTS / name, tmp_path / "blocks" / name)
+        shutil.copytree(COURSE_WEIGHTS / name, tmp_path / "whole" / name)
+        twice.save(tmp_path / "whole" / name / "config.json")
+    slices = int(2 * height_mm / 5)
+    volume_hu, label, spacing_mm = make_phantom(
+        np.random.default_rng(1), (slices, 96, 96), (5.0, 4.0, 4.0)
+    )
+    scan = load_scan(save_case(tmp_path, "case_00000", volume_hu, None, spacing_mm).image_path)
+    in_blocks = predict_scan(scan, tmp_path / "blocks", batch_size=4)
+    whole = predict_scan(scan, tmp_path / "whole", batch_size=4)
+    agree = kits19_score(in_blocks, whole)
+    assert min(agree["whole"], agree["tumor"]) >= 0.99
+    assert kits19_score(in_blocks, label)["whole"] > 0.5  # and there is something to agree on

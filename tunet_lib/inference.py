@@ -136,7 +136,13 @@ def predict_volume(
         # The grid divides by the factor unless a caller made it otherwise.
         margins = [(0, -size % step) for size, step in zip(volume.shape, factor, strict=True)]
         coarse = block_mean(np.pad(volume, margins, mode="edge"), factor)
-        prob = predict_windows(predict, coarse, window, stride, batch_size, on_part)[..., 0]
+        # It has to see where in the body it is: one pass, however large the scan.
+        halved = 2 ** (config.levels - 1)
+        z, y, x = (
+            max(w, -(-n // halved) * halved) for w, n in zip(window, coarse.shape, strict=True)
+        )
+        window = z, y, x
+        prob = predict_windows(predict, coarse, window, window, batch_size, on_part)[..., 0]
         fine = ndimage.zoom(prob, factor, order=1, mode="nearest", grid_mode=True)
         z, y, x = volume.shape
         return fine[:z, :y, :x, None].astype(np.float32, copy=False)

@@ -77,14 +77,8 @@ def patch_shape(variant: Variant, config: Config) -> Shape:
 
 
 def patch_stride(variant: Variant, config: Config) -> Shape:
-    """Give how far apart a variant's windows lie: slices side by side, L-Net's by half.
-
-    L-Net's window is the whole volume, unless a scan was larger than the field of view.
-    """
-    if variant.network == "lnet":
-        z, y, x = config.lnet_shape
-        return max(1, z // 2), max(1, y // 2), max(1, x // 2)
-    if variant.network == "unet2d":
+    """Give how far apart a variant's windows lie; a slice or a whole volume is one window."""
+    if variant.network in ("lnet", "unet2d"):
         return patch_shape(variant, config)
     return config.patch_stride
 
