@@ -27,7 +27,7 @@ data: $(STAMP)
 
 test: $(STAMP) ## run the unit tests, then the notebooks against their stored outputs
 	$(BIN)/pytest tests
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+	$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
 
 lint: $(STAMP) ## check style, types, import layers and spelling
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ their largest, pages that they share counted once for each.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import shutil
@@ -31,7 +32,8 @@ from pathlib import Path
 from tunet_lib.config import Config
 from tunet_lib.kits19 import find_cases
 from tunet_lib.preprocess import prepare_cases
-done, failures = prepare_cases(find_cases({data!r}), Path({out!r}), Config.preset("paper"), workers=0)
+cases, config = find_cases({data!r}), Config.preset("paper")
+_, failures = prepare_cases(cases, Path({out!r}), config, workers=2)
 assert not failures, failures
 """
 PREDICT = """
@@ -56,10 +58,8 @@ def measure(code: str) -> tuple[float, float]:
         while not ended.wait(0.05):
             total = 0
             for one in [root, *root.children(recursive=True)]:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     total += one.memory_info().rss
-                except psutil.NoSuchProcess:
-                    pass
             peak = max(peak, total)
 
     watcher = threading.Thread(target=watch)

@@ -160,9 +160,11 @@ def quiz(chapter: str) -> None:
     """Ask the questions of a chapter, from ``quizzes/`` beside the notebooks."""
     from jupyterquiz import display_quiz
 
+    # papermill runs a notebook where it is called, mostly in the repository's root.
+    folder = Path("quizzes") if Path("quizzes").exists() else Path("notebooks") / "quizzes"
     state = random.getstate()
     random.seed(chapter)  # the quiz's name in the page is drawn: the same one each time
-    display_quiz(str(Path("quizzes") / f"{chapter}.json"), shuffle_answers=False)
+    display_quiz(str(folder / f"{chapter}.json"), shuffle_answers=False)
     random.setstate(state)
 
 

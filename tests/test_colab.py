@@ -1,0 +1,75 @@
+"""The first cell of the notebooks, in Colab and elsewhere."""
+
+import json
+import re
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+
+ROOT = Path(__file__).parents[1]
+# Of Colab's image in 2025. Its NumPy and TensorFlow go with its GPU drivers: hands off.
+COLAB = {
+    "tensorflow": "2.19.0",
+    "keras": "3.10.0",
+    "numpy": "2.0.2",
+    "ipywidgets": "7.7.1",
+    "ipython": "7.34.0",
+}
+
+
+def first_cell(number):
+    path = next((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
+
+
+def commands(cell):
+    """Run a cell; give the shell commands and magics that it asked for."""
+    asked = []
+    shell = SimpleNamespace(
+        system=asked.append,
+        run_line_magic=lambda name, line: asked.append(f"%{name} {line}"),
+    )
+    exec(TransformerManager().transform_cell(cell), {"get_ipython": lambda: shell})
+    return asked
+
+
+@pytest.mark.parametrize("number", ["00", "09"])
+def test_elsewhere_it_does_nothing(number):
+    assert commands(first_cell(number)) == []
+
+
+@pytest.mark.parametrize("number", ["00", "09"])
+def test_in_colab_it_installs_the_library_and_goes_to_the_notebooks(monkeypatch, number):
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    *asked, clone, install, change = commands(first_cell(number))
+    assert clone.startswith("git clone ")
+    assert install == "%pip install --quiet /content/tunet-book"
+    assert change == "%cd -q /content/tunet-book/notebooks"
+    assert [bool(re.match("nvidia-smi -L .* GPU", line)) for line in asked] == [True] * len(asked)
+    assert len(asked) == (number == "09")
+
+
+@pytest.mark.slow
+def test_installing_leaves_what_colab_has_as_it_is(tmp_path):
+    venv.create(tmp_path, with_pip=True)
+    python = tmp_path / "bin" / "python"
+
+    def pip(*arguments):
+        command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        return run.stdout
+
+    pip("install", "--quiet", *(f"{name}=={version}" for name, version in COLAB.items()))
+    pip("install", "--quiet", str(ROOT))
+    found = {
+        item["name"].lower(): item["version"] for item in json.loads(pip("list", "--format=json"))
+    }
+    assert {name: found[name] for name in COLAB} == COLAB
+    code = "import tunet_lib.course, tunet_lib.networks, tunet_lib.flipbook, jupyterquiz"
+    subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True)
