@@ -14,7 +14,7 @@ from pathlib import Path
 # Without it TensorFlow reports each feature of the CPU.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from benchmarks.harness import read, table, write
+from benchmarks.harness import table, write
 from tunet_lib.environment import machine, versions
 
 ROWS = (
@@ -41,7 +41,6 @@ def main(names: list[str]) -> None:
         lines = importlib.import_module(f"benchmarks.{name}").measure()
         print(table(lines), flush=True)
         write(RESULT, name, lines, f"{described}; {used}")
-    RESULT.with_suffix(".md").write_text(table(read(RESULT)) + "\n", encoding="utf-8")
     print(f"{described}\n{RESULT}")
 
 

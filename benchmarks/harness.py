@@ -138,22 +138,6 @@ def write(path: Path, row: str, lines: Sequence[Measured], machine: str) -> None
         writer.writerows(kept)
 
 
-def read(path: Path) -> list[Measured]:
-    """Read the lines of all rows, in the order in which they were measured."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [
-            Measured(
-                line["work"],
-                line["by"],
-                int(line["runs"]),
-                *(float(line[name]) for name in ("min_s", "median_s", "max_s")),
-                *(float(line[name]) if line[name] else None for name in ("ratio", "goal")),
-                line["agrees"],
-            )
-            for line in csv.DictReader(stream)
-        ]
-
-
 def _line(
     work: str,
     name: str,

@@ -1,7 +1,8 @@
 """How time and memory grow with cases, slices and the ensemble: python -m benchmarks.scale.
 
-Each point runs in a process of its own. Its memory is that of the process and its children at
-their largest, pages that they share counted once for each.
+Each point runs in a process of its own. Time is what it and its children used of the processors,
+which other work on the machine changes little. Memory is theirs at its largest, pages that they
+share counted once for each.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import psutil
@@ -45,9 +46,9 @@ save_label(predict_scan(scan, {models!r}), scan, {out!r} + "/label.nii.gz")
 
 
 def measure(code: str) -> tuple[float, float]:
-    """Run code; give the time in seconds and the peak memory in GB."""
+    """Run code; give the processor time in seconds and the peak memory in GB."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    start_s = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     peak = 0
     ended = threading.Event()
@@ -57,17 +58,18 @@ def measure(code: str) -> tuple[float, float]:
         root = psutil.Process(process.pid)
         while not ended.wait(0.05):
             total = 0
-            for one in [root, *root.children(recursive=True)]:
-                with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended
+                for one in [root, *root.children(recursive=True)]:
                     total += one.memory_info().rss
             peak = max(peak, total)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     code_returned = process.wait()
-    time_s = time.perf_counter() - start_s
     ended.set()
     watcher.join()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    time_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if code_returned:
         raise RuntimeError(f"a measurement failed: {code}")
     return time_s, peak / 1e9
@@ -122,12 +124,13 @@ def figure(rows: list[tuple[str, int, float, float]]) -> Figure:
     """Draw time and memory over each of the three sizes, on axes that begin at zero."""
     drawn = Figure(figsize=(9, 5), layout="constrained")
     axes = drawn.subplots(2, 3)
+    names = ("processor time in s", "peak memory in GB")
     for column, unit in enumerate(("cases", "slices", "networks")):
         for work, color in (("prepare", "#0072B2"), ("predict", "#D55E00")):
             line = [row[1:] for row in rows if row[0] == f"{work}, {unit}"]
             for ax, values in zip(axes[:, column], list(zip(*line, strict=True))[1:], strict=False):
                 ax.plot([size for size, *_ in line], values, "o-", color=color, label=work)
-        for ax, name in zip(axes[:, column], ("time in s", "peak memory in GB"), strict=True):
+        for ax, name in zip(axes[:, column], names, strict=True):
             ax.set(xlabel=unit, ylabel=name)
             ax.set_xlim(left=0)
             ax.set_ylim(bottom=0)
@@ -140,7 +143,7 @@ def main() -> None:
     rows = points()
     with (RESULTS / "scale.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["work", "size", "time_s", "peak_gb"])
+        writer.writerow(["work", "size", "cpu_s", "peak_gb"])
         writer.writerows([what, size, round(s, 1), round(gb, 2)] for what, size, s, gb in rows)
     figure(rows).savefig(RESULTS / "scale.png", dpi=100)
 
