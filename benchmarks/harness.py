@@ -76,20 +76,39 @@ def compare(
         What ours is called.
     """
     everyone = {ours_name: ours, **{name: peer for name, (peer, _) in peers.items()}}
-    outputs = {name: run() for name, run in everyone.items()}
+    outputs, times_s = in_turns(everyone, rounds)
     said = {}
     if agree is not None:
         said = {name: agree(outputs[ours_name], outputs[name]) for name in peers}
-    del outputs
+    goals = {name: goal for name, (_, goal) in peers.items()}
+    return ratios(work, times_s, ours_name, goals, said)
+
+
+def in_turns(
+    everyone: dict[str, Work], rounds: int
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Run each once for its output, then each again and again for its times in seconds."""
+    outputs = {name: run() for name, run in everyone.items()}
     times_s: dict[str, list[float]] = {name: [] for name in everyone}
     for _ in range(rounds):
         for name, run in everyone.items():
             start_s = time.perf_counter()
             run()
             times_s[name].append(time.perf_counter() - start_s)
+    return outputs, times_s
+
+
+def ratios(
+    work: str,
+    times_s: dict[str, list[float]],
+    ours_name: str,
+    goals: dict[str, float | None],
+    said: dict[str, str],
+) -> list[Measured]:
+    """Make the lines of ours and of each peer that has a goal, or None for one."""
     ours_s = statistics.median(times_s[ours_name])
     lines = [_line(work, ours_name, times_s[ours_name])]
-    for name, (_, goal) in peers.items():
+    for name, goal in goals.items():
         ratio = statistics.median(times_s[name]) / ours_s
         lines.append(_line(work, name, times_s[name], ratio, goal, said.get(name, "")))
     return lines

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from benchmarks.cases import full_size_case
-from benchmarks.harness import Measured, compare
+from benchmarks.harness import Measured, in_turns, ratios
 from tunet_lib.config import VARIANTS, Config
 from tunet_lib.grid import grid_for, label_to_grid
 from tunet_lib.kits19 import load_label, open_scan, require_image
@@ -79,17 +80,19 @@ def measure() -> list[Measured]:
         assert most < 0.02, most
         return f"maps differ by {mean:.1e} on average, {most:.1e} at most"
 
-    lines = compare(
-        "L-Net and TuNet, 25 windows",
-        lambda: ours(None),
-        {"PyTorch + MONAI": (theirs, 1.5)},
-        agree,
-        rounds=2,
-    )
-    return lines + compare(
-        "L-Net and TuNet, windows at L-Net's mask",
-        lambda: ours(mask),
-        {"PyTorch + MONAI, 25 windows": (theirs, 4.0)},
-        lambda one, other: agree(one, other, mask),
-        rounds=2,
-    )
+    everyone = {
+        "tunet_lib": lambda: ours(None),
+        "tunet_lib, at the mask": lambda: ours(mask),
+        "PyTorch + MONAI": theirs,
+    }
+    maps, times_s = in_turns(everyone, rounds=2)
+    peer = maps["PyTorch + MONAI"]
+    lines = []
+    for name, goal, where in (
+        ("tunet_lib", 1.5, ...),
+        ("tunet_lib, at the mask", 4.0, mask),
+    ):
+        work = f"L-Net and TuNet, {'25 windows' if where is ... else 'windows at its mask'}"
+        said = {"PyTorch + MONAI": agree(maps[name], peer, where)}
+        lines += ratios(work, times_s, name, {"PyTorch + MONAI": goal}, said)
+    return [replace(line, by=line.by.partition(",")[0]) for line in lines]
