@@ -10,22 +10,44 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
     $$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
     2>/dev/null && echo $$p && break; done)
 
+NPM := book/npm
+VENDOR := book/_static/vendor
+ASSETS := $(VENDOR)/.installed
+BROWSER := $(VENV)/.browser
+
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help book data test lint bench serve clean
+.PHONY: help book chapters assets browser pdf links data test lint bench serve clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
-book: $(STAMP) data ## make the data, run the chapters and build the book: _build/html/index.html
+book: $(ASSETS) ## build the book from the notebooks as stored: _build/html/index.html
 	$(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open _build/html/index.html, or run: make serve"
+
+chapters: $(STAMP) data ## run every notebook again and store what it gives
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+assets: $(ASSETS) ## fetch what the pages need besides themselves: MathJax
+
+browser: book $(BROWSER) ## open every page of the book in Chromium; pictures in _build/screenshots
+	$(BIN)/pytest -n 2 -m browser tests/browser
+
+pdf: book $(BROWSER) ## print the whole book with Chromium: _build/tunet-book.pdf
+	$(BIN)/jupyter-book build . --builder singlehtml
+	$(BIN)/python book/print_pdf.py
+
+links: $(ASSETS) ## list links to other sites that do not answer; the build itself checks all others
+	-$(BIN)/jupyter-book build . --builder linkcheck
+	@grep -E '\[(broken|timeout)\]' _build/linkcheck/output.txt || echo "All answer."
 
 data: $(STAMP)
 	$(BIN)/tunet phantom data/phantoms
 
-test: $(STAMP) ## run the unit tests, then the notebooks against their stored outputs
+test: $(STAMP) data ## run the unit tests, then the notebooks against their stored outputs
 	$(BIN)/pytest tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
 
@@ -46,6 +68,23 @@ serve: ## show the built book at http://localhost:8000 (PORT=… for another por
 
 clean: ## remove what was built, not the data, runs or .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+$(BROWSER): $(STAMP)
+	@command -v chromium google-chrome >/dev/null || { \
+	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
+	@touch $@
+
+# Of MathJax only what it can load while a page is read: extensions, fonts, and speech in English.
+# Its npm comes from pip, so that no Node.js need be installed. PATH: npm's own scripts call node.
+$(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NPM) --no-audit --no-fund --ignore-scripts
+	rm -rf $(VENDOR)
+	mkdir -p $(VENDOR)/mathjax
+	cd $(NPM)/node_modules/mathjax/es5 && tar cf - tex-mml-chtml.js input/tex/extensions \
+	    output/chtml/fonts a11y sre/mathmaps/base.json sre/mathmaps/en.json \
+	    | tar xf - -C $(CURDIR)/$(VENDOR)/mathjax
+	@touch $@
 
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

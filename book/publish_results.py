@@ -1,11 +1,12 @@
 """Copy what the book shows from a finished run: python book/publish_results.py runs/course.
 
-Scores, table and provenance go to book/results/, the networks of fold 0 to
+Scores, table, provenance and the tumors' volumes go to book/results/, the networks of fold 0 to
 tunet_lib/course_weights/, and a picture of one case that they never saw to book/_static/.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def main(folder: str) -> None:
     (BOOK / "results").mkdir(exist_ok=True)
     for name in ("scores.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
+    write_volumes(run)
     draw_result(run)
 
 
@@ -57,6 +59,20 @@ def copy_weights(run: Run) -> None:
     print(f"{size_mb:.1f} MB of weights")
 
 
+def write_volumes(run: Run) -> None:
+    """Write the tumor's volume in each case, so that the book is built without the cases."""
+    lines = ["case_id,tumor_ml"]
+    for case in kits19.find_cases(run.data):
+        label = kits19.load_label_scan(kits19.require_label(case))
+        lines.append(f"{case.case_id},{tumor_ml(label):.3f}")
+    (BOOK / "results" / "tumor_ml.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def tumor_ml(label: kits19.Scan) -> float:
+    """Measure the tumor in a label map."""
+    return float((label.volume_hu == 2).sum() * math.prod(label.spacing_mm) / 1000)
+
+
 def draw_result(run: Run) -> None:
     """Draw the case of fold 0 whose tumor is nearest to the median of KiTS19."""
     cases = {case.case_id: case for case in kits19.find_cases(run.data)}
@@ -66,8 +82,7 @@ def draw_result(run: Run) -> None:
     }
 
     def distance_ml(case_id: str) -> float:
-        z, y, x = labels[case_id].spacing_mm
-        return abs((labels[case_id].volume_hu == 2).sum() * z * y * x / 1000 - PICTURED_ML)
+        return abs(tumor_ml(labels[case_id]) - PICTURED_ML)
 
     case_id = min(run.folds[0], key=distance_ml)
     truth = labels[case_id].volume_hu
