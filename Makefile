@@ -16,7 +16,7 @@ ASSETS := $(VENDOR)/.installed
 BROWSER := $(VENV)/.browser
 
 # Without it TensorFlow reports each feature of the CPU.
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help book chapters assets browser pdf links data test lint bench serve clean
 

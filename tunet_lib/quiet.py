@@ -12,7 +12,7 @@ def load_keras() -> None:
     TensorFlow reports on the CPU, and on GPUs that are not there, before it can be told
     not to. Python's own errors are raised as ever.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Each network is compiled once, and TensorFlow takes many of them for a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     stderr = os.dup(2)
