@@ -13,8 +13,6 @@ def load_keras() -> None:
     not to. Python's own errors are raised as ever.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Each network is compiled once, and TensorFlow takes many of them for a mistake.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
@@ -22,6 +20,12 @@ def load_keras() -> None:
         import keras
 
         keras.ops.zeros(1)  # the first use has something to report, too
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # Each network is compiled once, and TensorFlow takes many of them for a mistake.
+            # It makes its logger late, and in a notebook with a level of its own.
+            tf.get_logger().setLevel(logging.ERROR)
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -280,7 +280,7 @@ def _start_training(run: Run, task: Task, threads: int) -> subprocess.Popen[byte
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "OMP_NUM_THREADS": str(threads),
-        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     log = run.model_folder(*task) / LOG_NAME
     log.parent.mkdir(parents=True, exist_ok=True)
