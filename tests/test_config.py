@@ -139,8 +139,8 @@ def test_unknown_field():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patch_shape": (128, 128, 100)}, "must divide by 8"),
-        ({"lnet_shape": (4, 128, 128)}, "must divide by 8"),
+        ({"patch_shape": (128, 128, 100)}, "must be divisible by 8"),
+        ({"lnet_shape": (4, 128, 128)}, "must be divisible by 8"),
         ({"lnet_shape": (64, 128, 96)}, "no multiple"),
         ({"patch_shape": (256, 128, 128)}, "larger than"),
         ({"patch_stride": (32, 32, 129)}, "gaps"),

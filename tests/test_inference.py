@@ -245,3 +245,51 @@ def test_an_empty_mask_is_an_error():
         predict_windows(
             add_one, random_volume(4, 8, 8), (4, 4, 4), (4, 4, 4), where=MASK[:, :8, :8] & False
         )
+
+
+class Counting:
+    """Stand for a TuNet: whole is the volume, tumor its half; count what is asked."""
+
+    def __init__(self):
+        self.windows = []
+
+    def predict_on_batch(self, batch):
+        self.windows += list(batch.shape[:1])
+        return np.concatenate([batch, batch / 2], axis=-1)
+
+
+def test_windows_over_the_box_around_the_mask_are_fewer():
+    config = tiny_config(
+        grid_shape=(8, 64, 64),
+        lnet_shape=(4, 32, 32),
+        patch_shape=(8, 16, 16),
+        patch_stride=(8, 4, 4),
+        grid_fov_mm=(40.0, 512.0, 512.0),
+    )
+    volume = random_volume(8, 64, 64)
+    mask = np.zeros(volume.shape, bool)
+    mask[2:5, 30:40, 2:6] = True
+    counts, maps = {}, {}
+    for tight in (False, True):
+        model = Counting()
+        maps[tight] = predict_volume(
+            model, VARIANTS["tunet"], volume, config, where=mask, tight=tight
+        )
+        counts[tight] = sum(model.windows)
+    # 25 mm are 4 voxels in plane: y 26 to 44 and x 0 to 10, which is less than a window.
+    assert counts == {False: 12, True: 2}
+    np.testing.assert_allclose(maps[True][mask], maps[False][mask], rtol=1e-6)
+    assert maps[True][:, 26:44, :16].any()
+    maps[True][:, 26:44, :16] = 0
+    assert not maps[True].any()
+
+
+def test_a_box_is_all_of_a_volume_smaller_than_a_window():
+    config = tiny_config()
+    volume = random_volume(*config.grid_shape)
+    where = np.ones(volume.shape, bool)
+    both = [
+        predict_volume(Counting(), VARIANTS["tunet"], volume, config, where=where, tight=tight)
+        for tight in (False, True)
+    ]
+    np.testing.assert_array_equal(*both)

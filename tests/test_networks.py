@@ -248,6 +248,16 @@ def test_group_norm_of_a_constant_is_its_offset(value):
     np.testing.assert_allclose(result, np.broadcast_to(np.arange(4), result.shape), atol=0.05)
 
 
+def test_group_norm_keeps_its_digits_in_a_patch_of_air():
+    x = np.random.default_rng(0).normal(3, 0.008, (1, 16, 16, 16, 8)).astype(np.float32)
+    exact = x.astype(np.float64)
+    mean, variance = exact.mean(axis=(1, 2, 3)), exact.var(axis=(1, 2, 3))
+    layer = GroupNorm(groups=8)
+    layer.build(x.shape)
+    # The mean of squares minus the squared mean is off by 0.01 here.
+    np.testing.assert_allclose(layer(x), (exact - mean) / np.sqrt(variance + 1e-3), atol=5e-4)
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_group_norm_takes_its_statistics_in_float32(precision):
     layer = GroupNorm(groups=1, dtype=f"mixed_{precision}")

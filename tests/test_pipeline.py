@@ -43,7 +43,7 @@ def pretend(run, monkeypatch):
         case.volume(median).tobytes(): case.label() for case in run.cases() for median in (0, 1)
     }
 
-    def answer(model, variant, volume, config, batch_size=1, on_part=None, where=None):
+    def answer(model, variant, volume, config, batch_size=1, on_part=None, where=None, tight=False):
         label = truths[volume.astype(np.float16).tobytes()]
         channels = [label > 0] if variant.network == "lnet" else [label > 0, label == 2]
         return np.stack(channels, axis=-1) * np.float32(answers[variant.name])
@@ -213,7 +213,7 @@ def one_at_a_time(monkeypatch):
     """Let no map be alive when the next one is made; gives the number of maps made."""
     made = []
 
-    def answer(model, variant, volume, config, batch_size=1, on_part=None, where=None):
+    def answer(model, variant, volume, config, batch_size=1, on_part=None, where=None, tight=False):
         assert all(reference() is None for reference in made)
         prob = np.zeros((*volume.shape, 1 if variant.network == "lnet" else 2), np.float32)
         made.append(weakref.ref(prob))
@@ -248,7 +248,7 @@ def test_a_ct_larger_than_the_field_of_view_is_not_cropped(tmp_path, monkeypatch
     label[-6:, -12:, -12:] = 2
     case = save_case(tmp_path, "case_00000", label.astype(np.int16) * 1000, None, SPACING_MM)
 
-    def find_bright(model, variant, volume, config, batch_size=1, on_part=None, where=None):
+    def find_bright(model, variant, volume, config, batch_size=1, on_part=None, where=None, tight=False):
         on_part(1.0)
         return np.stack([volume > volume.max() / 2] * 2, axis=-1).astype(np.float32)
 

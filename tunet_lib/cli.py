@@ -196,9 +196,12 @@ def predict(
         typer.Option(help="A folder of trained networks; default: the course weights."),
     ] = None,
     batch_size: BatchSize = 4,
-    everywhere: Annotated[
-        bool, typer.Option("--everywhere", help="Predict also where L-Net finds no kidney.")
-    ] = False,
+    windows: Annotated[
+        Literal["all", "mask", "box"],
+        typer.Option(
+            help="Which ones: all; those at L-Net's mask; or fewer, over the box around it."
+        ),
+    ] = "mask",
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
     from tunet_lib.kits19 import IMAGE_NAME, open_scan, save_label
@@ -224,7 +227,7 @@ def predict(
     count = len(find_models(models))
     scan = open_scan(ct)
     with _bar("networks", count) as advance:
-        label = predict_scan(scan, models, batch_size, advance, everywhere)
+        label = predict_scan(scan, models, batch_size, advance, windows)
     with console.status("writing the label map"):
         save_label(label, scan, output)
     voxel_ml = math.prod(scan.spacing_mm) / 1000

@@ -91,7 +91,7 @@ class Config:
         for name in ("patch_shape", "lnet_shape"):
             if any(size % factor for size in getattr(self, name)):
                 raise DataError(
-                    f"{name}: {getattr(self, name)} must divide by {factor}, "
+                    f"{name}: {getattr(self, name)} must be divisible by {factor}, "
                     f"for {self.levels} levels halve it {self.levels - 1} times"
                 )
         if any(g % n for g, n in zip(self.grid_shape, self.lnet_shape, strict=True)):

@@ -75,7 +75,7 @@ class CourseCase:
 
             variant = VARIANTS[name]
             volume = self.volumes[variant.median]
-            model = course_model(name)
+            model = _loaded_once(name)
             self._kept[name] = predict_volume(model, variant, volume, self.config, batch_size=4)
         return self._kept[name]
 
@@ -144,6 +144,12 @@ def course_model(name: str) -> keras.Model:
     from tunet_lib.networks import load_model
 
     return load_model(COURSE_WEIGHTS / name)[0]
+
+
+@functools.cache
+def _loaded_once(name: str) -> keras.Model:
+    """Keep the networks behind the maps: a new one is traced anew, which takes as long as a map."""
+    return course_model(name)
 
 
 def show_source(thing: Any, docstring: bool = False) -> Markdown:

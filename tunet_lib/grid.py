@@ -47,6 +47,17 @@ def grid_for(scan_shape: Sequence[int], scan_spacing_mm: Sequence[float], config
     return Grid((shape[0], shape[1], shape[2]), config.grid_spacing_mm)
 
 
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """Give the smallest box that holds all that is set in a mask, empty if nothing is."""
+    box: list[slice] = []
+    for axis in range(mask.ndim):
+        part = mask[tuple(box)]
+        others = tuple({*range(mask.ndim)} - {axis})
+        found = np.flatnonzero(part.any(axis=others))
+        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
+    return tuple(box)
+
+
 class Blocks(Protocol):
     """A volume that comes in blocks, each cut along one axis only, such as `kits19.ScanFile`."""
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-PLANES, ROWS = 4, 16  # a block of the volume whose copies stay in a processor's cache
+PLANES, ROWS = 8, 32  # a block of the volume whose copies stay in a processor's cache
 
 
 def median_3x3x3(volume: np.ndarray) -> np.ndarray:

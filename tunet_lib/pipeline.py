@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,6 +35,8 @@ from tunet_lib.runs import OnCase, Run
 
 if TYPE_CHECKING:  # loading TensorFlow takes seconds, and many steps do without it
     import keras
+
+Windows = Literal["all", "mask", "box"]
 
 COURSE_WEIGHTS = Path(__file__).parent / "course_weights"
 
@@ -111,7 +113,7 @@ def predict_scan(
     models: str | Path = COURSE_WEIGHTS,
     batch_size: int = 1,
     on_part: Callable[[float], Any] | None = None,
-    everywhere: bool = False,
+    windows: Windows = "mask",
 ) -> np.ndarray:
     """Segment one CT: L-Net localizes, every TuNet votes, Algorithm 1 decides.
 
@@ -126,8 +128,9 @@ def predict_scan(
         Windows at a time.
     on_part
         Called again and again with the share of one model's work done since.
-    everywhere
-        Let the TuNets predict every window, also those that hold nothing of L-Net's mask.
+    windows
+        Of the TuNets: ``"all"`` of them; those that hold something of L-Net's ``"mask"``; or
+        fewer, over the ``"box"`` around it.
 
     Returns
     -------
@@ -141,11 +144,13 @@ def predict_scan(
 
     Notes
     -----
-    What lies outside L-Net's mask is removed in the end, so windows outside of it are not
-    predicted, and the maps are 0 there. The label map is the same, unless the maps would have
+    What lies outside L-Net's mask is removed in the end, so windows outside of it need not be
+    predicted, and the maps are 0 there. With ``"mask"`` the label map is the same as with
+    ``"all"``, unless the maps would have
     reached the low thresholds out there, and Algorithm 1 would have acted on it within: by a
     voxel that ends the search for an unsure region or for any tumor at all, by voxels that make
-    a tumor large, or by a bridge between two parts of a region.
+    a tumor large, or by a bridge between two parts of a region. With ``"box"`` it differs a
+    little nearly always, for fewer windows see each voxel (chapter 11 measures it).
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
@@ -162,11 +167,13 @@ def predict_scan(
             if (variant.network == "lnet") == localizers:
                 model, _ = load_model(folder, config)
                 volume = volumes[variant.median]
-                yield predict_volume(model, variant, volume, config, batch_size, on_part, where)
+                yield predict_volume(
+                    model, variant, volume, config, batch_size, on_part, where, windows == "box"
+                )
 
     has_localizer = any(variant.network == "lnet" for variant, _ in found)
     lnet_prob = mean_maps(maps(localizers=True))[..., 0] if has_localizer else None
-    where = None if lnet_prob is None or everywhere else lnet_prob >= config.lnet_threshold
+    where = None if lnet_prob is None or windows == "all" else lnet_prob >= config.lnet_threshold
     if where is not None and not where.any():
         where = None  # an empty mask is not applied either
     whole_and_tumor = mean_maps(maps(localizers=False, where=where))

@@ -13,6 +13,7 @@ import numpy as np
 
 from tunet_lib.config import Config
 from tunet_lib.files import DataError
+from tunet_lib.grid import box_of
 
 
 def postprocess(
@@ -187,7 +188,7 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     Vu et al. 2019, 3.5, and Algorithm 1, lines 8, 17, 21 and 24.
     """
     grown = high.copy()
-    box = _box_around(low)
+    box = box_of(low)
     part = low[box].copy()  # cc3d writes to no array, and yet wants one that is writable
     components, count = cc3d.connected_components(part, connectivity=26, return_N=True)
     # One look-up in place of a loop over components, of which a noisy map has thousands.
@@ -249,17 +250,6 @@ def apply_lnet(label: np.ndarray, lnet_mask: np.ndarray) -> np.ndarray:
         warnings.warn("L-Net found no kidney: its mask is not applied", stacklevel=3)
         return label
     return label * lnet_mask.astype(np.uint8)
-
-
-def _box_around(mask: np.ndarray) -> tuple[slice, ...]:
-    """Give the box of all that is set, empty if nothing is: maps are 0 nearly everywhere."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        part = mask[tuple(box)]
-        others = tuple({*range(mask.ndim)} - {axis})
-        found = np.flatnonzero(part.any(axis=others))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    return tuple(box)
 
 
 def _check_shapes(

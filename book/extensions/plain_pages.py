@@ -1,0 +1,34 @@
+"""What Sphinx and its extensions put into the pages, mended where it asks or says too much."""
+
+import re
+
+# Sphinx sets the lines of a long signature as a list of definitions without terms.
+SIGNATURE_LINES = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+
+
+def setup(app):
+    """Connect the functions below to Sphinx."""
+    app.connect("config-inited", without_thebe)
+    app.connect("html-page-context", accessible)
+    app.add_js_file("accessible.js")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def without_thebe(app, config):
+    """Leave out Thebe, which nobody asked for: it takes its script from another host."""
+    for listeners in app.events.listeners.values():
+        listeners[:] = [one for one in listeners if one.handler.__module__ != "sphinx_thebe"]
+
+
+def accessible(app, page, template, context, doctree):
+    """Give a page the roles and elements that axe-core asks for."""
+    context["default_mode"] = "auto"  # the theme's script calls "" an error
+    body = context.get("body", "").replace(' role="doc-biblioentry"', "")  # a deprecated role
+    context["body"] = SIGNATURE_LINES.sub(
+        lambda lines: (
+            '<div class="signature-lines">\n'
+            + lines[1].replace("<dd>", "<div>").replace("</dd>", "</div>")
+            + "</div>"
+        ),
+        body,
+    )

@@ -1,0 +1,53 @@
+"""Print the whole book, built as one page, into one PDF: make pdf."""
+
+import os
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+BUILT = Path(__file__).parents[1] / "_build"
+PAGE, PDF = BUILT / "singlehtml" / "index.html", BUILT / "tunet-book.pdf"
+# Solutions unfold, code too long for the paper breaks, and bars of buttons are left out.
+FOR_PAPER = """
+  pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
+  img { max-width: 100%; break-inside: avoid; }
+  .bd-header, .bd-header-article, .bd-sidebar-primary, .bd-sidebar-secondary, .prev-next-area,
+  .bd-footer-content, #pst-back-to-top { display: none !important; }
+"""
+FOOTER = (
+    '<div style="font-size: 8px; width: 100%; text-align: center">'
+    '<span class="pageNumber"></span></div>'
+)
+
+
+def main() -> None:
+    """Print it."""
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    # Chromium refuses its sandbox to root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        tab = browser.new_page(color_scheme="light")
+        tab.set_default_timeout(300_000)
+        tab.goto(PAGE.as_uri())
+        tab.wait_for_function("() => window.MathJax?.startup?.promise?.then(() => true)")
+        tab.add_style_tag(content=FOR_PAPER)
+        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        tab.pdf(
+            path=PDF,
+            format="A4",
+            print_background=True,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOTER,
+            margin={"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"},
+            outline=True,
+            tagged=True,
+        )
+        browser.close()
+    print(f"{PDF}: {PDF.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The built book in Debian's Chromium, with every other host out of reach: make browser."""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BOOK = ROOT / "_build" / "html"
+ARRIVED = "() => document.readyState === 'complete' && (window.MathJax?.startup?.promise ?? true)"
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def host():
+    handler = functools.partial(QuietHandler, directory=BOOK)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    executable = shutil.which("chromium") or shutil.which("google-chrome")
+    assert executable, "no chromium: apt-get install chromium"
+    # Chromium refuses its sandbox to root.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A reader's tab, which notes all that goes wrong in it."""
+
+    def __init__(self, tab, host):
+        self.tab, self.host, self.troubles = tab, host, []
+        tab.route("**/*", self._let_through_or_block)
+        tab.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
+        tab.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        tab.on("console", self._note_console)
+        tab.on("response", self._note_response)
+
+    def open(self, address):
+        self.tab.goto(address if "://" in address else f"{self.host}/{address}")
+        self.tab.wait_for_function(ARRIVED)
+
+    def _let_through_or_block(self, route):
+        if route.request.url.startswith((self.host, "file:", "data:", "blob:")):
+            route.continue_()
+        else:
+            route.abort()  # is then noted as a failed request
+
+    def _note_console(self, message):
+        if message.type == "error":
+            self.troubles.append(f"console: {message.text}")
+
+    def _note_response(self, response):
+        if response.status >= 400:
+            self.troubles.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture
+def visitor(browser, host):
+    context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
+    visitor = Visitor(context.new_page(), host)
+    yield visitor
+    context.close()
+    assert not visitor.troubles, "\n".join(visitor.troubles)

@@ -1,0 +1,152 @@
+"""Every page as a reader meets it, on a desk and on a telephone, in light and in dark."""
+
+import json
+import re
+
+import pytest
+
+from .conftest import BOOK, ROOT
+
+pytestmark = pytest.mark.browser
+
+AXE = ROOT / "book" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+TALLEST = 16_000  # pixels; beyond that Chromium paints a page's beginning again
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+PAGES = {str(path.relative_to(BOOK)): path.read_text() for path in sorted(BOOK.rglob("*.html"))}
+PAGES = {name: text for name, text in PAGES.items() if not name.startswith(("_static", "reports"))}
+# What makes the page scroll sideways: elements that end beyond the screen, outermost first.
+TOO_WIDE = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  return [...document.querySelectorAll("main *")]
+    .filter((one) => one.getBoundingClientRect().right > width)
+    .slice(0, 5).map((one) => one.outerHTML.slice(0, 200));
+}"""
+
+
+def pages_with(mark):
+    names = [name for name, text in PAGES.items() if mark in text]
+    return pytest.mark.parametrize("name", names)
+
+
+def violations(tab):
+    """What axe-core finds, as one line each."""
+    options = {"runOnly": {"type": "tag", "values": LEVELS}, "resultTypes": ["violations"]}
+    found = tab.evaluate("(options) => axe.run(document, options)", options)["violations"]
+    return [
+        f"{violation['id']}: {node['target']} {node['html'][:200]} {node['failureSummary']}"
+        for violation in found
+        for node in violation["nodes"]
+    ]
+
+
+def set_theme(tab, theme):
+    tab.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+    tab.wait_for_timeout(300)  # colors fade
+
+
+def keep_screenshot(tab, name, width):
+    path = SCREENSHOTS / str(width) / f"{name.removesuffix('.html').replace('/', '-')}.jpg"
+    height = min(tab.evaluate("document.documentElement.scrollHeight"), TALLEST)
+    tab.screenshot(
+        path=path,
+        full_page=True,
+        quality=70,
+        clip={"x": 0, "y": 0, "width": width, "height": height},
+    )
+
+
+def test_the_book_is_built():
+    assert {"index.html", "search.html", "book/intro.html"} <= set(PAGES)
+
+
+@pages_with("")
+def test_a_page_is_accessible_and_fits_every_screen(visitor, name):
+    tab = visitor.tab
+    visitor.open(name)
+    tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    tab.add_script_tag(path=AXE)
+    found = []
+    for width in (1280, 360):
+        tab.set_viewport_size({"width": width, "height": 900})
+        for theme in ("dark", "light"):
+            set_theme(tab, theme)
+            found += [f"{theme}, {width} px, {text}" for text in violations(tab)]
+        found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
+        keep_screenshot(tab, name, width)
+    assert not found, "\n".join(found)
+
+
+@pages_with('class="flipbook"')
+def test_sliders_turn_the_picture(visitor, name):
+    visitor.open(name)
+    for book in visitor.tab.locator(".flipbook").all():
+        picture = book.locator("img")
+        for slider in book.locator("input[type=range]").all():
+            seen = set()
+            for key in ("Home", "End"):
+                slider.press(key)
+                seen.add((picture.get_attribute("src"), picture.get_attribute("alt")))
+                assert picture.evaluate("(img) => img.decode().then(() => img.naturalWidth)") > 50
+            sources, alts = zip(*seen, strict=True)
+            assert len(set(sources)) == len(set(alts)) == 2
+
+
+@pages_with("data-shufflequestions")
+def test_a_quiz_answers_right_and_wrong(visitor, name):
+    visitor.open(name)
+    chapter = ROOT / name
+    quiz = chapter.parent / "quizzes" / f"{chapter.stem}.json"
+    questions = json.loads(quiz.read_text(encoding="utf-8"))
+    shown = visitor.tab.locator(".Quiz")
+    assert shown.count() == len(questions)
+    for question, asked in zip(shown.all(), questions, strict=True):
+        buttons = question.locator(".MCButton").all()
+        for button, answer in zip(buttons, asked["answers"], strict=True):
+            button.click()
+            feedback = question.locator(".Feedback")
+            said = "correct" if answer["correct"] else "incorrect"
+            assert said in feedback.get_attribute("class").split()
+            begin = re.split(r"[`$<*\\]", answer["feedback"])[0]
+            assert feedback.inner_text().startswith(begin.strip())
+
+
+def test_search_finds_algorithm_1(visitor):
+    visitor.open("index.html")
+    visitor.tab.keyboard.press("Control+k")
+    visitor.tab.keyboard.type("Algorithm 1")
+    visitor.tab.keyboard.press("Enter")
+    results = visitor.tab.locator("#search-results li a")
+    results.first.wait_for()
+    titles = results.all_inner_texts()
+    assert any("Post-processing" in title for title in titles), titles
+
+
+def test_dark_mode_leaves_gray_values_alone(visitor):
+    visitor.open("notebooks/01_kits19.html")
+    tab = visitor.tab
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = tab.evaluate(background)
+    for _ in range(3):  # light, dark, and as the system has it, in the theme's order
+        if tab.evaluate("document.documentElement.dataset.theme") == "dark":
+            break
+        tab.locator(".theme-switch-button:visible").click()
+    assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+    tab.wait_for_timeout(300)
+    assert tab.evaluate(background) != light
+    filters = tab.locator(".bd-content img").evaluate_all(
+        "(images) => images.map((img) => getComputedStyle(img).filter)"
+    )
+    assert len(filters) > 3
+    assert set(filters) == {"none"}
+
+
+def test_the_book_is_read_from_a_folder(visitor):
+    visitor.open((BOOK / "notebooks" / "04_losses_metrics.html").as_uri())
+    assert visitor.tab.locator("mjx-container").count() > 3
+    visitor.open((BOOK / "search.html").as_uri() + "?q=Algorithm+1")
+    visitor.tab.locator("#search-results li a").first.wait_for()
+    # Only the excerpts are missing: no browser lets a script read another file of the folder.
+    visitor.troubles = [text for text in visitor.troubles if "file://" not in text]
