@@ -248,7 +248,9 @@ def test_a_ct_larger_than_the_field_of_view_is_not_cropped(tmp_path, monkeypatch
     label[-6:, -12:, -12:] = 2
     case = save_case(tmp_path, "case_00000", label.astype(np.int16) * 1000, None, SPACING_MM)
 
-    def find_bright(model, variant, volume, config, batch_size=1, on_part=None, where=None, tight=False):
+    def find_bright(
+        model, variant, volume, config, batch_size=1, on_part=None, where=None, tight=False
+    ):
         on_part(1.0)
         return np.stack([volume > volume.max() / 2] * 2, axis=-1).astype(np.float32)
 

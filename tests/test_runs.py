@@ -91,9 +91,13 @@ def test_cases_may_be_added_until_something_is_trained(run, data):
 
 def test_models_stay_with_their_data(run, data):
     run.model_folder("tunet", 0).mkdir(parents=True)
-    shutil.copytree(data, data.parent / "other")
+    other = data.parent / "other"
+    shutil.copytree(data, other)
+    save_case(other, "case_00000", *box_scan(9), SPACING_MM)  # another patient, by the same name
+    before = {path: path.read_bytes() for path in run.prepared.rglob("*.*")}
     with pytest.raises(DataError, match="under another name"):
-        prepare_run(data.parent / "other", run.folder, run.config)
+        prepare_run(other, run.folder, run.config)
+    assert before == {path: path.read_bytes() for path in run.prepared.rglob("*.*")}
 
 
 def test_opening_what_is_no_run(tmp_path, run):

@@ -170,14 +170,10 @@ def predict_volume(
     return maps
 
 
-def _box_around(
-    where: np.ndarray, window: Shape, spacing_mm: Sequence[float]
-) -> tuple[slice, ...]:
+def _box_around(where: np.ndarray, window: Shape, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
     """Give the box around `where` with its margin, at least as large as a window."""
     box = []
-    for tight, size, width, mm in zip(
-        box_of(where), where.shape, window, spacing_mm, strict=True
-    ):
+    for tight, size, width, mm in zip(box_of(where), where.shape, window, spacing_mm, strict=True):
         margin = math.ceil(BOX_MARGIN_MM / mm)
         first, last = max(0, tight.start - margin), min(size, tight.stop + margin)
         length = max(last - first, min(width, size))

@@ -143,6 +143,14 @@ def prepare_run(
                 f"{folder}: holds a run with another configuration ({', '.join(wrong)} differ); "
                 "choose another folder"
             )
+    other_data = (
+        f"{folder}: has models that were trained on other cases, or on {data} under another name; "
+        "choose another folder"
+    )
+    has_models = (folder / "models").exists()
+    # Before anything that they were trained on is prepared anew.
+    if has_models and open_run(folder).data != data:
+        raise DataError(other_data)
     cases = find_cases(data)
     config.save(folder / "config.json")
     prepared, failures = prepare_cases(cases, folder / "prepared", config, on_case, workers)
@@ -154,11 +162,8 @@ def prepare_run(
         raise DataError(f"{data}: no case could be prepared; {_listing(failures)}")
     folds = split_folds(case_ids, config.folds, config.seed)
     run = Run(folder, config, data, folds)
-    if (folder / "models").exists() and run != open_run(folder):
-        raise DataError(
-            f"{folder}: has models that were trained on other cases, or on {data} under another "
-            f"name; choose another folder. {_listing(failures)}".strip()
-        )
+    if has_models and run != open_run(folder):
+        raise DataError(f"{other_data}. {_listing(failures)}".removesuffix(". "))
     save_json(folder / "run.json", {"data": str(data), "folds": folds})
     return run, failures
 
