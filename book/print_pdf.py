@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 BUILT = Path(__file__).parents[1] / "_build"
-PAGE, PDF = BUILT / "singlehtml" / "index.html", BUILT / "tunet-book.pdf"
+SINGLE, PDF = BUILT / "singlehtml", BUILT / "tunet-book.pdf"
 # Solutions unfold, code too long for the paper breaks, and bars of buttons are left out.
 FOR_PAPER = """
   pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
@@ -23,6 +23,9 @@ FOOTER = (
 
 def main() -> None:
     """Print it."""
+    # Sphinx writes the page into the folder of its first chapter, with paths from the one above.
+    page = SINGLE / "all.html"
+    shutil.copyfile(SINGLE / "book" / "intro.html", page)
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     # Chromium refuses its sandbox to root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -30,7 +33,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         tab = browser.new_page(color_scheme="light")
         tab.set_default_timeout(300_000)
-        tab.goto(PAGE.as_uri())
+        tab.goto(page.as_uri())
         tab.wait_for_function("() => window.MathJax?.startup?.promise?.then(() => true)")
         tab.add_style_tag(content=FOR_PAPER)
         tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import sparse
 
 from tunet_lib.config import Config
 
@@ -323,6 +322,8 @@ def _add_block(total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarr
     The axes are taken in the order in which they lie in memory, since a file may be stored
     either way round; and what is added is limited to the grid voxels that the block reaches.
     """
+    from scipy import sparse  # post-processing wants a box of this module, and loads quickly
+
     order = sorted(range(3), key=lambda axis: -abs(block.strides[axis]))
     slow, middle, fast = (matrices[axis] for axis in order)
     reached = np.flatnonzero(slow.any(axis=1))
