@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy import sparse
 
 from tunet_lib.config import Config
 
@@ -44,17 +45,6 @@ def grid_for(scan_shape: Sequence[int], scan_spacing_mm: Sequence[float], config
         step = size // config.lnet_shape[axis]
         shape.append(size if needed <= size else -(-needed // step) * step)
     return Grid((shape[0], shape[1], shape[2]), config.grid_spacing_mm)
-
-
-def box_of(mask: np.ndarray) -> tuple[slice, ...]:
-    """Give the smallest box that holds all that is set in a mask, empty if nothing is."""
-    box: list[slice] = []
-    for axis in range(mask.ndim):
-        part = mask[tuple(box)]
-        others = tuple({*range(mask.ndim)} - {axis})
-        found = np.flatnonzero(part.any(axis=others))
-        box.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, 0))
-    return tuple(box)
 
 
 class Blocks(Protocol):
@@ -322,8 +312,6 @@ def _add_block(total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarr
     The axes are taken in the order in which they lie in memory, since a file may be stored
     either way round; and what is added is limited to the grid voxels that the block reaches.
     """
-    from scipy import sparse  # post-processing wants a box of this module, and loads quickly
-
     order = sorted(range(3), key=lambda axis: -abs(block.strides[axis]))
     slow, middle, fast = (matrices[axis] for axis in order)
     reached = np.flatnonzero(slow.any(axis=1))

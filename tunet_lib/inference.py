@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from scipy import ndimage
 
+from tunet_lib.boxes import box_of
 from tunet_lib.config import Config, Variant
 from tunet_lib.files import DataError
-from tunet_lib.grid import box_of
 from tunet_lib.patches import (
     Shape,
     block_mean,

@@ -11,9 +11,9 @@ import warnings
 import cc3d
 import numpy as np
 
+from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
 from tunet_lib.files import DataError
-from tunet_lib.grid import box_of
 
 
 def postprocess(
