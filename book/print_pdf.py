@@ -41,6 +41,7 @@ def main() -> None:
             path=PDF,
             format="A4",
             print_background=True,
+            scale=0.75,
             display_header_footer=True,
             header_template="<span></span>",
             footer_template=FOOTER,
