@@ -163,7 +163,7 @@ def prepare_run(
     folds = split_folds(case_ids, config.folds, config.seed)
     run = Run(folder, config, data, folds)
     if has_models and run != open_run(folder):
-        raise DataError(f"{other_data}. {_listing(failures)}".removesuffix(". "))
+        raise DataError(f"{other_data}. {_listing(failures)}".strip())
     save_json(folder / "run.json", {"data": str(data), "folds": folds})
     return run, failures
 
