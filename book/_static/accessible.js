@@ -3,4 +3,8 @@
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("button.search-button-field, button.theme-switch-button")
     .forEach((button) => button.removeAttribute("aria-label"));
+  // The theme looks for what scrolls when the page is loaded and when its size changes, but not
+  // when something unfolds.
+  document.querySelectorAll("details").forEach((one) =>
+    one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
