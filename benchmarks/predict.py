@@ -89,12 +89,12 @@ def measure() -> list[Measured]:
     maps, times_s = in_turns(everyone, rounds=1)  # one takes minutes
     peer = maps["PyTorch + MONAI"]
     lines = []
-    for name, windows, goal, where in (
-        ("tunet_lib", "all 25 windows", 1.5, ...),
-        ("tunet_lib, at the mask", "windows at its mask", 4.0, mask),
-        ("tunet_lib, over its box", "windows over its box", 4.0, mask),
+    for name, windows, goal, where, exact in (
+        ("tunet_lib", "all 25 windows", 1.5, ..., True),
+        ("tunet_lib, at the mask", "windows at its mask", 4.0, mask, True),
+        ("tunet_lib, over its box", "windows over its box", 4.0, mask, False),
     ):
-        said = {"PyTorch + MONAI": agree(maps[name], peer, where, exact="box" not in name)}
+        said = {"PyTorch + MONAI": agree(maps[name], peer, where, exact)}
         work = f"L-Net and TuNet, {windows}"
         lines += ratios(work, times_s, name, {"PyTorch + MONAI": goal}, said)
     return [replace(line, by=line.by.partition(",")[0]) for line in lines]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import statistics
-import time
 from pathlib import Path
 
 from isal import igzip_threaded
 
 from benchmarks.cases import full_size_case
+from benchmarks.harness import in_turns
 from benchmarks.prepare import CONFIG, ours
 from tunet_lib.grid import grid_for, scanned, to_grid
 from tunet_lib.kits19 import open_scan, require_image
@@ -40,12 +40,7 @@ def main() -> None:
         "normalize": lambda: normalize(grid_hu, inside),
         "all": ours,
     }
-    times_s: dict[str, list[float]] = {name: [] for name in stages}
-    for _ in range(ROUNDS):
-        for name, work in stages.items():
-            since = time.perf_counter()
-            work()
-            times_s[name].append(time.perf_counter() - since)
+    _, times_s = in_turns(stages, ROUNDS)
     with RESULT.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["stage", "min_s", "median_s"])

@@ -173,9 +173,9 @@ def predict_volume(
 def _box_around(where: np.ndarray, window: Shape, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
     """Give the box around `where` with its margin, at least as large as a window."""
     box = []
-    for tight, size, width, mm in zip(box_of(where), where.shape, window, spacing_mm, strict=True):
+    for part, size, width, mm in zip(box_of(where), where.shape, window, spacing_mm, strict=True):
         margin = math.ceil(BOX_MARGIN_MM / mm)
-        first, last = max(0, tight.start - margin), min(size, tight.stop + margin)
+        first, last = max(0, part.start - margin), min(size, part.stop + margin)
         length = max(last - first, min(width, size))
         first = min(max(0, (first + last - length) // 2), size - length)
         box.append(slice(first, first + length))

@@ -73,7 +73,7 @@ class SqueezeExcite(keras.layers.Layer):
 class GroupNorm(keras.layers.Layer):
     """Scale groups of channels to zero mean and unit variance, then each channel as learned.
 
-    The same as `keras.layers.GroupNormalization`, in fewer lines. All of it is float32 also where
+    The same as `keras.layers.GroupNormalization`, written out to be read. It is float32 also where
     the network computes in float16, whose sums end at 65504. The variance is taken about the
     mean: the shorter mean of squares minus squared mean loses its digits in a patch of air,
     where the mean is hundreds of times the spread.

@@ -146,10 +146,10 @@ def predict_scan(
     -----
     What lies outside L-Net's mask is removed in the end, so windows outside of it need not be
     predicted, and the maps are 0 there. With ``"mask"`` the label map is the same as with
-    ``"all"``, unless the maps would have
-    reached the low thresholds out there, and Algorithm 1 would have acted on it within: by a
-    voxel that ends the search for an unsure region or for any tumor at all, by voxels that make
-    a tumor large, or by a bridge between two parts of a region. With ``"box"`` it differs a
+    ``"all"``, unless the maps would have reached the low thresholds out there, and Algorithm 1
+    would have acted on it within: by a voxel that ends the search for an unsure region or for
+    any tumor at all, by voxels that make a tumor large, or by a bridge between two parts of a
+    region. With ``"box"`` it differs a
     little nearly always, for fewer windows see each voxel (chapter 11 measures it).
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
