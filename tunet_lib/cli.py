@@ -29,7 +29,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from tunet_lib.config import Config, Precision, Preset
+from tunet_lib.config import Config, Precision, Preset, Windows
 from tunet_lib.files import DataError
 
 app = typer.Typer(
@@ -197,7 +197,7 @@ def predict(
     ] = None,
     batch_size: BatchSize = 4,
     windows: Annotated[
-        Literal["all", "mask", "box"],
+        Windows,
         typer.Option(
             help="Which ones: all; those at L-Net's mask; or fewer, over the box around it."
         ),

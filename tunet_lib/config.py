@@ -18,6 +18,7 @@ from tunet_lib.files import DataError, load_json, save_json
 
 Preset = Literal["paper", "course"]
 Precision = Literal["float32", "float16", "bfloat16"]
+Windows = Literal["all", "mask", "box"]
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config, Variant
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config, Variant, Windows
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.evaluation import (
     Row,
@@ -35,8 +35,6 @@ from tunet_lib.runs import OnCase, Run
 
 if TYPE_CHECKING:  # loading TensorFlow takes seconds, and many steps do without it
     import keras
-
-Windows = Literal["all", "mask", "box"]
 
 COURSE_WEIGHTS = Path(__file__).parent / "course_weights"
 
