@@ -1,13 +1,56 @@
-"""The method of Vu et al. 2019 (KiTS19): localization network and cascaded U-Nets."""
+"""The method of Vu et al. 2019 (KiTS19): localization network and cascaded U-Nets.
 
+From a file to an answer::
+
+    import tunet_lib as tunet
+
+    scan = tunet.load_scan("CT.nii.gz")
+    label = tunet.predict_scan(scan)
+    tunet.save_label(label, scan, "label.nii.gz")
+
+Chapter 00 (``notebooks/00_quickstart.ipynb``).
+"""
+
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from tunet_lib.config import Config
 from tunet_lib.files import DataError
+
+if TYPE_CHECKING:
+    from tunet_lib.model import Model
+    from tunet_lib.placement import Placement
+    from tunet_lib.predict import predict_scan
+    from tunet_lib.scans import load_scan, save_label
 
 try:
     __version__ = version("tunet-book")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "unknown"
 
-__all__ = ["Config", "DataError", "__version__"]
+__all__ = [
+    "Config",
+    "DataError",
+    "Model",
+    "Placement",
+    "__version__",
+    "load_scan",
+    "predict_scan",
+    "save_label",
+]
+
+_WHERE = {
+    "Model": "model",
+    "Placement": "placement",
+    "load_scan": "scans",
+    "predict_scan": "predict",
+    "save_label": "scans",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for when it is asked for: most of it takes longer than the question."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

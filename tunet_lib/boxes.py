@@ -5,8 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 
-def box_of(mask: np.ndarray) -> tuple[slice, ...]:
-    """Give the smallest box that holds all that is set in a mask, empty if nothing is."""
+def box_of(mask: np.ndarray | np.bool_) -> tuple[slice, ...]:
+    """Give the smallest box that holds all that is set in a mask, empty if nothing is.
+
+    Examples
+    --------
+    >>> box_of(np.array([[0, 0, 0, 0], [0, 1, 0, 1]], bool))
+    (slice(1, 2, None), slice(1, 4, None))
+    """
+    mask = np.asarray(mask)
     box: list[slice] = []
     for axis in range(mask.ndim):
         part = mask[tuple(box)]

@@ -1,4 +1,7 @@
-"""Every file of a data folder opened, to the last byte, before hours are spent on it."""
+"""Every file of a data folder opened, to the last byte, before hours are spent on it.
+
+Chapter 01 (``notebooks/01_kits19.ipynb``).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
-from tunet_lib.files import DataError, load_json
-from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases, load_label, open_scan
+from tunet_lib.files import DataError, load_json, noting
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases
 from tunet_lib.parallel import each
+from tunet_lib.scans import load_label, open_scan
 
 
 @dataclass(frozen=True)
@@ -61,14 +65,14 @@ def check_folder(
     cases = find_cases(folder)
     digests = label_digests() if _is_kits19(folder) else {}
     task = functools.partial(check_case, digests=digests, labels_only=labels_only)
-    problems = []
+    problems: list[Problem] = []
+    failures: dict[str, str] = {}
     for case, result in each(task, cases, workers):
-        try:
+        with noting(failures, case.case_id):
             problems += result()
-        except (DataError, OSError, MemoryError) as error:
-            problems.append(Problem(case.case_id, "", str(error) or type(error).__name__))
         if on_case is not None:
             on_case(case.case_id)
+    problems += [Problem(case_id, "", what) for case_id, what in failures.items()]
     return len(cases), sorted(problems, key=lambda p: (p.case_id, p.file))
 
 

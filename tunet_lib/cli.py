@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
 import psutil
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
 from tunet_lib.config import Config, Precision, Preset, Windows
 from tunet_lib.files import DataError
+from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say
 
 app = typer.Typer(
     help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
@@ -39,7 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
 
 Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
 RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
@@ -88,9 +73,9 @@ def phantom(
     """Make synthetic CTs with labels, in KiTS19's layout."""
     from tunet_lib.phantom import write_phantoms
 
-    with _bar("phantoms", count) as advance:
+    with bar("phantoms", count) as advance:
         write_phantoms(folder, count, seed, size, progress=lambda *_: advance())
-    _say(f"{count} phantoms in {folder}")
+    say(f"{count} phantoms in {folder}")
 
 
 @app.command()
@@ -106,7 +91,7 @@ def download(
     """
     from tunet_lib.download import download_kits19, parse_cases
 
-    with _failures() as failures, _bytes_bar("download") as (on_size, on_bytes):
+    with failures_at_the_end() as failures, bytes_bar("download") as (on_size, on_bytes):
         failures |= download_kits19(
             folder,
             parse_cases(cases),
@@ -115,7 +100,7 @@ def download(
             on_size=on_size,
             on_bytes=on_bytes,
         )
-    _say(f"{folder}: complete")
+    say(f"{folder}: complete")
 
 
 @app.command()
@@ -124,7 +109,7 @@ def check(data: Data, labels_only: LabelsOnly = False, workers: Workers = 0) -> 
     from tunet_lib.check import check_folder
     from tunet_lib.kits19 import find_cases
 
-    with _bar("check", len(find_cases(data))) as advance:
+    with bar("check", len(find_cases(data))) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,
@@ -132,13 +117,13 @@ def check(data: Data, labels_only: LabelsOnly = False, workers: Workers = 0) -> 
             on_case=lambda _: advance(),
         )
     if not problems:
-        return _say(f"{count} cases, and every file is good")
+        return say(f"{count} cases, and every file is good")
     table = Table("case", "file", "what is wrong")
     for problem in problems:
         table.add_row(problem.case_id, problem.file, Text(problem.what))
     console.print(table)
     bad = len({problem.case_id for problem in problems})
-    _complain("check", f"{bad} of {count} cases have problems")
+    complain("check", f"{bad} of {count} cases have problems")
     raise typer.Exit(1)
 
 
@@ -153,7 +138,7 @@ def prepare(
     workers: Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
-    with _failures() as failures:
+    with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
         failures |= _prepare(data, run_folder, chosen, workers)
 
@@ -165,22 +150,17 @@ def train(
     fold: Folds = None,
     jobs: Jobs = 0,
     here: Annotated[bool, typer.Option("--here", help="In this process, without a bar.")] = False,
-    parent: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Train the networks; those that are complete are kept, the rest go on where they were."""
-    from tunet_lib.runs import open_run, train_task
-
-    def stop_if_orphan(_: object) -> None:
-        # The command that started this process was killed: its successor takes over.
-        if parent and os.getppid() != parent:
-            raise typer.Exit(1)
-
     if here:
+        from tunet_lib.runs import open_run
+        from tunet_lib.worker import train_task
+
         run = open_run(run_folder)
         for task in run.tasks(variant, fold):
-            train_task(run, task, stop_if_orphan)
+            train_task(run, task)
         return
-    with _failures() as failures:
+    with failures_at_the_end() as failures:
         failures |= _train(run_folder, variant, fold, jobs)
 
 
@@ -204,8 +184,10 @@ def predict(
     ] = "mask",
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.kits19 import IMAGE_NAME, open_scan, save_label
-    from tunet_lib.pipeline import COURSE_WEIGHTS, find_models, predict_scan
+    from tunet_lib.kits19 import IMAGE_NAME
+    from tunet_lib.metrics import volume_ml
+    from tunet_lib.predict import COURSE_WEIGHTS, find_models, predict_scan
+    from tunet_lib.scans import open_scan, save_label
 
     if output is None:
         # In KiTS19's layout all CTs have one name, and their folders tell them apart.
@@ -224,21 +206,20 @@ def predict(
             style="yellow",
         )
     models = models or COURSE_WEIGHTS
-    count = len(find_models(models))
+    count = sum(map(len, find_models(models)))
     scan = open_scan(ct)
-    with _bar("networks", count) as advance:
-        label = predict_scan(scan, models, batch_size, advance, windows)
+    with bar("networks", count) as advance:
+        label = predict_scan(scan, models, windows=windows, batch_size=batch_size, on_part=advance)
     with console.status("writing the label map"):
         save_label(label, scan, output)
-    voxel_ml = math.prod(scan.spacing_mm) / 1000
-    kidney_ml, tumor_ml = ((label == value).sum() * voxel_ml for value in (1, 2))
-    _say(f"{output}: kidney {kidney_ml:.0f} ml, tumor {tumor_ml:.0f} ml")
+    kidney_ml, tumor_ml = (volume_ml(label == value, scan.spacing_mm) for value in (1, 2))
+    say(f"{output}: kidney {kidney_ml:.0f} ml, tumor {tumor_ml:.0f} ml")
 
 
 @app.command()
 def evaluate(run_folder: RunFolder, batch_size: BatchSize = 4) -> None:
     """Score every case by the models that never saw it: scores.csv."""
-    with _failures() as failures:
+    with failures_at_the_end() as failures:
         failures |= _evaluate(run_folder, batch_size)
 
 
@@ -265,7 +246,7 @@ def run(
 
     The preset course takes hours on two cores. Run it again, and it goes on where it was.
     """
-    with _failures() as failures:
+    with failures_at_the_end() as failures:
         failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision))
         failures |= _train(run_folder, variant, fold, jobs)
         failures |= _evaluate(run_folder, batch_size)
@@ -277,7 +258,7 @@ def main() -> None:
     try:
         app()
     except DataError as error:
-        _complain("Error", str(error))
+        complain("Error", str(error))
         sys.exit(1)
 
 
@@ -286,53 +267,58 @@ def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> 
     from tunet_lib.provenance import timed
     from tunet_lib.runs import prepare_run
 
-    with timed(run_folder, "prepare"), _bar("prepare", len(find_cases(data))) as advance:
+    with timed(run_folder, "prepare"), bar("prepare", len(find_cases(data))) as advance:
         run, failures = prepare_run(
-            data, run_folder, config, lambda _: advance(), workers or _default_workers()
+            data,
+            run_folder,
+            config,
+            workers=workers or _default_workers(),
+            on_case=lambda _: advance(),
         )
     sizes = ", ".join(str(len(fold)) for fold in run.folds)
-    _say(f"{run_folder}: folds of {sizes} cases")
+    say(f"{run_folder}: folds of {sizes} cases")
     return failures
 
 
 def _train(
     run_folder: Path, variants: list[str] | None, folds: list[int] | None, jobs: int
 ) -> dict[str, str]:
+    from tunet_lib.jobs import train_tasks
     from tunet_lib.provenance import timed
-    from tunet_lib.runs import Task, epochs_done, open_run, train_tasks
+    from tunet_lib.runs import Task, open_run
 
     run = open_run(run_folder)
     tasks = run.tasks(variants, folds)
-    with timed(run_folder, "train"), _progress() as progress:
+    with timed(run_folder, "train"), bars() as progress:
         total = progress.add_task("trainings", total=len(tasks))
-        bars: dict[Task, TaskID] = {}
+        shown: dict[Task, TaskID] = {}
 
         def show(active: list[Task]) -> None:
-            progress.update(total, completed=sum(map(run.trained, tasks)))
+            progress.update(total, completed=sum(run.model_folder(t).is_trained for t in tasks))
             for task in active:
-                if task not in bars:
+                if task not in shown:
                     name = f"  {task[0]}, fold {task[1]}: epochs"
-                    bars[task] = progress.add_task(name, total=run.config.epochs)
-                progress.update(bars[task], completed=epochs_done(run, task))
-            for task in set(bars) - set(active):
-                progress.remove_task(bars.pop(task))
+                    shown[task] = progress.add_task(name, total=run.config.epochs)
+                progress.update(shown[task], completed=len(run.model_folder(task).history()))
+            for task in set(shown) - set(active):
+                progress.remove_task(shown.pop(task))
 
-        failures = train_tasks(run, tasks, jobs or _default_jobs(), show)
+        failures = train_tasks(run, tasks, jobs or _default_jobs(), on_poll=show)
         show([])
     return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
 
 
 def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
-    from tunet_lib.pipeline import evaluate_run
     from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
     from tunet_lib.runs import open_run
+    from tunet_lib.scoring import evaluate_run
 
     run = open_run(run_folder)
     cases = sum(map(len, run.folds))
     scores = run_folder / "scores.csv"
     before = scores.read_bytes() if scores.exists() else None
-    with timed(run_folder, "evaluate"), _bar("evaluate", cases) as advance:
-        _, failures = evaluate_run(run, lambda _: advance(), batch_size)
+    with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
+        _, failures = evaluate_run(run, batch_size=batch_size, on_case=lambda _: advance())
     # Scores that were there may come from an earlier day and another machine.
     if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
         write_provenance(run)
@@ -340,9 +326,9 @@ def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
 
 
 def _table(run_folder: Path) -> None:
-    from tunet_lib.evaluation import format_table
-    from tunet_lib.pipeline import tabulate_run
     from tunet_lib.runs import open_run
+    from tunet_lib.scoring import tabulate_run
+    from tunet_lib.table import format_table
 
     console.print("Dice similarity coefficient on the grid, mean (SD over folds):")
     print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
@@ -369,56 +355,6 @@ def _default_jobs() -> int:
     # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
     has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
     return 1 if has_gpu else min(4, os.cpu_count() or 1)
-
-
-@contextmanager
-def _failures() -> Iterator[dict[str, str]]:
-    """Report at the end what failed while the rest was done; then end with status 1."""
-    failures: dict[str, str] = {}
-    try:
-        yield failures
-    finally:  # a step that cannot go on must not hide what failed before it
-        for name, reason in failures.items():
-            _complain(name, reason)
-    if failures:
-        raise typer.Exit(1)
-
-
-def _complain(name: str, reason: str) -> None:
-    # Text, for a path or a list in a message may look like rich's markup.
-    message = Text.assemble((f"{name}:", "red"), f" {reason}")
-    Console(stderr=True).print(message, soft_wrap=True)
-
-
-def _say(message: str) -> None:
-    console.print(Text(message), soft_wrap=True)
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    )
-
-
-@contextmanager
-def _bytes_bar(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda size: bar.update(task, total=size), lambda size: bar.advance(task, size)
-
-
-@contextmanager
-def _bar(name: str, total: int) -> Iterator[Callable[..., None]]:
-    with _progress() as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda part=1: progress.advance(task, part)
-        progress.update(task, completed=total)  # parts that are fractions may not add up
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 Axis order is (z, y, x) everywhere; the paper writes (x, y, z). A comment names the
 paper's section, or says "open" where the paper is silent and a reading was chosen.
+
+The paper map (``book/paper_map.md``) leads from each number to its chapter.
 """
 
 from __future__ import annotations
@@ -125,6 +127,12 @@ class Config:
         z, y, x = (f / n for f, n in zip(self.grid_fov_mm, self.grid_shape, strict=True))
         return z, y, x
 
+    @property
+    def lnet_downsampling(self) -> tuple[int, int, int]:
+        """How many grid voxels make one L-Net voxel, (z, y, x)."""
+        z, y, x = (g // n for g, n in zip(self.grid_shape, self.lnet_shape, strict=True))
+        return z, y, x
+
     @classmethod
     def preset(cls, name: Preset, **changes: Any) -> Config:
         """Give a preset, with any field changed by name.
@@ -206,6 +214,15 @@ PRESETS: dict[Preset, dict[str, Any]] = {
 }
 
 
+# What a network takes in at once: a patch, an axial slice, or all of the downsampled volume.
+SEES: dict[str, Literal["slice", "patch", "volume"]] = {
+    "unet2d": "slice",
+    "unet3d": "patch",
+    "tunet": "patch",
+    "lnet": "volume",
+}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One trained system: a network, with or without squeeze-and-excite and median filter."""
@@ -215,6 +232,32 @@ class Variant:
     network: Literal["unet2d", "unet3d", "tunet", "lnet"]
     squeeze_excite: bool = False
     median: bool = False
+
+    @property
+    def sees(self) -> Literal["slice", "patch", "volume"]:
+        """What the network takes in at once."""
+        return SEES[self.network]
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The channels that the network gives."""
+        return ("whole",) if self.sees == "volume" else ("whole", "tumor")
+
+    def patch_shape(self, config: Config) -> tuple[int, int, int]:
+        """Give what the network takes in at once, in its own voxels (z, y, x)."""
+        return {
+            "slice": (1, *config.grid_shape[1:]),
+            "patch": config.patch_shape,
+            "volume": config.lnet_shape,
+        }[self.sees]
+
+    def patch_stride(self, config: Config) -> tuple[int, int, int]:
+        """Give how far apart the windows lie; a slice or a volume is one window."""
+        return config.patch_stride if self.sees == "patch" else self.patch_shape(config)
+
+    def downsampling(self, config: Config) -> tuple[int, int, int]:
+        """Give how many grid voxels make one voxel of the network, (z, y, x)."""
+        return config.lnet_downsampling if self.sees == "volume" else (1, 1, 1)
 
 
 VARIANTS: dict[str, Variant] = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import math
 import random
 import textwrap
 from dataclasses import dataclass
@@ -14,19 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, Config
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.folds import split_folds
-from tunet_lib.grid import Grid, grid_for, label_to_grid
-from tunet_lib.kits19 import Case, Scan, find_cases, load_label, load_label_scan, load_scan
+from tunet_lib.kits19 import Case, find_cases, require_image, require_label
+from tunet_lib.metrics import volume_ml
 from tunet_lib.phantom import write_phantoms
-from tunet_lib.pipeline import COURSE_WEIGHTS
-from tunet_lib.preprocess import prepare_volume
-from tunet_lib.quiet import load_keras
+from tunet_lib.placement import Placement
+from tunet_lib.predict import COURSE_WEIGHTS
+from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import Scan, load_label, load_label_map, load_scan
 
 if TYPE_CHECKING:
-    import keras
     from IPython.display import Markdown
+
+    from tunet_lib.model import Model
 
 DATA = Path("..") / "data" / "phantoms"  # as seen from notebooks/
 TYPICAL_TUMOR_ML = 30.0  # the median of KiTS19
@@ -46,8 +47,8 @@ class CourseCase:
         The CT on its own voxels, HU.
     truth
         Its label map, uint8 (z, y, x): 0 background, 1 kidney, 2 tumor.
-    grid
-        Where the grid lies in the scan.
+    placement
+        Where the scan lies on the grid.
     truth_on_grid
         The label map on the grid.
     volumes
@@ -58,9 +59,20 @@ class CourseCase:
     config: Config
     scan: Scan
     truth: np.ndarray
-    grid: Grid
+    placement: Placement
     truth_on_grid: np.ndarray
     volumes: dict[bool, np.ndarray]
+
+    @classmethod
+    def load(cls, case: Case) -> CourseCase:
+        """Load a case and bring it to the course's grid."""
+        config = course_config()
+        scan = load_scan(require_image(case))
+        truth = load_label(require_label(case), scan)
+        placement = Placement(scan, config)
+        on_grid = placement.label_to_grid(truth)
+        volumes = prepare_scan(scan, config)
+        return cls(case.case_id, config, scan, truth, placement, on_grid, volumes)
 
     def maps(self, name: str) -> np.ndarray:
         """Predict with one of the course's networks, such as ``"tunet"``, once.
@@ -71,12 +83,7 @@ class CourseCase:
             (z, y, x, 2) float32, whole and tumor probabilities; of an L-Net (z, y, x, 1).
         """
         if name not in self._kept:
-            from tunet_lib.inference import predict_volume
-
-            variant = VARIANTS[name]
-            volume = self.volumes[variant.median]
-            model = _loaded_once(name)
-            self._kept[name] = predict_volume(model, variant, volume, self.config, batch_size=4)
+            self._kept[name] = _loaded_once(name).predict(self.volumes, batch_size=4)
         return self._kept[name]
 
     def ensemble(self) -> np.ndarray:
@@ -110,27 +117,7 @@ def course_case(data: str | Path = DATA) -> CourseCase:
     A rule that knows nothing of the results: a case chosen for its score would mislead.
     """
     case = min(held_out_cases(data), key=lambda case: abs(_tumor_ml(case) - TYPICAL_TUMOR_ML))
-    return prepared_case(case)
-
-
-def prepared_case(case: Case) -> CourseCase:
-    """Load a case and bring it to the course's grid."""
-    config = course_config()
-    scan = load_scan(case.image_path)  # type: ignore[arg-type]
-    truth = load_label(case.label_path, scan)  # type: ignore[arg-type]
-    grid = grid_for(scan.volume_hu.shape, scan.spacing_mm, config)
-    return CourseCase(
-        case.case_id,
-        config,
-        scan,
-        truth,
-        grid,
-        label_to_grid(truth, scan.spacing_mm, grid),
-        {
-            median: prepare_volume(scan.volume_hu, scan.spacing_mm, config, median)
-            for median in (False, True)
-        },
-    )
+    return CourseCase.load(case)
 
 
 def course_config() -> Config:
@@ -138,16 +125,15 @@ def course_config() -> Config:
     return Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
 
 
-def course_model(name: str) -> keras.Model:
+def course_model(name: str) -> Model:
     """Load one of the course's ten networks, trained on the other four folds."""
-    load_keras()
-    from tunet_lib.networks import load_model
+    from tunet_lib.model import Model
 
-    return load_model(COURSE_WEIGHTS / name)[0]
+    return Model.load(COURSE_WEIGHTS / name)
 
 
 @functools.cache
-def _loaded_once(name: str) -> keras.Model:
+def _loaded_once(name: str) -> Model:
     """Keep the networks behind the maps: a new one is traced anew, which takes as long as a map."""
     return course_model(name)
 
@@ -187,5 +173,5 @@ def _without_docstrings(source: str) -> str:
 
 
 def _tumor_ml(case: Case) -> float:
-    label = load_label_scan(case.label_path)  # type: ignore[arg-type]
-    return float((label.volume_hu == 2).sum() * math.prod(label.spacing_mm) / 1000)
+    truth = load_label_map(require_label(case))
+    return volume_ml(truth.label == 2, truth.spacing_mm)

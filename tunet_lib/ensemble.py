@@ -1,4 +1,7 @@
-"""The ensemble: a mean over the probability maps of several models."""
+"""The ensemble: a mean over the probability maps of several models.
+
+Chapter 12 (``notebooks/12_ensemble.ipynb``).
+"""
 
 from __future__ import annotations
 

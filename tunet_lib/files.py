@@ -65,6 +65,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def noting(failures: dict[str, str], name: str) -> Iterator[None]:
+    """Note what goes wrong with one of many, under its name, so that the others go on."""
+    try:
+        yield
+    except (DataError, OSError, MemoryError) as error:
+        failures[name] = str(error) or type(error).__name__
+
+
 def save_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     with atomic_path(path) as temporary:

@@ -1,13 +1,16 @@
-"""Patients dealt into folds."""
+"""Patients dealt into folds.
+
+Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from tunet_lib.config import Config
 from tunet_lib.files import DataError
 
 
@@ -17,6 +20,7 @@ class _Named(Protocol):
 
 
 AnyCase = TypeVar("AnyCase", bound=_Named)
+SomeCase = TypeVar("SomeCase", bound=_Named, covariant=True)
 
 
 def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str]]:
@@ -45,17 +49,36 @@ def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str
     return [sorted(shuffled[fold::folds]) for fold in range(folds)]
 
 
+@dataclass(frozen=True)
+class Split(Generic[SomeCase]):
+    """The cases of one fold: those to train on, and those whose loss is watched meanwhile."""
+
+    fold: int
+    training: Sequence[SomeCase]
+    validation: Sequence[SomeCase]
+
+
 def split_cases(
-    cases: Sequence[AnyCase], folds: Sequence[Sequence[str]], fold: int, config: Config
-) -> tuple[list[AnyCase], list[AnyCase]]:
+    cases: Sequence[AnyCase], folds: Sequence[Sequence[str]], fold: int, *, inner: bool = False
+) -> Split[AnyCase]:
     """Give the training and the validation cases of one fold.
 
-    As in the paper the fold that is scored is also what early stopping looks at, which is
-    optimistic; with ``config.inner_validation`` the next fold is taken for that and left
-    out of training. A case that is in no fold, for want of a label map, is in neither.
+    A case that is in no fold, for want of a label map, is in neither.
+
+    Parameters
+    ----------
+    cases
+        All of them.
+    folds
+        For each fold the `case_id` of the cases it holds out.
+    fold
+        Which one, from 0.
+    inner
+        As in the paper the fold that is scored is also what early stopping looks at, which is
+        optimistic; with `inner` the next fold is taken for that and left out of training.
     """
     held_out = set(folds[fold])
-    watched = set(folds[(fold + 1) % len(folds)]) if config.inner_validation else held_out
+    watched = set(folds[(fold + 1) % len(folds)]) if inner else held_out
     others = {case_id for ids in folds for case_id in ids} - held_out - watched
     training = [case for case in cases if case.case_id in others]
-    return training, [case for case in cases if case.case_id in watched]
+    return Split(fold, training, [case for case in cases if case.case_id in watched])

@@ -1,13 +1,14 @@
-"""The soft Dice loss, written once for every network."""
+"""The soft Dice loss, written once for every network.
+
+Chapter 04 (``notebooks/04_losses_metrics.ipynb``).
+"""
 
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-import keras
-from keras import ops
-
 from tunet_lib.files import DataError
+from tunet_lib.quiet import keras
 
 DiceOver = Literal["sample", "batch"]
 
@@ -68,11 +69,11 @@ class DiceLoss(keras.losses.Loss):
             Scalar float32, from -channels to 0.
         """
         # In float16, which mixed precision predicts, a sum ends at 65504 voxels.
-        v = ops.cast(y_true, "float32")
-        u = ops.cast(y_pred, "float32")
+        v = keras.ops.cast(y_true, "float32")
+        u = keras.ops.cast(y_pred, "float32")  # batch, *space, channels
         space = tuple(range(1, len(u.shape) - 1))
         axes = space if self.over == "sample" else (0, *space)
-        overlap = ops.sum(u * v, axis=axes)
-        total = ops.sum(u, axis=axes) + ops.sum(v, axis=axes)
+        overlap = keras.ops.sum(u * v, axis=axes)  # batch, channels; over the batch: channels
+        total = keras.ops.sum(u, axis=axes) + keras.ops.sum(v, axis=axes)
         per_channel = -2.0 * overlap / (total + self.epsilon)
-        return ops.mean(ops.sum(per_channel, axis=-1))
+        return keras.ops.mean(keras.ops.sum(per_channel, axis=-1))

@@ -2,6 +2,8 @@
 
 A median needs no branches: comparing two whole arrays with `minimum` and `maximum` sorts
 them voxel by voxel, and a processor does that for 8 or 16 voxels at once.
+
+Chapter 02 (``notebooks/02_preprocess.ipynb``).
 """
 
 from __future__ import annotations

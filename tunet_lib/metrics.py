@@ -1,11 +1,17 @@
-"""How well a predicted mask agrees with the true one: by volume and by surface."""
+"""How well a predicted mask agrees with the true one: by volume and by surface.
+
+Chapter 04 (``notebooks/04_losses_metrics.ipynb``).
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from tunet_lib.boxes import box_of
 from tunet_lib.files import DataError
 
 
@@ -29,6 +35,11 @@ def dice(predicted: np.ndarray, truth: np.ndarray, *, empty: float = 1.0) -> flo
     ------
     DataError
         The shapes differ, or a mask is not bool.
+
+    Examples
+    --------
+    >>> dice(np.array([True, True, False]), np.array([True, False, False]))  # 2 * 1 / (2 + 1)
+    0.6666666666666666
 
     Source
     ------
@@ -74,6 +85,11 @@ def kits19_score(
     return {"whole": whole, "tumor": tumor, "mean": (whole + tumor) / 2}
 
 
+def volume_ml(mask: np.ndarray, spacing_mm: Sequence[float]) -> float:
+    """Give the volume of a bool mask (z, y, x) in milliliters; a voxel is `spacing_mm` large."""
+    return float(np.count_nonzero(mask) * math.prod(spacing_mm) / 1000)
+
+
 @dataclass(frozen=True)
 class SurfaceDistances:
     """How far the surfaces of two masks lie apart.
@@ -97,8 +113,8 @@ def surface_distances(
     predicted: np.ndarray,
     truth: np.ndarray,
     spacing_mm: tuple[float, float, float],
-    tolerance_mm: float,
     *,
+    tolerance_mm: float,
     empty: float = float("nan"),
 ) -> SurfaceDistances:
     """Measure the distances between the surfaces of two masks, weighted by area.
@@ -166,20 +182,17 @@ def _surface(
     A point lies where eight voxels meet that are not all alike; which of them are in the
     mask gives its area, by the table.
     """
-    spans = []
-    for axis in range(3):
-        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        spans.append((inside[0], inside[-1] + 1))
-    box = np.pad(mask[tuple(slice(*span) for span in spans)], 1).view(np.uint8)
+    inside = box_of(mask)
+    box = np.pad(mask[inside], 1).view(np.uint8)
     z, y, x = (size - 1 for size in box.shape)
     code = np.zeros((z, y, x), np.uint8)
     for bit in range(8):
         dz, dy, dx = (1 - (bit >> shift & 1) for shift in (2, 1, 0))
         code |= box[dz : dz + z, dy : dy + y, dx : dx + x] << np.uint8(bit)
     places = np.nonzero((code != 0) & (code != 255))
-    first = [span[0] for span in spans]
     points = np.stack(
-        [(p + f) * s for p, f, s in zip(places, first, spacing_mm, strict=True)], axis=1
+        [(p + part.start) * s for p, part, s in zip(places, inside, spacing_mm, strict=True)],
+        axis=1,
     )
     return points, table[code[places]]
 

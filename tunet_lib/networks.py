@@ -4,27 +4,20 @@ Written with Keras 3 layers and `keras.ops` only, so that any Keras backend runs
 All of them take a normalized CT patch, (batch, z, y, x, 1) or (batch, y, x, 1) float32,
 whose sides divide by 2^(levels - 1), and give sigmoid probabilities in [0, 1]. `whole` is
 kidney and tumor together, `tumor` the tumor alone: two overlapping binary maps.
+
+Shape comments leave the batch out: s is the patch's shape, F the configured `filters`, and
+s/2 the shape halved along each axis.
+
+Chapters 05 to 08 (``notebooks/05_unet.ipynb``, ``notebooks/06_lnet.ipynb``,
+``notebooks/07_cascade.ipynb``, ``notebooks/08_squeeze_excite.ipynb``).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import warnings
-from pathlib import Path
 from typing import Any
 
-import h5py
-import keras
-
-from tunet_lib.config import VARIANTS, Config, Variant
-from tunet_lib.files import DataError, atomic_path, load_json
-
-# A weights file fits a configuration if these fields agree.
-NETWORK_FIELDS = ("levels", "filters", "norm_groups", "se_ratio")
-
-WEIGHTS_NAME = "model.weights.h5"
-VARIANT_NAME = "variant.json"
-CONFIG_NAME = "config.json"
+from tunet_lib.config import Config, Variant
+from tunet_lib.quiet import keras
 
 
 @keras.saving.register_keras_serializable("tunet_lib")
@@ -61,8 +54,13 @@ class SqueezeExcite(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Give `inputs` with each channel scaled."""
         space = tuple(range(1, len(inputs.shape) - 1))
-        means = keras.ops.mean(inputs, axis=space, keepdims=True)
-        return inputs * self.excite(self.squeeze(means))
+        means = keras.ops.mean(inputs, axis=space, keepdims=True)  # (1, 1, 1, channels)
+        hidden = self.squeeze(means)  # (1, 1, 1, channels / ratio)
+        return inputs * self.excite(hidden)  # (*space, channels)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Give the input's: Keras would have to trace the layer to find out."""
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Give the constructor's arguments."""
@@ -106,11 +104,11 @@ class GroupNorm(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Give `inputs` normalized."""
-        x = keras.ops.cast(inputs, "float32")
+        x = keras.ops.cast(inputs, "float32")  # (*space, channels)
         channels = x.shape[-1]
         space = tuple(range(1, len(x.shape) - 1))
         broad = (-1, *(1 for _ in space), channels)
-        mean = self._over_groups(keras.ops.mean(x, axis=space), channels)
+        mean = self._over_groups(keras.ops.mean(x, axis=space), channels)  # (channels)
         x -= keras.ops.reshape(mean, broad)
         variance = self._over_groups(keras.ops.mean(keras.ops.square(x), axis=space), channels)
         factor = self.gamma * keras.ops.rsqrt(variance + self.epsilon)
@@ -122,17 +120,31 @@ class GroupNorm(keras.layers.Layer):
         size = channels // self.groups
         grouped = keras.ops.reshape(per_channel, (-1, self.groups, size))
         mean = keras.ops.mean(grouped, axis=-1, keepdims=True)
-        return keras.ops.reshape(keras.ops.repeat(mean, size, axis=-1), (-1, channels))
+        return keras.ops.reshape(mean * keras.ops.ones_like(grouped), (-1, channels))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Give the input's: Keras would have to trace the layer to find out."""
+        return input_shape
 
     def get_config(self) -> dict[str, Any]:
         """Give the constructor's arguments."""
         return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
 
 
-class _Blocks:
-    """Layer makers for one rank (2 or 3) and one configuration."""
+class Blocks:
+    """The building blocks of one network, for images of rank 2 or 3.
 
-    def __init__(self, config: Config, rank: int, squeeze_excite: bool) -> None:
+    Parameters
+    ----------
+    config
+        `norm_groups`, `se_ratio`, `l2` and `precision` are used.
+    rank
+        2 for axial slices, 3 for volumes.
+    squeeze_excite
+        Whether each block ends in a `SqueezeExcite`.
+    """
+
+    def __init__(self, config: Config, rank: int = 3, squeeze_excite: bool = False) -> None:
         self.config = config
         self.squeeze_excite = squeeze_excite
         self.policy = "float32" if config.precision == "float32" else f"mixed_{config.precision}"
@@ -141,12 +153,8 @@ class _Blocks:
         self.pool = layers.MaxPooling3D if rank == 3 else layers.MaxPooling2D
         self.up = layers.UpSampling3D if rank == 3 else layers.UpSampling2D
 
-    def _gate(self, x: Any) -> Any:
-        if not self.squeeze_excite:
-            return x
-        return SqueezeExcite(self.config.se_ratio, dtype=self.policy)(x)
-
-    def convolve(self, x: Any, filters: int) -> Any:
+    def conv_block(self, x: Any, filters: int) -> Any:
+        """Convolve 3x3x3, normalize groups, ReLU, and gate: (*s, any) to (*s, filters)."""
         x = self.conv(
             filters,
             3,
@@ -155,19 +163,29 @@ class _Blocks:
             dtype=self.policy,
         )(x)
         x = GroupNorm(self.config.norm_groups, dtype=self.policy)(x)
-        return self._gate(keras.layers.ReLU(dtype=self.policy)(x))
+        return self.gate(keras.layers.ReLU(dtype=self.policy)(x))
 
     def concatenate(self, *parts: Any) -> Any:
-        return self._gate(keras.layers.Concatenate(dtype=self.policy)(list(parts)))
+        """Join feature maps of one shape by their channels, and gate."""
+        return self.gate(keras.layers.Concatenate(dtype=self.policy)(list(parts)))
 
-    def halve(self, x: Any) -> Any:
+    def gate(self, x: Any) -> Any:
+        """Squeeze and excite, if the network does."""
+        if not self.squeeze_excite:
+            return x
+        return SqueezeExcite(self.config.se_ratio, dtype=self.policy)(x)
+
+    def downsample(self, x: Any) -> Any:
+        """Keep the largest of each 2x2x2 voxels: (*s, channels) to (*s/2, channels)."""
         # TensorFlow has no float16 max-pooling in 3D for a CPU; float32 gives the same.
         return self.pool(2, dtype="float32")(x)
 
-    def double(self, x: Any) -> Any:
+    def upsample(self, x: Any) -> Any:
+        """Repeat each voxel 2x2x2 times: (*s/2, channels) to (*s, channels)."""
         return self.up(2, dtype=self.policy)(x)
 
-    def head(self, x: Any, channels: int) -> Any:
+    def sigmoid_head(self, x: Any, channels: int) -> Any:
+        """Weigh the features of each voxel, by a 1x1x1 convolution, into probabilities."""
         # float32 always: a float16 sigmoid is 0 or 1 where Dice needs a gradient.
         return self.conv(
             channels,
@@ -179,25 +197,48 @@ class _Blocks:
         )(x)
 
 
-def _u_shape(x: Any, blocks: _Blocks, channels: int, injected: Any = None) -> Any:
-    """Encode and decode `x`; `injected` joins each encoder level at that level's size."""
-    config = blocks.config
+def u_net(x: Any, blocks: Blocks, channels: int, *, injected: Any = None) -> Any:
+    """Build a U-Net: encode, level by level, and decode with what each level remembered.
+
+    Parameters
+    ----------
+    x
+        The input, (batch, *s, any number of channels).
+    blocks
+        The building blocks; their configuration gives `levels` and `filters`.
+    channels
+        How many probability maps to give.
+    injected
+        An image (batch, *s, 1) that joins the feature map of each lower encoder level at that
+        level's size.
+
+    Returns
+    -------
+    tensor
+        (batch, *s, channels) float32, 0 to 1.
+
+    Notes
+    -----
+    Source: Ronneberger et al. 2015; Vu et al. 2019, 2.1 and, for `injected`, 2.2.
+    """
+    levels, filters = blocks.config.levels, blocks.config.filters
     skips = []
-    for level in range(config.levels):
+    for level in range(levels):
         if level:
-            x = blocks.halve(x)
+            x = blocks.downsample(x)  # s/2^level, F 2^level
             if injected is not None:
-                injected = blocks.halve(injected)
-                x = blocks.concatenate(x, injected)
-        x = blocks.convolve(x, config.filters * 2**level)
-        x = blocks.convolve(x, 2 * config.filters * 2**level)
+                injected = blocks.downsample(injected)  # s/2^level, 1
+                x = blocks.concatenate(x, injected)  # s/2^level, F 2^level + 1
+        x = blocks.conv_block(x, filters * 2**level)  # s/2^level, F 2^level
+        x = blocks.conv_block(x, 2 * filters * 2**level)  # s/2^level, 2F 2^level
         skips.append(x)
-    skips.pop()
-    for level in reversed(range(config.levels - 1)):
-        x = blocks.concatenate(blocks.double(x), skips.pop())
-        x = blocks.convolve(x, 2 * config.filters * 2**level)
-        x = blocks.convolve(x, 2 * config.filters * 2**level)
-    return blocks.head(x, channels)
+    skips.pop()  # the lowest level is what the decoder begins with
+    for level in reversed(range(levels - 1)):
+        x = blocks.upsample(x)  # s/2^level, 4F 2^level
+        x = blocks.concatenate(x, skips.pop())  # s/2^level, 6F 2^level
+        x = blocks.conv_block(x, 2 * filters * 2**level)  # s/2^level, 2F 2^level
+        x = blocks.conv_block(x, 2 * filters * 2**level)  # s/2^level, 2F 2^level
+    return blocks.sigmoid_head(x, channels)  # s, channels
 
 
 def unet_2d(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -207,8 +248,8 @@ def unet_2d(config: Config, squeeze_excite: bool = False) -> keras.Model:
     Ronneberger et al. 2015.
     """
     image = keras.Input((None, None, 1), name="image")
-    outputs = _u_shape(image, _Blocks(config, 2, squeeze_excite), channels=2)
-    return keras.Model(image, outputs, name="unet_2d")
+    whole_and_tumor = u_net(image, Blocks(config, 2, squeeze_excite), channels=2)  # y, x, 2
+    return keras.Model(image, whole_and_tumor, name="unet_2d")
 
 
 def unet_3d(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -217,8 +258,8 @@ def unet_3d(config: Config, squeeze_excite: bool = False) -> keras.Model:
     The output's channels are whole and tumor. Source: Vu et al. 2019, Table 1.
     """
     image = keras.Input((None, None, None, 1), name="image")
-    outputs = _u_shape(image, _Blocks(config, 3, squeeze_excite), channels=2)
-    return keras.Model(image, outputs, name="unet_3d")
+    whole_and_tumor = u_net(image, Blocks(config, 3, squeeze_excite), channels=2)  # z, y, x, 2
+    return keras.Model(image, whole_and_tumor, name="unet_3d")
 
 
 def l_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -227,8 +268,8 @@ def l_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
     The one output channel is whole. Source: Vu et al. 2019, 2.1, Fig. 2.
     """
     image = keras.Input((None, None, None, 1), name="image")
-    outputs = _u_shape(image, _Blocks(config, 3, squeeze_excite), channels=1)
-    return keras.Model(image, outputs, name="l_net")
+    whole_prob = u_net(image, Blocks(config, 3, squeeze_excite), channels=1)  # z, y, x, 1
+    return keras.Model(image, whole_prob, name="l_net")
 
 
 def w_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -238,8 +279,9 @@ def w_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
     Source: Vu et al. 2019, 2.2, Fig. 3.
     """
     image = keras.Input((None, None, None, 1), name="image")
-    outputs = _u_shape(image, _Blocks(config, 3, squeeze_excite), channels=1, injected=image)
-    return keras.Model(image, outputs, name="w_net")
+    blocks = Blocks(config, 3, squeeze_excite)
+    whole_prob = u_net(image, blocks, channels=1, injected=image)  # z, y, x, 1
+    return keras.Model(image, whole_prob, name="w_net")
 
 
 def t_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -248,12 +290,12 @@ def t_net(config: Config, squeeze_excite: bool = False) -> keras.Model:
     Both enter as two channels of the first level; only the image is injected below.
     Source: Vu et al. 2019, 2.2, Fig. 3.
     """
-    blocks = _Blocks(config, 3, squeeze_excite)
+    blocks = Blocks(config, 3, squeeze_excite)
     image = keras.Input((None, None, None, 1), name="image")
     whole_prob = keras.Input((None, None, None, 1), name="whole_prob")
-    both = blocks.concatenate(image, whole_prob)
-    outputs = _u_shape(both, blocks, channels=1, injected=image)
-    return keras.Model([image, whole_prob], outputs, name="t_net")
+    both = blocks.concatenate(image, whole_prob)  # z, y, x, 2
+    tumor_prob = u_net(both, blocks, channels=1, injected=image)  # z, y, x, 1
+    return keras.Model([image, whole_prob], tumor_prob, name="t_net")
 
 
 def tunet(config: Config, squeeze_excite: bool = False) -> keras.Model:
@@ -264,12 +306,10 @@ def tunet(config: Config, squeeze_excite: bool = False) -> keras.Model:
     Source: Vu et al. 2019, 2.2, Fig. 1.
     """
     image = keras.Input((None, None, None, 1), name="image")
-    whole_prob = w_net(config, squeeze_excite)(image)
-    tumor_prob = t_net(config, squeeze_excite)([image, whole_prob])
-    outputs = keras.layers.Concatenate(dtype="float32", name="whole_and_tumor")(
-        [whole_prob, tumor_prob]
-    )
-    return keras.Model(image, outputs, name="tunet")
+    whole_prob = w_net(config, squeeze_excite)(image)  # z, y, x, 1
+    tumor_prob = t_net(config, squeeze_excite)([image, whole_prob])  # z, y, x, 1
+    both = keras.layers.Concatenate(dtype="float32", name="whole_and_tumor")
+    return keras.Model(image, both([whole_prob, tumor_prob]), name="tunet")  # z, y, x, 2
 
 
 NETWORKS = {"unet2d": unet_2d, "unet3d": unet_3d, "lnet": l_net, "tunet": tunet}
@@ -278,74 +318,3 @@ NETWORKS = {"unet2d": unet_2d, "unet3d": unet_3d, "lnet": l_net, "tunet": tunet}
 def build(variant: Variant, config: Config) -> keras.Model:
     """Give the untrained network of a variant, its weights drawn from Keras' global seed."""
     return NETWORKS[variant.network](config, squeeze_excite=variant.squeeze_excite)
-
-
-def save_model(model: keras.Model, variant: Variant, config: Config, folder: Path) -> None:
-    """Write weights, configuration and variant into `folder`, each atomically.
-
-    The weights come last: a folder that holds them is complete.
-    """
-    config.save(folder / CONFIG_NAME)
-    with atomic_path(folder / VARIANT_NAME) as temporary:
-        temporary.write_text(f'"{variant.name}"\n')
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        model.save_weights(temporary)
-
-
-def load_model(folder: str | Path, config: Config | None = None) -> tuple[keras.Model, Config]:
-    """Read a network that `save_model` wrote.
-
-    Parameters
-    ----------
-    folder
-        Holds the weights and the configuration that they were trained with.
-    config
-        The configuration that the caller expects, if any.
-
-    Returns
-    -------
-    model, config
-        The network, and the configuration it was trained with.
-
-    Raises
-    ------
-    DataError
-        A file is missing or damaged, the weights are of another network, or the
-        configuration differs from the expected one in the network's fields.
-    """
-    folder = Path(folder)
-    trained_with = Config.load(folder / CONFIG_NAME)
-    if config is not None:
-        wrong = [name for name in trained_with.differences(config) if name in NETWORK_FIELDS]
-        if wrong:
-            raise DataError(
-                f"{folder}: the weights were trained with another configuration "
-                f"({', '.join(wrong)} differ); train again or load with their own"
-            )
-    name = load_json(folder / VARIANT_NAME)
-    if not isinstance(name, str) or name not in VARIANTS:
-        raise DataError(f"{folder / VARIANT_NAME}: names no known variant: {name!r}")
-    # Predictions are float32 wherever they run: only training gains from fewer bits.
-    model = build(VARIANTS[name], dataclasses.replace(trained_with, precision="float32"))
-    try:
-        # Keras passes over arrays that the network has no place for.
-        if (count := _count_arrays(folder / WEIGHTS_NAME)) != len(model.weights):
-            raise ValueError(f"it holds {count} arrays, the network {len(model.weights)}")
-        with warnings.catch_warnings():
-            # Keras also warns of its own tables of layers, which hold no weights.
-            warnings.filterwarnings("ignore", message="Skipping nested container")
-            model.load_weights(folder / WEIGHTS_NAME)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]  # Keras goes on to print whole arrays
-        raise DataError(
-            f"{folder / WEIGHTS_NAME}: cannot be read as the weights of {name} ({reason}); "
-            "it is damaged or from another configuration; train again"
-        ) from error
-    return model, trained_with
-
-
-def _count_arrays(path: Path) -> int:
-    arrays = []
-    with h5py.File(path) as file:
-        file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "shape") else None)
-    return len(arrays)

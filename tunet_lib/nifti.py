@@ -1,4 +1,7 @@
-"""NIfTI files: read with every check, written byte for byte the same each time."""
+"""NIfTI files: read with every check, written byte for byte the same each time.
+
+Chapter 01 (``notebooks/01_kits19.ipynb``) says what can be wrong with one.
+"""
 
 from __future__ import annotations
 
@@ -46,30 +49,36 @@ class NiftiFile:
     shape: tuple[int, int, int]
     dtype: np.dtype
 
+    def parts(self) -> Iterator[slice]:
+        """Cut the last axis, the slowest in the file, into parts of a few planes each."""
+        plane_bytes = self.shape[0] * self.shape[1] * self.header.get_data_dtype().itemsize
+        count = max(1, min(BLOCK_BYTES // plane_bytes, self.shape[2]))
+        for first in range(0, self.shape[2], count):
+            yield slice(first, min(first + count, self.shape[2]))
+
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read the file once, to its last byte, a few planes at a time.
 
         Yields
         ------
         part, block
-            The planes ``[..., part]`` along the last axis, which is the slowest in the file:
-            (rows, columns, planes) in Fortran order. The next one reuses its memory.
+            The planes ``[..., part]`` of one of the `parts`: (rows, columns, planes) in Fortran
+            order. The next one reuses its memory.
 
         Raises
         ------
         DataError
             The file is cut short or damaged, or has NaN or infinite voxels.
         """
-        stored = self.header.get_data_dtype()
-        plane_bytes = self.shape[0] * self.shape[1] * stored.itemsize
-        count = max(1, min(BLOCK_BYTES // plane_bytes, self.shape[2]))
+        parts = list(self.parts())
+        size = (parts[0].stop, self.shape[1], self.shape[0])
         with _faults_named(self.path):
-            memory: np.ndarray = np.empty((count, self.shape[1], self.shape[0]), stored)
+            memory: np.ndarray = np.empty(size, self.header.get_data_dtype())
         slope, intercept = _scaling(self.header)
         with _faults_named(self.path), _open(self.path) as stream:
             _skip(stream, self.header.get_data_offset())
-            for first in range(0, self.shape[2], count):
-                planes = memory[: min(count, self.shape[2] - first)]
+            for part in parts:
+                planes = memory[: part.stop - part.start]
                 _fill(stream, planes)
                 if (slope, intercept) != (1, 0):
                     with np.errstate(over="ignore", invalid="ignore"):  # found out below
@@ -81,7 +90,7 @@ class NiftiFile:
                         f"{self.path}: has NaN or infinite voxels; replace them or leave the "
                         "case out"
                     )
-                yield slice(first, first + len(planes)), planes.T
+                yield part, planes.T
             while stream.read(1 << 20):  # gzip compares its checksum only at the end
                 pass
 
@@ -118,11 +127,18 @@ def open_nifti(path: Path) -> NiftiFile:
         return NiftiFile(path, header, affine, (z, y, x), dtype.newbyteorder("="))
 
 
+def nifti_of(array: np.ndarray, affine: np.ndarray) -> NiftiFile:
+    """Describe an array of three axes as if it lay in a file with this affine, (4, 4)."""
+    x, y, z = array.shape
+    header = nib.Nifti1Image(array, affine, dtype=array.dtype).header
+    return NiftiFile(Path("array"), header, affine, (x, y, z), array.dtype)
+
+
 def write_nifti(
     path: str | Path,
     array: np.ndarray,
-    affine: np.ndarray | None,
-    header: nib.Nifti1Header | None,
+    header: nib.Nifti1Header,
+    *,
     compresslevel: int | None = 4,
 ) -> None:
     """Write one image as .nii.gz (or .nii), atomically.
@@ -132,11 +148,9 @@ def write_nifti(
     path
         The file to write.
     array
-        Three axes; written in the header's dtype, or its own if there is no header.
-    affine
-        (4, 4), or None to keep that of `header`.
+        Three axes, of the header's type.
     header
-        Geometry to keep, or None to make one from `affine`.
+        Its geometry is kept; `nifti_of` makes one.
     compresslevel
         Of zlib: 1 is fast, 9 is small, and the same array gives the same bytes. None is
         many times as fast; its bytes may depend on the processor.
@@ -147,7 +161,7 @@ def write_nifti(
         The disk is full, or the folder cannot be written.
     """
     two = isinstance(header, nib.Nifti2Header)
-    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, affine, header)
+    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, None, header)
     image.update_header()
     image.header.set_slope_inter(1, 0)
     if array.dtype != image.get_data_dtype():

@@ -1,19 +1,20 @@
-"""Grid volumes to training patches, and the windows that cover a volume at prediction."""
+"""Grid volumes to training patches: where they are drawn, how they are turned, and batches.
+
+Chapter 03 (``notebooks/03_patches.ipynb``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Protocol
 
-import keras
 import numpy as np
 from scipy import sparse
 
 from tunet_lib.config import Config, Variant
-
-Shape = tuple[int, int, int]
+from tunet_lib.quiet import keras
+from tunet_lib.windows import Shape, block_mean, cut_patch, window_starts
 
 
 class GridCase(Protocol):
@@ -28,83 +29,6 @@ class GridCase(Protocol):
 
     def label(self) -> np.ndarray:
         """Give the label map (z, y, x), uint8 0/1/2."""
-
-
-def window_starts(shape: Shape, window: Shape, stride: Shape) -> list[Shape]:
-    """List the corners of the windows that cover a volume.
-
-    Windows lie `stride` apart; the last one along an axis is moved back to end at the
-    border, so no voxel is left out and no window reaches outside.
-
-    Parameters
-    ----------
-    shape, window, stride
-        In voxels, (z, y, x). A window larger than the volume starts at 0.
-
-    Returns
-    -------
-    list of (z, y, x)
-        In raster order. Source: Vu et al. 2019, 3.3: 25 for (128, 256, 256), 128³, 32.
-    """
-    axes = []
-    for size, width, step in zip(shape, window, stride, strict=True):
-        last = max(0, size - width)
-        axes.append(sorted({*range(0, last, step), last}))
-    return [(z, y, x) for z, y, x in product(*axes)]
-
-
-def block_mean(volume: np.ndarray, factor: Shape) -> np.ndarray:
-    """Downsample by averaging blocks of `factor` voxels, (z, y, x); float32."""
-    z, y, x = (size // step for size, step in zip(volume.shape, factor, strict=True))
-    cut = volume[: z * factor[0], : y * factor[1], : x * factor[2]]
-    blocks = cut.reshape(z, factor[0], y, factor[1], x, factor[2])
-    return blocks.mean(axis=(1, 3, 5), dtype=np.float32)
-
-
-def lnet_factor(config: Config) -> Shape:
-    """Give how many grid voxels make one L-Net voxel, (z, y, x)."""
-    z, y, x = (g // n for g, n in zip(config.grid_shape, config.lnet_shape, strict=True))
-    return z, y, x
-
-
-def patch_shape(variant: Variant, config: Config) -> Shape:
-    """Give the input size of a variant's network: a patch, an axial slice, or all of it."""
-    if variant.network == "lnet":
-        return config.lnet_shape
-    if variant.network == "unet2d":
-        return (1, *config.grid_shape[1:])
-    return config.patch_shape
-
-
-def patch_stride(variant: Variant, config: Config) -> Shape:
-    """Give how far apart a variant's windows lie; a slice or a whole volume is one window."""
-    if variant.network in ("lnet", "unet2d"):
-        return patch_shape(variant, config)
-    return config.patch_stride
-
-
-def cut_patch(volume: np.ndarray, start: Shape, shape: Shape, margin: int = 0) -> np.ndarray:
-    """Copy a patch, with `margin` voxels more on each side in plane; borders are repeated.
-
-    Parameters
-    ----------
-    volume
-        (z, y, x), any dtype.
-    start, shape
-        Corner and size in voxels. The patch may reach outside the volume.
-    margin
-        Added before and after along y and x only.
-    """
-    indices = [
-        np.clip(np.arange(first - extra, first + width + extra), 0, size - 1)
-        for first, width, size, extra in zip(
-            start, shape, volume.shape, (0, margin, margin), strict=True
-        )
-    ]
-    # Two steps: a slice reads a memory map in one go, fancy indexing voxel by voxel.
-    block = tuple(slice(index[0], index[-1] + 1) for index in indices)
-    local = np.ix_(*(index - index[0] for index in indices))
-    return np.asarray(volume[block])[local]
 
 
 def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarray:
@@ -159,24 +83,32 @@ class PatchSource:
     variant: Variant
     config: Config
     _places: dict[int, np.ndarray] = field(default_factory=dict)
-    _lnet: tuple[np.ndarray, np.ndarray] | None = None
+    _downsampled: tuple[np.ndarray, np.ndarray] | None = None
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Give the volume and the label map, (z, y, x) each; memory-mapped if they are."""
-        if self.variant.network != "lnet":
+        factor = self.variant.downsampling(self.config)
+        if factor == (1, 1, 1):
             return self.case.volume(self.variant.median), self.case.label()
-        if self._lnet is None:
-            factor = lnet_factor(self.config)
+        if self._downsampled is None:
             volume = block_mean(self.case.volume(self.variant.median), factor)
             whole = block_mean(self.case.label() > 0, factor) >= 0.5
-            self._lnet = volume.astype(np.float16), whole.astype(np.uint8)
-        return self._lnet
+            self._downsampled = volume.astype(np.float16), whole.astype(np.uint8)
+        return self._downsampled
 
     def windows(self) -> list[Shape]:
         """List the corners of all windows of this case."""
-        window = patch_shape(self.variant, self.config)
-        stride = patch_stride(self.variant, self.config)
+        window = self.variant.patch_shape(self.config)
+        stride = self.variant.patch_stride(self.config)
         return window_starts(self.arrays()[0].shape, window, stride)
+
+    def random_starts(self, rng: np.random.Generator) -> list[Shape]:
+        """Draw the corners of this case's patches of one epoch."""
+        patch_voxels = np.prod(self.variant.patch_shape(self.config))
+        # A 2D patch is one slice of many: as many voxels as the 3D patches have.
+        voxels = self.config.patches_per_case * np.prod(self.config.patch_shape)
+        count = int(np.ceil(voxels / patch_voxels))
+        return [self.random_start(rng) for _ in range(count)]
 
     def random_start(self, rng: np.random.Generator) -> Shape:
         """Draw a corner: uniform, or so that the patch holds a random whole or tumor voxel.
@@ -184,7 +116,7 @@ class PatchSource:
         That voxel may lie anywhere in the patch, as it does in the windows of prediction: a
         network that always found it in the middle would look for it there alone.
         """
-        window = patch_shape(self.variant, self.config)
+        window = self.variant.patch_shape(self.config)
         shape = self.arrays()[0].shape
         last = [max(0, size - width) for size, width in zip(shape, window, strict=True)]
         z, y, x = rng.integers(0, np.array(last) + 1)
@@ -206,16 +138,17 @@ class PatchSource:
     def patch(self, start: Shape, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
         """Give image (z, y, x, 1) float32 and target (z, y, x, channels) float32."""
         volume, label = self.arrays()
-        shape = patch_shape(self.variant, self.config)
+        shape = self.variant.patch_shape(self.config)
         # A corner moves by at most half a diagonal times the angle.
         margin = int(np.ceil(np.deg2rad(abs(angle_deg)) * max(shape[1:])))
         inner = np.s_[:, margin : margin + shape[1], margin : margin + shape[2]]
-        image = cut_patch(volume, start, shape, margin).astype(np.float32)
-        truth = cut_patch(label, start, shape, margin)
+        image = cut_patch(volume, start, shape, margin=margin).astype(np.float32)
+        truth = cut_patch(label, start, shape, margin=margin)
         image = rotate_in_plane(image, angle_deg, order=1)[inner]
         truth = rotate_in_plane(truth, angle_deg, order=0)[inner]
-        channels = [truth > 0] if self.variant.network == "lnet" else [truth > 0, truth == 2]
-        return image[..., None], np.stack(channels, axis=-1).astype(np.float32)
+        masks = {"whole": truth > 0, "tumor": truth == 2}
+        target = np.stack([masks[region] for region in self.variant.regions], axis=-1)
+        return image[..., None], target.astype(np.float32)
 
 
 class PatchDataset(keras.utils.PyDataset):
@@ -249,8 +182,8 @@ class PatchDataset(keras.utils.PyDataset):
         cases: Sequence[GridCase] | Sequence[PatchSource],
         variant: Variant,
         config: Config,
-        seed: Sequence[int],
         *,
+        seed: Sequence[int],
         augment: bool = True,
         workers: int = 1,
     ) -> None:
@@ -259,25 +192,15 @@ class PatchDataset(keras.utils.PyDataset):
         self.config = config
         self.seed = tuple(seed)
         self.augment = augment
-        self.batch = config.batch_size_2d if variant.network == "unet2d" else config.batch_size
-        sources = as_sources(cases, variant, config)
+        self.batch = config.batch_size_2d if variant.sees == "slice" else config.batch_size
         rng = np.random.default_rng(self.seed)
+        all_windows = config.patch_sampling == "windows" or variant.sees == "volume"
         self.items: list[tuple[PatchSource, Shape]] = []
-        for source in sources:
-            if config.patch_sampling == "windows" or variant.network == "lnet":
-                starts = source.windows()
-            else:
-                starts = [source.random_start(rng) for _ in range(self._patches_per_case())]
+        for source in as_sources(cases, variant, config):
+            starts = source.windows() if all_windows else source.random_starts(rng)
             self.items += [(source, start) for start in starts]
         if augment:
             rng.shuffle(self.items)
-
-    def _patches_per_case(self) -> int:
-        # A 2D patch is one slice of many: as many voxels as the 3D patches have.
-        if self.variant.network != "unet2d":
-            return self.config.patches_per_case
-        voxels = self.config.patches_per_case * np.prod(self.config.patch_shape)
-        return int(np.ceil(voxels / np.prod(patch_shape(self.variant, self.config))))
 
     def __len__(self) -> int:
         """Give the number of batches."""
@@ -294,7 +217,7 @@ class PatchDataset(keras.utils.PyDataset):
             image, target = source.patch(start, rng.uniform(-limit, limit))
             images.append(image)
             targets.append(target)
-        if self.variant.network == "unet2d":
+        if self.variant.sees == "slice":
             return np.concatenate(images), np.concatenate(targets)
         return np.stack(images), np.stack(targets)
 

@@ -1,6 +1,8 @@
 """Algorithm 1: from probability maps and L-Net's mask to one label map.
 
 `postprocess` reads like the printed algorithm; each function names the lines it stands for.
+
+Chapter 13 (``notebooks/13_postprocess.ipynb``).
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def postprocess(
     small_voxels = config.small_tumor_voxels * paper_voxel_mm3 / voxel_volume_mm3
 
     whole = whole_region(whole_prob, config)
-    tumor = tumor_region(tumor_prob, whole, small_voxels, config)
+    tumor = tumor_region(tumor_prob, whole, config, small_voxels=small_voxels)
     label = merge(whole, tumor)
     return label if lnet_mask is None else apply_lnet(label, lnet_mask)
 
@@ -124,7 +126,7 @@ def whole_region(whole_prob: np.ndarray, config: Config) -> np.ndarray:
 
 
 def tumor_region(
-    tumor_prob: np.ndarray, whole: np.ndarray, small_voxels: float, config: Config
+    tumor_prob: np.ndarray, whole: np.ndarray, config: Config, *, small_voxels: float
 ) -> np.ndarray:
     """Find the tumor region.
 
@@ -142,10 +144,10 @@ def tumor_region(
         float (z, y, x), 0 to 1.
     whole
         bool (z, y, x), the result of `whole_region`.
-    small_voxels
-        A tumor of fewer voxels above T is small.
     config
         The thresholds and the two options.
+    small_voxels
+        A tumor of fewer voxels above T is small.
 
     Returns
     -------
@@ -182,6 +184,13 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     numpy.ndarray
         bool (z, y, x). Components are 26-connected: voxels that share a face, an edge or
         a corner.
+
+    Examples
+    --------
+    >>> low = np.array([[[1, 1, 0, 1, 1]]], bool)
+    >>> high = np.array([[[0, 1, 0, 0, 0]]], bool)
+    >>> grow(high, low).astype(int)
+    array([[[1, 1, 0, 0, 0]]])
 
     Source
     ------

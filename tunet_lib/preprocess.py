@@ -2,14 +2,15 @@
 
 A prepared case is a folder: ``volume.npy`` and ``volume_median.npy`` (float16),
 ``label.npy`` (uint8, if there is a label map) and ``case.json``, written last.
+
+Chapter 02 (``notebooks/02_preprocess.ipynb``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,39 +18,14 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, load_array, load_json, save_array, save_json
-from tunet_lib.grid import (
-    Grid,
-    from_grid,
-    grid_for,
-    label_from_grid,
-    label_from_maps,
-    label_to_grid,
-    scanned,
-    to_grid,
-)
-from tunet_lib.kits19 import Case, Scan, ScanFile, load_label, open_scan, require_image
+from tunet_lib.files import DataError, load_array, load_json, noting, save_array, save_json
+from tunet_lib.kits19 import Case, require_image
 from tunet_lib.median import median_3x3x3
 from tunet_lib.parallel import each
-
-__all__ = [
-    "Grid",
-    "PreparedCase",
-    "from_grid",
-    "grid_for",
-    "label_from_grid",
-    "label_from_maps",
-    "label_to_grid",
-    "load_prepared",
-    "normalize",
-    "prepare_case",
-    "prepare_cases",
-    "prepare_scan",
-    "prepare_volume",
-    "scanned",
-    "to_grid",
-]
+from tunet_lib.placement import Placement, Shape, Spacing
+from tunet_lib.scans import ScanFile, load_label, open_scan
 
 CASE_FILE = "case.json"
 FIELDS = (
@@ -72,24 +48,19 @@ class PreparedCase:
         Such as ``"case_00042"``.
     folder
         Where its files are.
-    source_shape, spacing_mm, affine
-        Of the scan in IPL orientation: (z, y, x), and (4, 4) as nested tuples.
-    grid
-        The grid that it lies on.
-    mean_hu, sd_hu
-        What the volume was normalized with.
+    shape, spacing_mm
+        Of the scan in IPL orientation, (z, y, x): `Placement` takes them from here.
+    grid_shape
+        Of the grid that it lies on.
     has_label
         Whether there is a label map.
     """
 
     case_id: str
     folder: Path
-    source_shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    affine: tuple[tuple[float, ...], ...]
-    grid: Grid
-    mean_hu: float
-    sd_hu: float
+    shape: Shape
+    spacing_mm: Spacing
+    grid_shape: Shape
     has_label: bool
 
     def volume(self, median: bool) -> np.ndarray:
@@ -113,9 +84,9 @@ class PreparedCase:
 
     def _array(self, name: str) -> np.ndarray:
         array = load_array(self.folder / name)
-        if array.shape != self.grid.shape:
+        if array.shape != self.grid_shape:
             raise DataError(
-                f"{self.folder / name}: has shape {array.shape}, expected {self.grid.shape}; "
+                f"{self.folder / name}: has shape {array.shape}, expected {self.grid_shape}; "
                 "prepare it again"
             )
         return array
@@ -149,60 +120,65 @@ def normalize(grid_hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, floa
     return (grid_hu - np.float32(mean_hu)) / np.float32(sd_hu), mean_hu, sd_hu
 
 
-def prepare_volume(
-    volume_hu: np.ndarray, spacing_mm: Sequence[float], config: Config, median: bool = False
+def filter_and_normalize(
+    grid_hu: np.ndarray, inside: np.ndarray, config: Config, *, median: bool
 ) -> np.ndarray:
-    """Bring a CT to the grid and normalize it, as in training.
+    """Make of a CT on the grid what a network sees.
 
     Parameters
     ----------
-    volume_hu
-        (z, y, x) in HU.
-    spacing_mm
-        Its voxel size (z, y, x).
+    grid_hu
+        (z, y, x) float32, in HU.
+    inside
+        (z, y, x) bool: what the scan covers.
     config
-        The configuration that the model was trained with.
+        `median_size`, `clip_hu` and `pad_hu` are used.
     median
         Whether to apply the median filter, for the variants trained with it.
 
     Returns
     -------
     numpy.ndarray
-        (z, y, x) float32 on `grid_for(volume_hu.shape, spacing_mm, config)`.
+        (z, y, x) float32.
 
     Notes
     -----
-    Source: Vu et al. 2019, 3.2 (median), 3.4 and Fig. 4.
+    Source: Vu et al. 2019, 3.2 (median) and 3.4.
     """
-    grid = grid_for(volume_hu.shape, spacing_mm, config)
-    grid_hu = to_grid(volume_hu, spacing_mm, grid, config)
-    inside = scanned(volume_hu.shape, spacing_mm, grid, config)
-    return _filter_and_normalize(grid_hu, inside, config, median)[0]
+    if median:
+        grid_hu = _median(grid_hu, config)
+    if config.clip_hu is not None:
+        # Air and bone span 2000 HU, kidney and tumor 50: a window spreads what matters.
+        grid_hu = np.clip(grid_hu, *config.clip_hu)
+    return normalize(grid_hu, inside)[0]
 
 
 def prepare_scan(
-    scan: Scan | ScanFile, config: Config, medians: Iterable[bool]
+    scan: ScanFile, config: Config, medians: Iterable[bool] = (False, True)
 ) -> dict[bool, np.ndarray]:
-    """Prepare one scan with and without the median filter, reading it once.
+    """Bring a CT to the grid, and filter and normalize it there: the one way, for all uses.
 
     Parameters
     ----------
     scan
-        The CT; a `ScanFile` is read block by block.
+        The CT; one that is not in memory is read once, block by block.
     config
-        The configuration that the models were trained with.
+        The configuration that the networks are trained with.
     medians
-        Which of the two are wanted.
+        Which are wanted: without the median filter (False), with it (True).
 
     Returns
     -------
     dict
-        Median or not → what `prepare_volume` gives.
+        Median filtered or not → (z, y, x) float32 on the grid of ``Placement(scan, config)``.
+
+    Notes
+    -----
+    Source: Vu et al. 2019, 3.4 and Fig. 4.
     """
-    grid = grid_for(scan.shape, scan.spacing_mm, config)
-    grid_hu = to_grid(scan, scan.spacing_mm, grid, config)
-    inside = scanned(scan.shape, scan.spacing_mm, grid, config)
-    return {m: _filter_and_normalize(grid_hu, inside, config, m)[0] for m in set(medians)}
+    placement = Placement(scan, config)
+    grid_hu, inside = placement.to_grid(scan), placement.covered
+    return {m: filter_and_normalize(grid_hu, inside, config, median=m) for m in set(medians)}
 
 
 def prepare_case(case: Case, out_folder: str | Path, config: Config) -> PreparedCase:
@@ -231,32 +207,25 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     except DataError:
         pass  # absent or incomplete
     scan = open_scan(require_image(case))
-    shape, spacing_mm = scan.shape, scan.spacing_mm
-    grid = grid_for(shape, spacing_mm, config)
-    inside = scanned(shape, spacing_mm, grid, config)
-    label = load_label(case.label_path, scan) if case.label_path else None
-    grid_label = None if label is None else label_to_grid(label, spacing_mm, grid)
-    del label  # at full size a quarter of a gigabyte
-    grid_hu = to_grid(scan, spacing_mm, grid, config)
-    volume, mean_hu, sd_hu = _filter_and_normalize(grid_hu, inside, config, median=False)
-    volume_median = _filter_and_normalize(grid_hu, inside, config, median=True)[0]
+    placement = Placement(scan, config)
+    label = None
+    if case.label_path:  # a full-size one takes a quarter of a gigabyte: not beside the CT
+        label = placement.label_to_grid(load_label(case.label_path, scan))
+    volumes = prepare_scan(scan, config)
 
     # Until the new case.json is there, this is no prepared case, whatever else is.
     with contextlib.suppress(OSError):  # `save_array` says what is wrong with the folder
         (folder / CASE_FILE).unlink(missing_ok=True)
-    save_array(folder / "volume.npy", volume.astype(np.float16))
-    save_array(folder / "volume_median.npy", volume_median.astype(np.float16))
-    if grid_label is not None:
-        save_array(folder / "label.npy", grid_label)
+    save_array(folder / "volume.npy", volumes[False].astype(np.float16))
+    save_array(folder / "volume_median.npy", volumes[True].astype(np.float16))
+    if label is not None:
+        save_array(folder / "label.npy", label)
     values = {
         "case_id": case.case_id,
-        "source_shape": shape,
-        "spacing_mm": spacing_mm,
-        "affine": scan.affine.tolist(),
-        "grid": dataclasses.asdict(grid),
-        "mean_hu": mean_hu,
-        "sd_hu": sd_hu,
-        "has_label": grid_label is not None,
+        "shape": scan.shape,
+        "spacing_mm": scan.spacing_mm,
+        "grid_shape": placement.grid_shape,
+        "has_label": label is not None,
         "made_from": made_from,
     }
     save_json(folder / CASE_FILE, values)
@@ -267,8 +236,9 @@ def prepare_cases(
     cases: Iterable[Case],
     out_folder: str | Path,
     config: Config,
-    progress: Callable[[str], Any] | None = None,
+    *,
     workers: int = 1,
+    on_case: Callable[[str], Any] | None = None,
 ) -> tuple[list[PreparedCase], dict[str, str]]:
     """Prepare many cases; a bad one does not stop the others.
 
@@ -276,10 +246,10 @@ def prepare_cases(
     ----------
     cases, out_folder, config
         As in `prepare_case`.
-    progress
-        Called with the case_id after each case, good or bad.
     workers
         Processes; each holds one case in memory.
+    on_case
+        Called with the case_id after each case, good or bad.
 
     Returns
     -------
@@ -293,12 +263,10 @@ def prepare_cases(
 
     task = functools.partial(prepare_case, out_folder=out_folder, config=config)
     for case, result in each(task, cases, workers):
-        try:
+        with noting(failures, case.case_id):
             prepared.append(result())
-        except (DataError, OSError, MemoryError) as error:
-            failures[case.case_id] = str(error) or type(error).__name__
-        if progress is not None:
-            progress(case.case_id)
+        if on_case is not None:
+            on_case(case.case_id)
     return sorted(prepared, key=lambda case: case.case_id), dict(sorted(failures.items()))
 
 
@@ -339,9 +307,8 @@ def _open_prepared(folder: Path) -> tuple[PreparedCase, Any]:
     values = load_json(folder / CASE_FILE)
     try:
         made_from = values.pop("made_from")
-        values = {name: _tuples(value) for name, value in values.items()}
-        grid = Grid(**{name: _tuples(value) for name, value in values.pop("grid").items()})
-        case = PreparedCase(folder=folder, grid=grid, **values)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        case = PreparedCase(folder=folder, **values)
     except (AttributeError, KeyError, TypeError) as error:
         raise DataError(
             f"{folder / CASE_FILE}: is from another version; prepare it again"
@@ -369,30 +336,16 @@ def _made_from(case: Case, config: Config) -> dict[str, Any]:
     return made_from
 
 
-def _filter_and_normalize(
-    grid_hu: np.ndarray, inside: np.ndarray, config: Config, median: bool
-) -> tuple[np.ndarray, float, float]:
-    if median:
-        grid_hu = _median(grid_hu, config)
-    if config.clip_hu is not None:
-        # Air and bone span 2000 HU, kidney and tumor 50: a window spreads what matters.
-        grid_hu = np.clip(grid_hu, *config.clip_hu)
-    return normalize(grid_hu, inside)
-
-
 def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:
     """Filter where there is more than padding, which is half of the time."""
-    found = ndimage.find_objects((grid_hu != config.pad_hu).astype(np.uint8))
     filtered = grid_hu.copy()
     size = config.median_size
-    for box in found:  # one, or none if all is air
-        reach = tuple(slice(max(part.start - size, 0), part.stop + size) for part in box)
-        if size == 3:
-            filtered[reach] = median_3x3x3(grid_hu[reach])
-        else:
-            filtered[reach] = ndimage.median_filter(grid_hu[reach], size, mode="nearest")
+    box = box_of(grid_hu != config.pad_hu)
+    if box[0].start == box[0].stop:
+        return filtered  # all is air
+    reach = tuple(slice(max(part.start - size, 0), part.stop + size) for part in box)
+    if size == 3:
+        filtered[reach] = median_3x3x3(grid_hu[reach])
+    else:
+        filtered[reach] = ndimage.median_filter(grid_hu[reach], size, mode="nearest")
     return filtered
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,8 +1,10 @@
-"""Where a result comes from: what was scored, commands, commits, machine, wall time of a run."""
+"""Where a result comes from: what was scored, commands, commits, machine, wall time of a run.
+
+Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
+"""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import shlex
@@ -16,8 +18,8 @@ from typing import Any
 
 from tunet_lib.environment import git_state, machine, versions
 from tunet_lib.evaluation import read_scores
-from tunet_lib.files import DataError, load_json, save_json
-from tunet_lib.runs import Run
+from tunet_lib.files import load_json, save_json
+from tunet_lib.runs import Run, Task
 
 TIMES_NAME = "times.json"
 PROVENANCE_NAME = "provenance.json"
@@ -79,7 +81,7 @@ def write_provenance(run: Run) -> dict[str, Any]:
         "trained": {
             f"fold_{fold}": names
             for fold in range(len(run.folds))
-            if (names := [name for name, _ in run.tasks(folds=[fold]) if run.trained((name, fold))])
+            if (names := [name for name, _ in _trained(run, [fold])])
         },
         "trained_at": _trained_at(run),
         "total_time_s": round(sum(wall_time_s.values()), 1),
@@ -100,10 +102,14 @@ def _times(folder: Path) -> tuple[dict[str, float], list[str]]:
     return values, commands
 
 
+def _trained(run: Run, folds: list[int] | None = None) -> list[Task]:
+    return [task for task in run.tasks(folds=folds) if run.model_folder(task).is_trained]
+
+
 def _trained_at(run: Run) -> list[str]:
     commits = set()
-    for task in filter(run.trained, run.tasks()):
-        for made in run.trained_with(task) or [{"git": None}]:
+    for task in _trained(run):
+        for made in run.model_folder(task).trained_with() or [{"git": None}]:
             git = made["git"]
             changed = ", with changes" if git and git["dirty"] else ""
             commits.add(f"{git['commit']}{changed}" if git else "unknown")
@@ -112,15 +118,10 @@ def _trained_at(run: Run) -> list[str]:
 
 def _training_times(run: Run) -> dict[str, float]:
     totals: dict[str, float] = {}
-    for name, fold in run.tasks():
-        path = run.model_folder(name, fold) / "history.csv"
-        if path.exists():
-            try:
-                with path.open(newline="") as stream:
-                    time_s = sum(float(row["time_s"]) for row in csv.DictReader(stream))
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{path}: is no training history; train again") from error
-            totals[name] = round(totals.get(name, 0.0) + time_s, 1)
+    for task in run.tasks():
+        if history := run.model_folder(task).history():
+            time_s = sum(log["time_s"] for log in history)
+            totals[task[0]] = round(totals.get(task[0], 0.0) + time_s, 1)
     return totals
 
 

@@ -1,31 +1,39 @@
-"""Loading Keras without TensorFlow's notes about the machine."""
+"""Keras without TensorFlow's notes about the machine: ``from tunet_lib.quiet import keras``.
+
+TensorFlow reports on the CPU, and on GPUs that are not there, before it can be told not to.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Iterator
+
+__all__ = ["keras"]
 
 
-def load_keras() -> None:
-    """Load Keras and its backend, and leave out what TensorFlow writes to stderr meanwhile.
-
-    TensorFlow reports on the CPU, and on GPUs that are not there, before it can be told
-    not to. Python's own errors are raised as ever.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Leave out what is written to stderr, also by libraries; exceptions are raised as ever."""
     stderr = os.dup(2)
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
-        import keras
-
-        keras.ops.zeros(1)  # the first use has something to report, too
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # Each network is compiled once, and TensorFlow takes many of them for a mistake.
-            # It makes its logger late, and in a notebook with a level of its own.
-            tf.get_logger().setLevel(logging.ERROR)
+        yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with _no_stderr():
+    import keras
+
+    keras.ops.zeros(1)  # the first use has something to report, too
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # Each network is compiled once, and TensorFlow takes many of them for a mistake.
+        # It makes its logger late, and in a notebook with a level of its own.
+        tf.get_logger().setLevel(logging.ERROR)

@@ -1,8 +1,10 @@
-"""Training one network on one fold, resumable after a kill at any moment."""
+"""Training one network on one fold, resumable after a kill at any moment.
+
+Chapter 09 (``notebooks/09_training.ipynb``).
+"""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -14,21 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tunet_lib.config import Config, Variant
 from tunet_lib.files import DataError, atomic_path
+from tunet_lib.folds import Split
+from tunet_lib.history import EpochLog, read_history, write_history
 from tunet_lib.losses import DiceLoss
-from tunet_lib.networks import CONFIG_NAME, WEIGHTS_NAME, build, save_model
-from tunet_lib.patches import GridCase, PatchDataset, PatchSource, as_sources
+from tunet_lib.model import Model
+from tunet_lib.model_folder import ModelFolder
+from tunet_lib.networks import build
+from tunet_lib.patches import GridCase, PatchDataset, as_sources
+from tunet_lib.quiet import keras
 
-HISTORY_NAME = "history.csv"
-HISTORY_FIELDS = ("epoch", "loss", "val_loss", "learning_rate", "time_s")
-CHECKPOINT_NAME = "checkpoint.npz"
 VALIDATION_EPOCH = 2**31  # a seed that no training epoch has
-
-EpochLog = dict[str, float]
 
 
 @dataclass
@@ -75,12 +76,10 @@ class Schedule:
 
 def train(
     variant: Variant,
-    training: Sequence[GridCase],
-    validation: Sequence[GridCase],
     config: Config,
-    folder: str | Path,
+    split: Split[GridCase],
     *,
-    fold: int = 0,
+    folder: str | Path,
     on_epoch: Callable[[EpochLog], Any] | None = None,
     workers: int = 1,
 ) -> list[EpochLog]:
@@ -94,13 +93,11 @@ def train(
     ----------
     variant, config
         What to train, and how.
-    training, validation
-        Prepared cases with labels; the validation loss drives `Schedule`.
+    split
+        Prepared cases with labels: those to train on, and those whose loss drives `Schedule`.
     folder
         Gets the weights, the configuration and ``history.csv``. A finished training found
         there is kept; one cut short goes on.
-    fold
-        Part of the random seed.
     on_epoch
         Called after each epoch with its log.
     workers
@@ -117,53 +114,127 @@ def train(
         `folder` holds a training with another configuration, there is no case or no label
         map, the validation loss was never a number, or the disk is full.
     """
-    folder = Path(folder)
-    if not training or not validation:
+    files = ModelFolder(Path(folder))
+    if not split.training or not split.validation:
         raise DataError(
-            f"{folder}: {len(training)} training and {len(validation)} validation cases; "
-            "both are needed, so add cases or choose another number of folds"
+            f"{folder}: {len(split.training)} training and {len(split.validation)} validation "
+            "cases; both are needed, so add cases or choose another number of folds"
         )
-    _check_same(folder, config)
-    if (folder / WEIGHTS_NAME).exists():
-        return read_history(folder / HISTORY_NAME)
-    config.save(folder / CONFIG_NAME)
-    for left in folder.glob(".tmp-*"):
+    files.check_config(config)
+    if files.is_trained:
+        return read_history(files.history_path)
+    config.save(files.path / "config.json")
+    for left in files.path.glob(".tmp-*"):
         left.unlink()  # a file that a kill cut short
-    # The same weights for the same seed, and no sum in an order that changes between runs.
-    seed = (config.seed, fold, zlib.crc32(variant.name.encode()))
-    keras.utils.set_random_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-    _make_deterministic()
-
-    model = compiled(variant, config)
-    checkpoint = folder / CHECKPOINT_NAME
-    schedule, best = _restore(checkpoint, model) or (
-        Schedule(config.learning_rate),
-        [np.array(value) for value in model.get_weights()],
-    )
-    sources = as_sources(training, variant, config)
-    watched = PatchDataset(
-        validation, variant, config, (*seed, VALIDATION_EPOCH), augment=False, workers=workers
-    )
-    while not schedule.finished(config):
-        log = _run_epoch(model, sources, watched, schedule, variant, config, seed, workers)
-        if schedule.add(log, config):
-            best = model.get_weights()
-        _save(checkpoint, model, schedule, best)
-        write_history(folder / HISTORY_NAME, schedule.history)
+    training = Training(variant, config, split, workers=workers)
+    training.restore(files.checkpoint)
+    while not training.schedule.finished(config):
+        log = training.run_epoch()
+        training.save(files.checkpoint)
+        write_history(files.history_path, training.schedule.history)
         if on_epoch is not None:
             on_epoch(log)
-    if not schedule.best_epoch:
+    write_history(files.history_path, training.schedule.history)
+    if not training.schedule.best_epoch:
         raise DataError(
             f"{folder}: the validation loss was never a number; lower learning_rate, or "
             "set precision to float32, and remove the folder to train again"
         )
-    write_history(folder / HISTORY_NAME, schedule.history)
-    # A compiled model would save Adam's state as well, and be three times the size.
-    trained = build(variant, config)
-    trained.set_weights(best)
-    save_model(trained, variant, config, folder)
-    checkpoint.unlink(missing_ok=True)
-    return schedule.history
+    training.best_model().save(folder)
+    files.checkpoint.unlink(missing_ok=True)
+    return training.schedule.history
+
+
+class Training:
+    """One training under way: the network, its schedule, and its best weights so far.
+
+    Parameters
+    ----------
+    variant, config, split, workers
+        As for `train`.
+    """
+
+    def __init__(
+        self, variant: Variant, config: Config, split: Split[GridCase], *, workers: int = 1
+    ) -> None:
+        self.variant, self.config, self.workers = variant, config, workers
+        self.seed = (config.seed, split.fold, zlib.crc32(variant.name.encode()))
+        # The same weights for the same seed, and no sum in an order that changes between runs.
+        keras.utils.set_random_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
+        _make_deterministic()
+        self.network = compiled(variant, config)
+        self.schedule = Schedule(config.learning_rate)
+        self.best = [np.array(value) for value in self.network.get_weights()]
+        self.sources = as_sources(split.training, variant, config)
+        watched = as_sources(split.validation, variant, config)
+        self.watched = self._batches(watched, VALIDATION_EPOCH, augment=False)
+
+    def run_epoch(self) -> EpochLog:
+        """Train for one epoch, validate, and take note of both."""
+        start_s = time.monotonic()
+        self.network.optimizer.learning_rate = self.schedule.learning_rate
+        batches = self._batches(self.sources, self.schedule.epoch, augment=True)
+        fitted = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
+        val_loss = self.network.evaluate(self.watched, verbose=0, return_dict=True)["loss"]
+        log = {
+            "epoch": self.schedule.epoch + 1,
+            "loss": float(fitted.history["loss"][0]),
+            "val_loss": float(val_loss),
+            "learning_rate": self.schedule.learning_rate,
+            "time_s": round(time.monotonic() - start_s, 2),
+        }
+        if self.schedule.add(log, self.config):
+            self.best = self.network.get_weights()
+        return log
+
+    def best_model(self) -> Model:
+        """Give the network of the best epoch, not compiled: Adam's state triples its size."""
+        network = build(self.variant, self.config)
+        network.set_weights(self.best)
+        return Model(network, self.variant, self.config)
+
+    def save(self, checkpoint: Path) -> None:
+        """Write all that the next epoch depends on, as one file: it is there whole or not."""
+        arrays = {f"weight_{i}": value for i, value in enumerate(self.network.get_weights())}
+        arrays |= {f"best_{i}": value for i, value in enumerate(self.best)}
+        for i, variable in enumerate(self.network.optimizer.variables):
+            arrays[f"optimizer_{i}"] = keras.ops.convert_to_numpy(variable)
+        arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(self.schedule)))
+        with atomic_path(checkpoint) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on where `save` left off, if it ever did.
+
+        Raises
+        ------
+        DataError
+            The file is damaged, or of another network.
+        """
+        if not checkpoint.exists():
+            return
+        try:
+            with np.load(checkpoint, allow_pickle=False) as arrays:
+                count = len(self.best)
+                self.network.set_weights([arrays[f"weight_{i}"] for i in range(count)])
+                for i, variable in enumerate(self.network.optimizer.variables):
+                    variable.assign(arrays[f"optimizer_{i}"])
+                self.best = [arrays[f"best_{i}"] for i in range(count)]
+                self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{checkpoint}: is no checkpoint of this network ({error}); remove it to start anew"
+            ) from error
+
+    def _batches(self, sources: Sequence[Any], epoch: int, *, augment: bool) -> PatchDataset:
+        return PatchDataset(
+            sources,
+            self.variant,
+            self.config,
+            seed=(*self.seed, epoch),
+            augment=augment,
+            workers=self.workers,
+        )
 
 
 def compiled(variant: Variant, config: Config) -> keras.Model:
@@ -182,91 +253,6 @@ def compiled(variant: Variant, config: Config) -> keras.Model:
     model.compile(optimizer, loss, jit_compile=False if slow else "auto")
     optimizer.build(model.trainable_variables)
     return model
-
-
-def write_history(path: str | Path, history: Sequence[EpochLog]) -> None:
-    """Write the logs of all epochs as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, HISTORY_FIELDS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def read_history(path: str | Path) -> list[EpochLog]:
-    """Read what `write_history` wrote.
-
-    Raises
-    ------
-    DataError
-        The file is missing or not such a CSV.
-    """
-    try:
-        with Path(path).open(newline="") as stream:
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a training history ({error})") from error
-
-
-def _run_epoch(
-    model: keras.Model,
-    sources: Sequence[PatchSource],
-    watched: PatchDataset,
-    schedule: Schedule,
-    variant: Variant,
-    config: Config,
-    seed: tuple[int, ...],
-    workers: int,
-) -> EpochLog:
-    start_s = time.monotonic()
-    model.optimizer.learning_rate = schedule.learning_rate
-    batches = PatchDataset(sources, variant, config, (*seed, schedule.epoch), workers=workers)
-    fitted = model.fit(batches, epochs=1, shuffle=False, verbose=0)
-    val_loss = model.evaluate(watched, verbose=0, return_dict=True)["loss"]
-    return {
-        "epoch": schedule.epoch + 1,
-        "loss": float(fitted.history["loss"][0]),
-        "val_loss": float(val_loss),
-        "learning_rate": schedule.learning_rate,
-        "time_s": round(time.monotonic() - start_s, 2),
-    }
-
-
-def _save(path: Path, model: keras.Model, schedule: Schedule, best: list[np.ndarray]) -> None:
-    """Write all that the next epoch depends on, as one file: it is there whole or not."""
-    arrays = {f"weight_{i}": value for i, value in enumerate(model.get_weights())}
-    arrays |= {f"best_{i}": value for i, value in enumerate(best)}
-    for i, variable in enumerate(model.optimizer.variables):
-        arrays[f"optimizer_{i}"] = keras.ops.convert_to_numpy(variable)
-    arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(schedule)))
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-
-
-def _restore(path: Path, model: keras.Model) -> tuple[Schedule, list[np.ndarray]] | None:
-    if not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            count = len(model.get_weights())
-            model.set_weights([arrays[f"weight_{i}"] for i in range(count)])
-            for i, variable in enumerate(model.optimizer.variables):
-                variable.assign(arrays[f"optimizer_{i}"])
-            best = [arrays[f"best_{i}"] for i in range(count)]
-            return Schedule(**json.loads(str(arrays["schedule"]))), best
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path}: is no checkpoint of this network ({error}); remove it to start anew"
-        ) from error
-
-
-def _check_same(folder: Path, config: Config) -> None:
-    path = folder / CONFIG_NAME
-    if path.exists() and (wrong := Config.load(path).differences(config)):
-        raise DataError(
-            f"{folder}: holds a training with another configuration ({', '.join(wrong)} "
-            "differ); use another folder, or remove it to train again"
-        )
 
 
 def _make_deterministic() -> None:

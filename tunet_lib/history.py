@@ -1,0 +1,45 @@
+"""The log of a training, ``history.csv``: a line for each epoch.
+
+Chapter 09 (``notebooks/09_training.ipynb``) draws it.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunet_lib.files import DataError, atomic_path
+
+FIELDS = ("epoch", "loss", "val_loss", "learning_rate", "time_s")
+
+EpochLog = dict[str, float]
+
+
+def write_history(path: str | Path, history: Sequence[EpochLog]) -> None:
+    """Write the logs of all epochs as CSV, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: str | Path) -> list[EpochLog]:
+    """Read what `write_history` wrote.
+
+    Returns
+    -------
+    list of dict
+        For each epoch: epoch (from 1), loss, val_loss (L2 included), learning_rate, time_s.
+
+    Raises
+    ------
+    DataError
+        The file is missing or not such a CSV.
+    """
+    try:
+        with Path(path).open(newline="") as stream:
+            rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
+        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as a training history ({error})") from error

@@ -1,0 +1,100 @@
+"""Many trainings side by side, each in a process of its own.
+
+Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from tunet_lib import worker
+from tunet_lib.runs import Run, Task
+
+OnPoll = Callable[[list[Task]], Any]
+
+
+def train_tasks(
+    run: Run, tasks: Iterable[Task], jobs: int = 1, *, on_poll: OnPoll | None = None
+) -> dict[Task, str]:
+    """Train many, each in a process of its own, `jobs` at a time.
+
+    A process of its own gives its memory back, and its crash stops no other.
+
+    Parameters
+    ----------
+    run, tasks
+        What to train; those that are complete are left as they are.
+    jobs
+        How many at a time; the cores are shared out among them. Sums, and with them the
+        weights' last bits, may depend on it.
+    on_poll
+        Called about once a second with the tasks under way.
+
+    Returns
+    -------
+    dict
+        Task → reason, for those that failed.
+    """
+    tasks = list(tasks)
+    jobs = max(1, min(jobs, len(tasks)))
+    waiting = [task for task in tasks if not run.model_folder(task).is_trained]
+    active: dict[Task, subprocess.Popen[bytes]] = {}
+    failures: dict[Task, str] = {}
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                task = waiting.pop(0)
+                active[task] = _start(run, task, threads)
+            time.sleep(1)
+            if on_poll is not None:
+                on_poll(list(active))
+            for task, process in list(active.items()):
+                if process.poll() is not None:
+                    if process.returncode:
+                        failures[task] = _reason(run, task, process.returncode)
+                    del active[task]
+    finally:
+        for process in active.values():
+            process.terminate()
+            process.wait()
+    return failures
+
+
+def _start(run: Run, task: Task, threads: int) -> subprocess.Popen[bytes]:
+    name, fold = task
+    arguments = (str(run.folder), name, str(fold), str(os.getpid()))
+    limits = {
+        "TF_NUM_INTRAOP_THREADS": str(threads),
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    log = run.model_folder(task).log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as stream:
+        return subprocess.Popen(
+            [sys.executable, "-m", worker.__name__, *arguments],
+            env={**os.environ, **limits},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _reason(run: Run, task: Task, returncode: int) -> str:
+    if returncode < 0:
+        return f"its process was killed by signal {-returncode}; was there enough memory?"
+    log = run.model_folder(task).log
+    # A traceback ends with "ValueError: …", but more lines may follow that one.
+    errors = [
+        line.removeprefix("Error: ")
+        for line in log.read_text(errors="replace").splitlines()
+        if re.match(r"(Error|[\w.]+(Error|Exception))\b", line)
+    ]
+    return f"{errors[-1] if errors else f'its process ended with status {returncode}'} (see {log})"

@@ -1,0 +1,122 @@
+"""The folder of one trained network: what lies in it, under which name.
+
+A training writes all of it; the weights come last, so a folder that holds them is complete.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunet_lib.config import VARIANTS, Config, Variant
+from tunet_lib.environment import git_state, versions
+from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.history import EpochLog, read_history
+
+WEIGHTS_NAME = "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where one network is, and what its training wrote down."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The weights, in Keras' HDF5 layout."""
+        return self.path / WEIGHTS_NAME
+
+    @property
+    def history_path(self) -> Path:
+        """The log of the epochs."""
+        return self.path / "history.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """All that the next epoch depends on; gone when the training is complete."""
+        return self.path / "checkpoint.npz"
+
+    @property
+    def log(self) -> Path:
+        """What the training's process printed."""
+        return self.path / "training.log"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the training is complete."""
+        return self.weights.exists()
+
+    def config(self) -> Config:
+        """Read the configuration that the network was trained with."""
+        return Config.load(self.path / "config.json")
+
+    def variant(self) -> Variant:
+        """Read which variant the network is.
+
+        Raises
+        ------
+        DataError
+            The file is missing, or names none.
+        """
+        path = self.path / "variant.json"
+        name = load_json(path)
+        if not isinstance(name, str) or name not in VARIANTS:
+            raise DataError(f"{path}: names no known variant: {name!r}")
+        return VARIANTS[name]
+
+    def check_config(self, config: Config) -> None:
+        """Make sure that what is here was trained with this configuration, if anything was.
+
+        Raises
+        ------
+        DataError
+            It was trained with another one.
+        """
+        path = self.path / "config.json"
+        if path.exists() and (wrong := self.config().differences(config)):
+            raise DataError(
+                f"{self.path}: holds a training with another configuration ({', '.join(wrong)} "
+                "differ); use another folder, or remove it to train again"
+            )
+
+    def describe(self, variant: Variant, config: Config) -> None:
+        """Write down what the weights are of, before they are written."""
+        config.save(self.path / "config.json")
+        save_json(self.path / "variant.json", variant.name)
+
+    def history(self) -> list[EpochLog]:
+        """Read the log of the epochs so far; none if nothing is trained yet."""
+        return read_history(self.history_path) if self.history_path.exists() else []
+
+    def note_cases(self, case_ids: list[str]) -> None:
+        """Write down the cases that the network is trained on.
+
+        Raises
+        ------
+        DataError
+            It was trained on others before.
+        """
+        path = self.path / "training_cases.json"
+        if path.exists() and load_json(path) != case_ids:
+            raise DataError(f"{self.path}: was trained on other cases; remove it to train again")
+        save_json(path, case_ids)
+
+    def seen(self) -> list[str]:
+        """List the cases that the network was trained on."""
+        return load_json(self.path / "training_cases.json")
+
+    def note_code(self) -> None:
+        """Write down the state of the code, which may differ from one start to the next."""
+        states, state = self.trained_with(), {"git": git_state(), "versions": versions()}
+        if state not in states and not self.is_trained:
+            save_json(self.path / "trained_with.json", [*states, state])
+
+    def trained_with(self) -> list[dict[str, Any]]:
+        """List the states of the code (git, versions) that the network was trained with.
+
+        More than one if its training was gone on with later; none if it noted none.
+        """
+        path = self.path / "trained_with.json"
+        return load_json(path) if path.exists() else []

@@ -1,0 +1,144 @@
+"""One CT, from its voxels to its label map: the whole method in a row.
+
+Chapters 11 (``notebooks/11_inference.ipynb``) and 15 (``notebooks/15_beyond.ipynb``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
+from tunet_lib.ensemble import mean_maps
+from tunet_lib.files import DataError
+from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder
+from tunet_lib.placement import Placement
+from tunet_lib.postprocess import postprocess
+from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import ScanFile
+
+if TYPE_CHECKING:  # loading TensorFlow takes seconds, and much can be said without it
+    from tunet_lib.model import Model
+
+COURSE_WEIGHTS = Path(__file__).parent / "course_weights"
+
+
+def predict_scan(
+    scan: ScanFile,
+    models: str | Path = COURSE_WEIGHTS,
+    *,
+    windows: Windows = "mask",
+    batch_size: int = 4,
+    on_part: Callable[[float], Any] | None = None,
+) -> np.ndarray:
+    """Segment one CT: L-Net localizes, every TuNet votes, Algorithm 1 decides.
+
+    Parameters
+    ----------
+    scan
+        The CT, in memory or on disk; larger than the grid's field of view is fine, nothing is
+        cropped.
+    models
+        A folder of trained networks, searched in depth: the weights that come with the
+        library (trained on phantoms), or ``models/`` of a run.
+    windows
+        Of the TuNets: ``"all"`` of them; those that hold something of L-Net's ``"mask"``; or
+        fewer, over the ``"box"`` around it.
+    batch_size
+        Windows at a time.
+    on_part
+        Called again and again with the share of one model's work done since.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8 label map (z, y, x), the shape of the scan: 0 background, 1 kidney, 2 tumor.
+
+    Raises
+    ------
+    DataError
+        `models` holds no TuNet, or networks of different configurations.
+
+    Notes
+    -----
+    What lies outside L-Net's mask is removed in the end, so windows outside of it need not be
+    predicted, and the maps are 0 there. With ``"mask"`` the label map is the same as with
+    ``"all"``, unless the maps would have reached the low thresholds out there, and Algorithm 1
+    would have acted on it within: by a voxel that ends the search for an unsure region or for
+    any tumor at all, by voxels that make a tumor large, or by a bridge between two parts of a
+    region. With ``"box"`` it differs a little nearly always, for fewer windows see each voxel
+    (chapter 11 measures it).
+
+    Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
+    """
+    localizers, voters = find_models(models)
+    config = voters[0].config()
+    volumes = prepare_scan(scan, config, {f.variant().median for f in (*localizers, *voters)})
+    lnet_mask = None
+    if localizers:
+        probs = (model.predict(volumes, on_part=on_part) for model in in_turn(localizers))
+        lnet_mask = mean_maps(probs)[..., 0] >= config.lnet_threshold
+    # An empty mask is not applied either.
+    where = lnet_mask if lnet_mask is not None and windows != "all" and lnet_mask.any() else None
+    tight = windows == "box"
+    whole_and_tumor = mean_maps(
+        model.predict(volumes, where=where, tight=tight, batch_size=batch_size, on_part=on_part)
+        for model in in_turn(voters)
+    )
+    if where is not None:
+        whole_and_tumor[~where] = 0  # there the mean would be of fewer windows
+    label = postprocess(
+        whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=lnet_mask
+    )
+    return Placement(scan, config).label_from_grid(label)
+
+
+def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder]]:
+    """Find the trained L-Nets and TuNets below a folder.
+
+    Returns
+    -------
+    localizers, voters
+        L-Nets, of which there may be none, and TuNets.
+
+    Raises
+    ------
+    DataError
+        There is no TuNet, or their configurations differ.
+    """
+    localizers, voters = [], []
+    for path in sorted(Path(folder).rglob(WEIGHTS_NAME)):
+        found = ModelFolder(path.parent)
+        variant = found.variant()
+        if variant.name in LOCALIZERS:
+            localizers.append(found)
+        elif variant.name in ENSEMBLE:
+            voters.append(found)
+    if not voters:
+        raise DataError(f"{folder}: holds no trained TuNet; name the folder models/ of a run")
+    config = voters[0].config()
+    for other in (*localizers, *voters):
+        if wrong := other.config().differences(config):
+            raise DataError(
+                f"{other.path}: was trained with another configuration than {voters[0].path} "
+                f"({', '.join(wrong)} differ); keep the models of each in a folder of their own"
+            )
+    return localizers, voters
+
+
+def in_turn(folders: Iterable[ModelFolder]) -> Iterator[Model]:
+    """Load networks one after another, and build only one of each architecture.
+
+    A model is good until the next one is asked for, which may take over its network.
+    """
+    from tunet_lib.model import Model
+
+    networks: dict[tuple[str, bool], Any] = {}  # of one configuration, so this tells them apart
+    for folder in folders:
+        kind = folder.variant().network, folder.variant().squeeze_excite
+        model = Model.load(folder.path, network=networks.get(kind))
+        networks[kind] = model.network
+        yield model

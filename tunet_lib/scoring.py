@@ -1,0 +1,214 @@
+"""Every case of a run scored, by the networks of the fold that held it out.
+
+Chapters 10 (``notebooks/10_folds_cluster.ipynb``) and 14 (``notebooks/14_results.ipynb``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
+from tunet_lib.ensemble import mean_maps
+from tunet_lib.evaluation import Row, check_unseen, read_scores, score_case, write_scores
+from tunet_lib.files import DataError, noting
+from tunet_lib.kits19 import Case, find_cases, require_label
+from tunet_lib.placement import Placement
+from tunet_lib.postprocess import postprocess, threshold_labels
+from tunet_lib.preprocess import PreparedCase
+from tunet_lib.runs import OnCase, Run
+from tunet_lib.scans import load_label
+from tunet_lib.table import TableRow, table_1, write_table
+
+if TYPE_CHECKING:  # loading TensorFlow takes seconds, and scores that are kept do without it
+    from tunet_lib.model import Model
+
+
+def evaluate_run(
+    run: Run, *, batch_size: int = 4, on_case: OnCase | None = None
+) -> tuple[list[Row], dict[str, str]]:
+    """Score each case by the models of the fold that held it out.
+
+    Systems are scored as far as their models are there: the ensemble needs the four
+    TuNets, and its post-processing both L-Nets as well. Scores are kept case by case, until
+    a model or the prepared case is newer than they are.
+
+    Returns
+    -------
+    rows, failures
+        One row for each case and system, written to ``scores.csv``; case_id → reason.
+
+    Raises
+    ------
+    DataError
+        A model saw a case that it would score; or nothing is trained, or nothing could be
+        scored.
+    """
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    prepared = {case.case_id: case for case in run.cases()}
+    sources = {case.case_id: case for case in find_cases(run.data)}
+    for fold in range(len(run.folds)):
+        scored = FoldScores(run, fold, batch_size)
+        for case_id in run.folds[fold]:
+            with noting(failures, case_id):
+                source = sources.get(case_id, Case(case_id, None, None))
+                rows += scored.of(prepared[case_id], source)
+            if on_case is not None:
+                on_case(case_id)
+    check_unseen(rows, run.folds)
+    if not rows:
+        reason = next(iter(failures.values()), "nothing is trained yet; run `tunet train` first")
+        raise DataError(f"{run.folder}: nothing could be scored: {reason}")
+    write_scores(run.folder / "scores.csv", rows)
+    return rows, failures
+
+
+def systems_of(variants: Iterable[str]) -> list[str]:
+    """List the rows of Table 1 that some trained variants make possible."""
+    names = list(variants)
+    systems = [name for name in names if name not in LOCALIZERS]
+    if set(ENSEMBLE) <= set(names):
+        systems.append("ensemble")
+        if set(LOCALIZERS) <= set(names):
+            systems.append("ensemble_postprocess")
+    return systems
+
+
+def label_systems(
+    models: Mapping[str, Model],
+    volumes: Mapping[bool, np.ndarray],
+    config: Config,
+    *,
+    batch_size: int = 4,
+) -> dict[str, np.ndarray]:
+    """Give the label map on the grid of each system that some models make possible.
+
+    Parameters
+    ----------
+    models
+        Name of a variant → its network.
+    volumes
+        Median filtered or not → normalized grid volume (z, y, x).
+    config
+        The thresholds of Algorithm 1.
+    batch_size
+        Windows predicted at a time.
+
+    Returns
+    -------
+    dict
+        System → uint8 (z, y, x), in the order of `systems_of`.
+    """
+    labels: dict[str, np.ndarray] = {}
+
+    def predict(name: str) -> np.ndarray:
+        return models[name].predict(volumes, batch_size=batch_size)
+
+    def threshold(maps: np.ndarray) -> np.ndarray:
+        return threshold_labels(maps[..., 0], maps[..., 1])
+
+    def voters() -> Iterator[np.ndarray]:
+        for name in ENSEMBLE:
+            maps = predict(name)
+            labels[name] = threshold(maps)
+            yield maps
+            del maps  # or it would still be here while the next one is made
+
+    systems = systems_of(models)
+    if "ensemble" in systems:
+        mean = mean_maps(voters())
+        labels["ensemble"] = threshold(mean)
+    if "ensemble_postprocess" in systems:
+        lnet_prob = mean_maps(predict(name) for name in LOCALIZERS)[..., 0]
+        labels["ensemble_postprocess"] = postprocess(
+            mean[..., 0], mean[..., 1], config, lnet_mask=lnet_prob >= config.lnet_threshold
+        )
+    for name in set(systems) - set(labels):
+        labels[name] = threshold(predict(name))
+    return {system: labels[system] for system in systems}
+
+
+def tabulate_run(run: Run) -> list[TableRow]:
+    """Make Table 1 from the run's scores, and write it as ``table_1.csv``."""
+    table = table_1(read_scores(run.folder / "scores.csv"))
+    write_table(run.folder / "table_1.csv", table)
+    return table
+
+
+class FoldScores:
+    """The scores of one fold's cases, kept in files; its networks are loaded when needed.
+
+    Raises
+    ------
+    DataError
+        A network saw a case of its fold, by what its training wrote down.
+    """
+
+    def __init__(self, run: Run, fold: int, batch_size: int) -> None:
+        self.run, self.fold, self.batch_size = run, fold, batch_size
+        self.folders = {
+            task[0]: run.model_folder(task)
+            for task in run.tasks(folds=[fold])
+            if run.model_folder(task).is_trained
+        }
+        self._models: dict[str, Model] = {}
+        for folder in self.folders.values():
+            if seen := set(folder.seen()) & set(run.folds[fold]):
+                raise DataError(
+                    f"{folder.path}: was trained on {', '.join(sorted(seen))}, which "
+                    f"fold {fold} holds out; remove it and train again"
+                )
+
+    def of(self, case: PreparedCase, source: Case) -> list[Row]:
+        """Give the scores of every system that is trained, on one case."""
+        kept = self._kept(case)
+        if kept is not None:
+            return kept
+        medians = {VARIANTS[name].median for name in self.folders}
+        volumes = {m: np.asarray(case.volume(m), np.float32) for m in medians}
+        config = self.run.config
+        labels = label_systems(self.models(), volumes, config, batch_size=self.batch_size)
+        true_native, true_grid = load_label(require_label(source)), np.asarray(case.label())
+        placement = Placement(case, config)
+        rows = [
+            score_case(
+                system,
+                self.fold,
+                case.case_id,
+                grid=(label, true_grid),
+                native=(placement.label_from_grid(label), true_native),
+                # Surfaces take seconds at full size: only the system that is handed in gets them.
+                spacing_mm=case.spacing_mm if system == "ensemble_postprocess" else None,
+            )
+            for system, label in labels.items()
+        ]
+        write_scores(self._path(case), rows)
+        return rows
+
+    def models(self) -> dict[str, Model]:
+        """Load the fold's networks, once."""
+        from tunet_lib.model import Model
+
+        if not self._models:
+            for folder in self.folders.values():
+                folder.check_config(self.run.config)
+            self._models = {name: Model.load(f.path) for name, f in self.folders.items()}
+        return self._models
+
+    def _path(self, case: PreparedCase) -> Path:
+        return self.run.folder / "scores" / f"fold_{self.fold}" / f"{case.case_id}.csv"
+
+    def _kept(self, case: PreparedCase) -> list[Row] | None:
+        """Read what an earlier evaluation scored, if it is all there and up to date."""
+        if not systems_of(self.folders):
+            return []
+        made_from = [case.folder / "case.json", *(f.weights for f in self.folders.values())]
+        path = self._path(case)
+        if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in made_from):
+            return None
+        rows = read_scores(path)
+        return rows if [row["system"] for row in rows] == systems_of(self.folders) else None

@@ -1,0 +1,78 @@
+"""What the `tunet` command shows: bars, messages, and what failed while the rest was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
+
+console = Console()
+
+
+def say(message: str) -> None:
+    """Print a message as it is, on lines as long as they are."""
+    console.print(Text(message), soft_wrap=True)
+
+
+def complain(name: str, reason: str) -> None:
+    """Print to stderr what is wrong with what."""
+    # Text, for a path or a list in a message may look like rich's markup.
+    message = Text.assemble((f"{name}:", "red"), f" {reason}")
+    Console(stderr=True).print(message, soft_wrap=True)
+
+
+@contextmanager
+def failures_at_the_end() -> Iterator[dict[str, str]]:
+    """Report what failed (name → reason) once the rest is done; then end with status 1."""
+    failures: dict[str, str] = {}
+    try:
+        yield failures
+    finally:  # a step that cannot go on must not hide what failed before it
+        for name, reason in failures.items():
+            complain(name, reason)
+    if failures:
+        raise typer.Exit(1)
+
+
+def bars() -> Progress:
+    """Make bars that count; add one by `add_task`."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+@contextmanager
+def bar(name: str, total: int) -> Iterator[Callable[..., None]]:
+    """Show one bar, and give what advances it, by 1 or by a share."""
+    with bars() as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda part=1: progress.advance(task, part)
+        progress.update(task, completed=total)  # parts that are fractions may not add up
+
+
+@contextmanager
+def bytes_bar(name: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Show a bar of bytes, and give what sets its size and what advances it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console) as shown:
+        task = shown.add_task(name, total=None)
+        yield lambda size: shown.update(task, total=size), lambda size: shown.advance(task, size)

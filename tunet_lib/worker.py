@@ -1,0 +1,46 @@
+"""One training in a process of its own: ``python -m tunet_lib.worker RUN VARIANT FOLD PARENT``.
+
+Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunet_lib.config import VARIANTS
+from tunet_lib.files import DataError
+from tunet_lib.folds import split_cases
+from tunet_lib.runs import Run, Task, open_run
+
+
+def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = None) -> None:
+    """Train one variant on one fold, in this process."""
+    from tunet_lib.training import train  # loads TensorFlow
+
+    name, fold = task
+    folder = run.model_folder(task)
+    split = split_cases(run.cases(), run.folds, fold, inner=run.config.inner_validation)
+    folder.note_cases([case.case_id for case in split.training])
+    folder.note_code()
+    train(VARIANTS[name], run.config, split, folder=folder.path, on_epoch=on_epoch)
+
+
+def main(folder: str, variant: str, fold: str, parent: str) -> None:
+    """Train, and stop where the process that asked for it is gone: its successor takes over."""
+
+    def stop_if_orphan(_: object) -> None:
+        if os.getppid() != int(parent):
+            sys.exit(1)
+
+    try:
+        train_task(open_run(Path(folder)), (variant, int(fold)), stop_if_orphan)
+    except DataError as error:
+        sys.exit(f"Error: {error}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
