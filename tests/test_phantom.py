@@ -8,7 +8,7 @@ from scipy import ndimage
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases, load_label, load_scan
 from tunet_lib.phantom import make_phantom, simulate_ct, write_phantoms
-from tunet_lib.scanner import add_noise, blur
+from tunet_lib.phantom.scanner import add_noise, blur
 
 CASES = 6
 

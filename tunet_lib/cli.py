@@ -89,7 +89,7 @@ def phantom(
     from tunet_lib.phantom import write_phantoms
 
     with _bar("phantoms", count) as advance:
-        write_phantoms(folder, count, seed, size, progress=lambda *_: advance())
+        write_phantoms(folder, count, seed, size=size, progress=lambda *_: advance())
     _say(f"{count} phantoms in {folder}")
 
 

@@ -1,6 +1,8 @@
 """The organs around the kidneys, and what looks like a kidney or a tumor but is none.
 
-Positions are as in `tunet_lib.trunk`.
+Positions are as in `tunet_lib.phantom.trunk`.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunet_lib.canvas import Canvas, Point
-from tunet_lib.trunk import Body
+from tunet_lib.phantom.canvas import Canvas, Point
+from tunet_lib.phantom.trunk import Body
 
 
 @dataclass(frozen=True)

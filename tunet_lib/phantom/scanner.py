@@ -1,4 +1,7 @@
-"""What a CT scanner does to a painted patient: blur and correlated noise."""
+"""What a CT scanner does to a painted patient: blur and correlated noise.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tunet_lib.canvas import Point
+from tunet_lib.phantom.canvas import Point
 
 BLUR = 0.2  # weight of a neighbor beside the voxel's own 1: partial volume
 NOISE_LAG1 = (0.25, 0.4, 0.5)  # correlation of neighbors at NOISE_SPACING_MM

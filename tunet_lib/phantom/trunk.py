@@ -2,6 +2,8 @@
 
 Positions are (z, y, x) in mm from the center of the vertebral body at the level of the
 kidneys: z grows downward (inferior), y backward (posterior), x toward the patient's left.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunet_lib.canvas import Canvas
+from tunet_lib.phantom.canvas import Canvas
 
 RIB_STEP_MM = 27.0
 VERTEBRA_MM, DISC_MM = 26.0, 8.0

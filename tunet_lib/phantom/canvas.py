@@ -2,6 +2,8 @@
 
 Positions are (z, y, x) in mm from an origin that the caller chooses. A seed gives the same
 voxels, bit for bit, on one machine with one version of NumPy.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
 """
 
 from __future__ import annotations

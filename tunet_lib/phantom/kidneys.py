@@ -1,4 +1,7 @@
-"""Kidneys with cysts and tumors: their label map, and their HU inside a label map."""
+"""Kidneys with cysts and tumors: their label map, and their HU inside a label map.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from typing import TypeAlias
 import numpy as np
 from scipy import ndimage
 
-from tunet_lib.anatomy import Enhancement
-from tunet_lib.canvas import Box, Canvas, Point, SmoothField, interpolate
-from tunet_lib.trunk import Body
+from tunet_lib.phantom.anatomy import Enhancement
+from tunet_lib.phantom.canvas import Box, Canvas, Point, SmoothField, interpolate
+from tunet_lib.phantom.trunk import Body
 
 HILUM_MM = 13.0  # openings of the kidney up to twice this wide count as inside it
 
