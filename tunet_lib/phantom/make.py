@@ -9,18 +9,17 @@ import math
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
-from tunet_lib.phantom.anatomy import Enhancement, paint_organs, paint_retroperitoneum
-from tunet_lib.phantom.canvas import Canvas, Point
-from tunet_lib.phantom.kidneys import (
-    Sphere,
-    draw_cysts,
-    draw_kidneys,
-    kidney_centers,
-    kidney_depths,
-    paint_kidneys,
+from tunet_lib.boxes import box_of
+from tunet_lib.phantom.anatomy import (
+    Enhancement,
+    Patient,
+    paint_look_alikes,
+    paint_organs,
+    paint_vessels,
 )
+from tunet_lib.phantom.canvas import Canvas, Point
+from tunet_lib.phantom.kidneys import Kidneys, Sphere, draw_cysts, draw_kidneys, kidney_centers
 from tunet_lib.phantom.scanner import add_noise, blur
 from tunet_lib.phantom.trunk import Body, paint_bones, paint_trunk
 
@@ -109,7 +108,7 @@ def _place_body(
         offset = x - extent[2] / 2
         x -= math.copysign(68, offset) if abs(offset) > 30 else 0
     origin = (z, y + 12, x)
-    _, rows, columns = ndimage.find_objects((labels > 0).view(np.uint8))[0]
+    _, rows, columns = box_of(labels > 0)
     body = replace(
         body,
         half_width=max(
@@ -127,22 +126,18 @@ def _render(
     canvas: Canvas, body: Body, label: np.ndarray, cysts: list[Sphere], rng: np.random.Generator
 ) -> None:
     """Paint a patient around and into a label map, without noise."""
-    enhancement = Enhancement.draw(rng)
     centers = kidney_centers(label, canvas.spacing_mm)
     first = [float(axis[0]) for axis in canvas.axes]
     hilum = [(z + first[0], y + first[1] - 4, 0.85 * (x + first[2])) for z, y, x in centers]
-    depths = kidney_depths(label, canvas.spacing_mm)
+    patient = Patient(body, Enhancement.draw(rng), hilum)
+    kidneys = Kidneys.measure(label, cysts, canvas.spacing_mm)
     paint_trunk(canvas, body, rng)
-    paint_organs(canvas, body, enhancement, rng)
-    if depths is not None:
-        box, outside, inside = depths
-        fat = outside < rng.uniform(4, 11) + 3 * canvas.lumps.at(box)
-        canvas.paint(box, (fat & canvas.cavity[box]) | (inside > 0), -99, 9)
+    paint_organs(canvas, patient, rng)
+    if kidneys is not None:
+        kidneys.paint_fat(canvas, rng)
     paint_bones(canvas, body, rng)
-    for z, y, x in hilum:
-        r = rng.uniform(3, 8)
-        canvas.ellipsoid((z, y, x), (1.6 * r, r, r), rng.uniform(0, 20), cavity=False)
-    paint_retroperitoneum(canvas, hilum, enhancement, rng)
-    if depths is not None:
-        paint_kidneys(canvas, label, depths, cysts, enhancement, rng)
+    paint_vessels(canvas, patient, rng)
+    paint_look_alikes(canvas, patient, rng)
+    if kidneys is not None:
+        kidneys.paint(canvas, patient.enhancement, rng)
     blur(canvas.hu)

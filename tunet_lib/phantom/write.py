@@ -41,6 +41,11 @@ def write_phantoms(
     progress
         Called with (cases done, count) after each case.
 
+    Returns
+    -------
+    list of Case
+        All `count` cases, in order.
+
     Raises
     ------
     DataError
