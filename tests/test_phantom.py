@@ -1,14 +1,8 @@
-import hashlib
-import json
-
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from tunet_lib.files import DataError
-from tunet_lib.kits19 import find_cases, load_label, load_scan
-from tunet_lib.phantom import make_phantom, simulate_ct, write_phantoms
-from tunet_lib.scanner import add_noise, blur
+from tunet_lib.phantom import make_phantom, simulate_ct
 
 CASES = 6
 
@@ -16,18 +10,6 @@ CASES = 6
 @pytest.fixture(scope="module")
 def phantoms():
     return [make_phantom(np.random.default_rng([7, k])) for k in range(CASES)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("phantoms")
-    write_phantoms(path, count=2, seed=5)
-    return path
-
-
-def hashes(folder):
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
 def voxel_ml(spacing_mm):
@@ -118,30 +100,6 @@ def test_phantom_fits_a_given_shape_and_spacing():
     assert set(np.unique(label)) == {0, 1, 2}
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_noise_has_the_sd_and_the_correlation_of_a_real_scan(seed):
-    noise = add_noise(
-        np.zeros((40, 100, 100), np.float32), (3, 0.8, 0.8), np.random.default_rng(seed)
-    ).astype(float)
-    assert 18.5 < noise.std() < 26.5
-    for axis, expected in enumerate((0.25, 0.4, 0.5)):
-        a, b = (np.take(noise, range(s, noise.shape[axis] - 1 + s), axis) for s in (0, 1))
-        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] == pytest.approx(expected, abs=0.02)
-
-
-def test_blur_keeps_a_constant_and_spreads_one_voxel_to_its_neighbors():
-    constant = np.full((5, 6, 7), -97, np.float32)
-    blur(constant)
-    np.testing.assert_allclose(constant, -97, rtol=1e-6)
-    point = np.zeros((5, 5, 5), np.float32)
-    point[2, 2, 2] = 1.4**3
-    blur(point)
-    assert point[2, 2, 2] == pytest.approx(1)
-    assert point[2, 2, 3] == point[1, 2, 2] == pytest.approx(0.2)
-    assert point[1, 1, 1] == pytest.approx(0.008)
-    assert point.sum() == pytest.approx(1.4**3)
-
-
 @pytest.mark.parametrize(
     ("right", "left"), [(True, True), (True, False), (False, True), (False, False)]
 )
@@ -176,54 +134,3 @@ def test_simulated_ct_copes_with_odd_labels(value):
     for labels in (touching, speck):
         volume_hu = simulate_ct(labels, (8, 8, 8), np.random.default_rng(0))
         assert volume_hu[labels > 0].mean() > -60
-
-
-def test_files_are_the_same_byte_for_byte(folder, tmp_path):
-    write_phantoms(tmp_path, count=2, seed=5)
-    assert hashes(tmp_path) == hashes(folder)
-
-
-def test_layout_is_that_of_kits19(folder):
-    cases = find_cases(folder)
-    entries = json.loads((folder / "kits.json").read_text())
-    assert [case.case_id for case in cases] == ["case_00000", "case_00001"]
-    for case, entry in zip(cases, entries, strict=True):
-        scan = load_scan(case.image_path)
-        label = load_label(case.label_path, scan)
-        assert 52 <= label.shape[0] <= 72
-        assert label.shape[1:] == (128, 128)
-        assert entry["case_id"] == case.case_id
-        assert entry["synthetic"] is True
-        assert 0.8 < entry["radiographic_size"] < 13
-        assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
-
-
-def test_writing_resumes_and_keeps_finished_cases(tmp_path, folder):
-    seen = []
-    write_phantoms(tmp_path, count=1, seed=5)
-    first = tmp_path / "case_00000" / "imaging.nii.gz"
-    changed = first.stat().st_mtime_ns
-    cases = write_phantoms(tmp_path, 2, 5, progress=lambda done, count: seen.append((done, count)))
-    assert first.stat().st_mtime_ns == changed
-    assert seen == [(1, 2), (2, 2)]
-    assert len(cases) == 2
-    (tmp_path / "case_00001" / "segmentation.nii.gz").unlink()
-    write_phantoms(tmp_path, 2, 5)
-    assert hashes(tmp_path) == hashes(folder)
-
-
-@pytest.mark.parametrize("entries", [None, [{"case_id": "case_00000"}]])
-def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
-    image = tmp_path / "case_00000" / "imaging.nii.gz"
-    image.parent.mkdir()
-    image.write_bytes(b"a real CT")
-    if entries:
-        (tmp_path / "kits.json").write_text(json.dumps(entries))
-    with pytest.raises(DataError, match="holds"):
-        write_phantoms(tmp_path, 1)
-    assert image.read_bytes() == b"a real CT"
-
-
-def test_a_folder_of_another_seed_is_refused(folder):
-    with pytest.raises(DataError, match="seed 6"):
-        write_phantoms(folder, 1, seed=6)

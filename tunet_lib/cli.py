@@ -74,7 +74,7 @@ def phantom(
     from tunet_lib.phantom import write_phantoms
 
     with bar("phantoms", count) as advance:
-        write_phantoms(folder, count, seed, size, progress=lambda *_: advance())
+        write_phantoms(folder, count, seed, size=size, progress=lambda *_: advance())
     say(f"{count} phantoms in {folder}")
 
 

@@ -2,6 +2,8 @@
 
 Positions are (z, y, x) in mm from the center of the vertebral body at the level of the
 kidneys: z grows downward (inferior), y backward (posterior), x toward the patient's left.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tunet_lib.canvas import Canvas
+from tunet_lib.phantom.canvas import Canvas, Texture
 
 RIB_STEP_MM = 27.0
 VERTEBRA_MM, DISC_MM = 26.0, 8.0
@@ -19,7 +21,15 @@ VERTEBRA_MM, DISC_MM = 26.0, 8.0
 
 @dataclass(frozen=True)
 class Body:
-    """Size of the trunk in mm: from the spine's center to the skin, and the layers' thickness."""
+    """Size of the trunk in mm.
+
+    Parameters
+    ----------
+    half_width, front, back
+        From the spine's center to the skin: to either side, forward, backward.
+    fat, muscle
+        Thickness of the layers under the skin.
+    """
 
     half_width: float
     front: float
@@ -29,12 +39,12 @@ class Body:
 
     @classmethod
     def draw(cls, fov_mm: float, rng: np.random.Generator) -> Body:
-        """Draw a patient who fits the field of view."""
+        """Draw a patient who fits a field of view `fov_mm` wide."""
         half_width = float(np.clip(fov_mm * rng.uniform(0.38, 0.46), 130, 190))
         fat = rng.uniform(6, 0.13 * half_width)
         back = rng.uniform(70, 80) + fat
         front = max(2 * half_width * rng.uniform(0.66, 0.8) - back, 95)
-        return cls(half_width, front, back, fat, rng.uniform(9, 15))
+        return cls(half_width, front, back, fat=fat, muscle=rng.uniform(9, 15))
 
     @property
     def center_y(self) -> float:
@@ -48,7 +58,17 @@ class Body:
 
 
 def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Paint skin, fat, the muscle wall, the lung bases and the table; mark the cavity."""
+    """Paint skin, fat, the muscle wall, the lung bases and the table; mark the cavity.
+
+    Parameters
+    ----------
+    canvas
+        Painted in place, `hu` and `cavity` both.
+    body
+        Size of the trunk.
+    rng
+        Decides the height of the diaphragm and of the table.
+    """
     diaphragm, table = rng.uniform(-95, -75), body.back + rng.uniform(2, 6)
     z, y, x = canvas.axes
     y2d = y[:, None] - np.float32(body.center_y)
@@ -80,22 +100,28 @@ def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
 
 
 def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
-    """Paint psoas and back muscles, the spine, the ribs and the wings of the pelvis."""
-    top, bottom = float(canvas.axes[0][0]), float(canvas.axes[0][-1]) + 1
+    """Paint psoas and back muscles, the spine, the ribs and the wings of the pelvis.
+
+    Parameters
+    ----------
+    canvas
+        Painted in place.
+    body
+        Size of the trunk.
+    rng
+        Decides the size and HU of muscles and vertebrae, and where the discs are.
+    """
     muscle, marrow, size = rng.uniform(52, 66), rng.uniform(140, 190), rng.uniform(0.92, 1.08)
     for side in (-1, 1):
         psoas = [(-55.0, 8.0, side * 27.0), (0.0, 2.0, side * 34.0), (160.0, -12.0, side * 52.0)]
-        canvas.tube(psoas, (7 * size, 27 * size), muscle, texture=8)
+        canvas.tube(psoas, (7 * size, 27 * size), Texture(muscle, 8))
         for y, x, ry, rx in ((body.back - body.fat - 27, 27, 25, 27), (26, 60, 13, 22)):
-            column = (0.0, y, side * x)
-            canvas.ellipsoid(
-                column, (1, ry, rx), muscle, texture=12, cavity=False, z_range=(top, bottom)
-            )
+            canvas.column((y, side * x), (ry, rx), Texture(muscle, 12))
         _paint_ribs(canvas, body, side)
         for k in range(5):
             wing = [(95.0 + 8 * k, 40.0 - 22 * k, side * 75.0 + side * 9 * k)]
             wing.append((210.0, 20.0 - 12 * k, side * (52.0 + 9 * k)))
-            canvas.tube(wing, 7, 330, texture=80)
+            canvas.tube(wing, 7, Texture(330, 80))
     _paint_spine(canvas, size, marrow, rng)
 
 
@@ -103,21 +129,19 @@ def _paint_spine(canvas: Canvas, size: float, marrow: float, rng: np.random.Gene
     top, bottom = float(canvas.axes[0][0]), float(canvas.axes[0][-1]) + 1
     step, start = VERTEBRA_MM + DISC_MM, rng.uniform(-17, 17)
     ry, rx = 17 * size, 23 * size
-    canvas.ellipsoid((0, 0, 0), (1, ry, rx), 80, cavity=False, z_range=(top, bottom))
+    canvas.column((0, 0), (ry, rx), Texture(80))
     for k in range(math.floor((top - start) / step), math.ceil((bottom - start) / step)):
         z0 = start + k * step
         z1, mid = z0 + VERTEBRA_MM, z0 + VERTEBRA_MM / 2
-        canvas.ellipsoid((0, 0, 0), (1, ry, rx), 420, texture=60, cavity=False, z_range=(z0, z1))
+        canvas.column((0, 0), (ry, rx), Texture(420, 60), z_range=(z0, z1))
         inner = (z0 + 2, z1 - 2)
-        canvas.ellipsoid(
-            (0, 0, 0), (1, ry - 2.5, rx - 2.5), marrow, texture=28, cavity=False, z_range=inner
-        )
+        canvas.column((0, 0), (ry - 2.5, rx - 2.5), Texture(marrow, 28), z_range=inner)
         for side in (-1, 1):
-            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, 380, texture=60)
-            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, 300, texture=60)
-            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, 400, texture=60)
-        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, 330, texture=60)
-    canvas.ellipsoid((0, 27, 0), (1, 8, 10), 25, cavity=False, z_range=(top, bottom))
+            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, Texture(380, 60))
+            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, Texture(300, 60))
+            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, Texture(400, 60))
+        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, Texture(330, 60))
+    canvas.column((27, 0), (8, 10), Texture(25))
 
 
 def _paint_ribs(canvas: Canvas, body: Body, side: int) -> None:
@@ -134,5 +158,5 @@ def _paint_ribs(canvas: Canvas, body: Body, side: int) -> None:
             points.append(
                 (-40 - RIB_STEP_MM * k + 0.75 * angle, y, side * r * sin * body.half_width)
             )
-        canvas.tube(points, 5.5, 420, texture=60)
-        canvas.tube(points, 3, 170, texture=40)
+        canvas.tube(points, 5.5, Texture(420, 60))
+        canvas.tube(points, 3, Texture(170, 40))

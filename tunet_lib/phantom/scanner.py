@@ -1,4 +1,7 @@
-"""What a CT scanner does to a painted patient: blur and correlated noise."""
+"""What a CT scanner does to a painted patient: blur and correlated noise.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from tunet_lib.canvas import Point
+from tunet_lib.phantom.canvas import Point
 
 BLUR = 0.2  # weight of a neighbor beside the voxel's own 1: partial volume
 NOISE_LAG1 = (0.25, 0.4, 0.5)  # correlation of neighbors at NOISE_SPACING_MM
@@ -15,13 +18,34 @@ NOISE_SPACING_MM = (3.0, 0.8, 0.8)
 
 
 def blur(hu: np.ndarray) -> None:
-    """Mix each voxel with its neighbors, in place: partial volume at every boundary."""
+    """Mix each voxel with its neighbors: partial volume at every boundary.
+
+    Parameters
+    ----------
+    hu
+        (z, y, x) float32 in HU; changed in place. A constant stays as it is.
+    """
     for plane, mixed in zip(hu, _filtered(iter(hu), [BLUR] * 3), strict=True):
         plane[:] = mixed / (1 + 2 * BLUR) ** 3
 
 
 def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np.ndarray:
-    """Add correlated noise of one SD to a CT; give int16."""
+    """Add noise of one SD to a CT, with the correlation of neighbors seen in real scans.
+
+    Parameters
+    ----------
+    hu
+        (z, y, x) float32 in HU.
+    spacing_mm
+        Voxel size (z, y, x): the smaller, the more alike are neighbors.
+    rng
+        Decides the SD, 19-26 HU, and the noise.
+
+    Returns
+    -------
+    numpy.ndarray
+        (z, y, x) int16 in HU, -1024 to 3071.
+    """
     sd, side, power = rng.uniform(19, 26), [], 1.0  # SD in HU, measured in the liver
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
         rho = min(rho ** (step / reference), 0.7)  # 0.707 is the most that three taps can give

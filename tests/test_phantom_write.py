@@ -1,0 +1,71 @@
+import hashlib
+import json
+
+import pytest
+
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import find_cases, load_label, load_scan
+from tunet_lib.phantom import write_phantoms
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(path, count=2, seed=5)
+    return path
+
+
+def hashes(folder):
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_files_are_the_same_byte_for_byte(folder, tmp_path):
+    write_phantoms(tmp_path, count=2, seed=5)
+    assert hashes(tmp_path) == hashes(folder)
+
+
+def test_layout_is_that_of_kits19(folder):
+    cases = find_cases(folder)
+    entries = json.loads((folder / "kits.json").read_text())
+    assert [case.case_id for case in cases] == ["case_00000", "case_00001"]
+    for case, entry in zip(cases, entries, strict=True):
+        scan = load_scan(case.image_path)
+        label = load_label(case.label_path, scan)
+        assert 52 <= label.shape[0] <= 72
+        assert label.shape[1:] == (128, 128)
+        assert entry["case_id"] == case.case_id
+        assert entry["synthetic"] is True
+        assert 0.8 < entry["radiographic_size"] < 13
+        assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
+
+
+def test_writing_resumes_and_keeps_finished_cases(tmp_path, folder):
+    seen = []
+    write_phantoms(tmp_path, count=1, seed=5)
+    first = tmp_path / "case_00000" / "imaging.nii.gz"
+    changed = first.stat().st_mtime_ns
+    cases = write_phantoms(tmp_path, 2, 5, progress=lambda done, count: seen.append((done, count)))
+    assert first.stat().st_mtime_ns == changed
+    assert seen == [(1, 2), (2, 2)]
+    assert len(cases) == 2
+    (tmp_path / "case_00001" / "segmentation.nii.gz").unlink()
+    write_phantoms(tmp_path, 2, 5)
+    assert hashes(tmp_path) == hashes(folder)
+
+
+@pytest.mark.parametrize("entries", [None, [{"case_id": "case_00000"}]])
+def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
+    image = tmp_path / "case_00000" / "imaging.nii.gz"
+    image.parent.mkdir()
+    image.write_bytes(b"a real CT")
+    if entries:
+        (tmp_path / "kits.json").write_text(json.dumps(entries))
+    with pytest.raises(DataError, match="holds"):
+        write_phantoms(tmp_path, 1)
+    assert image.read_bytes() == b"a real CT"
+
+
+def test_a_folder_of_another_seed_is_refused(folder):
+    with pytest.raises(DataError, match="seed 6"):
+        write_phantoms(folder, 1, seed=6)

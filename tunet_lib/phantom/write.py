@@ -1,0 +1,109 @@
+"""A folder of phantoms in KiTS19's layout.
+
+Chapter 01 (notebooks/01_kits19.ipynb).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from scipy import ndimage
+
+from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
+from tunet_lib.phantom.canvas import Point
+from tunet_lib.phantom.make import make_phantom
+
+
+def write_phantoms(
+    folder: str | Path,
+    count: int = 80,
+    seed: int = 2019,
+    *,
+    size: Literal["course", "real"] = "course",
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Case]:
+    """Write a folder of phantoms in KiTS19's layout, with a ``kits.json``.
+
+    Parameters
+    ----------
+    folder
+        Where. Cases that an earlier call finished are kept and not made again.
+    count
+        How many cases. Case k does not depend on it.
+    seed
+        Case k is drawn from ``numpy.random.default_rng([seed, k])``.
+    size
+        ``"course"``: 52-72 slices of 128x128. ``"real"``: 512x512, slices 0.5-5 mm apart.
+    progress
+        Called with (cases done, count) after each case.
+
+    Returns
+    -------
+    list of Case
+        All `count` cases, in order.
+
+    Raises
+    ------
+    DataError
+        The folder holds other cases, or cannot be written.
+    """
+    folder = Path(folder)
+    listing = folder / "kits.json"
+    if not listing.exists() and any(folder.glob("case_*")):
+        raise DataError(f"{folder}: holds cases, but no kits.json; choose an empty folder")
+    entries = {e["case_id"]: e for e in load_json(listing)} if listing.exists() else {}
+    origin = {"synthetic": True, "seed": seed, "size": size}
+    if any(not origin.items() <= entry.items() for entry in entries.values()):
+        raise DataError(f"{folder}: holds other cases than phantoms of seed {seed}, size {size}")
+    save_json(listing, list(entries.values()))
+    cases = []
+    for k in range(count):
+        case_id = f"case_{k:05d}"
+        paths = folder / case_id / IMAGE_NAME, folder / case_id / LABEL_NAME
+        if case_id in entries and all(path.is_file() for path in paths):
+            cases.append(Case(case_id, *paths))
+        else:
+            rng = np.random.default_rng([seed, k])
+            volume_hu, label, spacing_mm = make_phantom(rng, *_draw_size(size, rng))
+            cases.append(save_case(folder, case_id, volume_hu, label=label, spacing_mm=spacing_mm))
+            entries[case_id] = _entry(case_id, label, spacing_mm, rng) | origin
+            save_json(listing, [entries[key] for key in sorted(entries)])
+        if progress is not None:
+            progress(k + 1, count)
+    return cases
+
+
+def _draw_size(
+    size: Literal["course", "real"], rng: np.random.Generator
+) -> tuple[tuple[int, int, int], Point | None]:
+    if size == "course":
+        return (int(rng.integers(52, 73)), 128, 128), None
+    slice_mm = float(rng.choice([0.5, 0.75, 1, 1.25, 2, 2.5, 3, 3, 3, 4, 5, 5]))
+    pixel_mm = round(rng.uniform(0.64, 0.88), 4)
+    slices = int(np.clip(rng.uniform(190, 420) / slice_mm, 29, 600))
+    return (slices, 512, 512), (slice_mm, pixel_mm, pixel_mm)
+
+
+def _entry(
+    case_id: str, label: np.ndarray, spacing_mm: Point, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One case of ``kits.json``, with KiTS19's own keys."""
+    parts, _ = ndimage.label(label == 2)
+    widths = [
+        max((p.stop - p.start) * s for p, s in zip(box[1:], spacing_mm[1:], strict=True))
+        for box in ndimage.find_objects(parts)
+    ]
+    return {
+        "case_id": case_id,
+        "age_at_nephrectomy": int(np.clip(rng.normal(60, 12), 25, 88)),
+        "gender": str(rng.choice(["male", "female"], p=[0.6, 0.4])),
+        "body_mass_index": round(float(np.clip(rng.normal(30, 6), 18, 50)), 2),
+        "radiographic_size": round(max(widths) / 10, 1),
+        "voxel_spacing": dict(
+            zip(("z_spacing", "y_spacing", "x_spacing"), spacing_mm, strict=True)
+        ),
+    }
