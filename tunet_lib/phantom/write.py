@@ -69,7 +69,7 @@ def write_phantoms(
         else:
             rng = np.random.default_rng([seed, k])
             volume_hu, label, spacing_mm = make_phantom(rng, *_draw_size(size, rng))
-            cases.append(save_case(folder, case_id, volume_hu, label=label, spacing_mm=spacing_mm))
+            cases.append(save_case(folder / case_id, volume_hu, label, spacing_mm=spacing_mm))
             entries[case_id] = _entry(case_id, label, spacing_mm, rng) | origin
             save_json(listing, [entries[key] for key in sorted(entries)])
         if progress is not None:
