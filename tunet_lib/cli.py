@@ -6,7 +6,6 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, Optional
 
 import psutil
 import typer
@@ -14,7 +13,8 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from tunet_lib.config import Config, Precision, Preset, Windows
+from tunet_lib import options
+from tunet_lib.config import Config, Precision, Preset
 from tunet_lib.files import DataError
 from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say
 
@@ -26,49 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
-RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
-PresetOption = Annotated[
-    Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
-]
-ConfigFile = Annotated[
-    Optional[Path],  # noqa: UP045 (Typer on Python 3.10)
-    typer.Option("--config", help="A configuration saved as JSON, in place of a preset."),
-]
-Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
-PrecisionOption = Annotated[
-    Optional[Precision],  # noqa: UP045
-    typer.Option(help="Type that training computes in; bfloat16 is faster on processors with AMX."),
-]
-Workers = Annotated[
-    int, typer.Option(min=0, help="Processes; 0: one a core, as far as memory allows.")
-]
-LabelsOnly = Annotated[bool, typer.Option("--labels-only", help="Leave the CTs out.")]
-Jobs = Annotated[
-    int,
-    typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
-]
-BatchSize = Annotated[
-    int, typer.Option(min=1, help="Windows predicted at a time; fewer take less memory.")
-]
-Variants = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option("--variant", help="Train this one only; may be given again."),
-]
-Folds = Annotated[
-    Optional[list[int]],  # noqa: UP045
-    typer.Option("--fold", help="Train this fold only, from 0; may be given again."),
-]
-
 
 @app.command()
 def phantom(
-    folder: Annotated[Path, typer.Argument(help="Where to write the cases.")],
-    count: Annotated[int, typer.Option(min=1, help="How many cases.")] = 80,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 2019,
-    size: Annotated[
-        Literal["course", "real"], typer.Option(help="128x128 or 512x512 pixels a slice.")
-    ] = "course",
+    folder: options.PhantomFolder,
+    count: options.Count = 80,
+    seed: options.Seed = 2019,
+    size: options.Size = "course",
 ) -> None:
     """Make synthetic CTs with labels, in KiTS19's layout."""
     from tunet_lib.phantom import write_phantoms
@@ -80,10 +44,10 @@ def phantom(
 
 @app.command()
 def download(
-    folder: Annotated[Path, typer.Argument(help="Where to put kits.json and case_00000/…")],
-    cases: Annotated[str, typer.Option(help="Such as 0-20, or 3,7,160.")] = "0-209",
-    labels_only: LabelsOnly = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Files at a time.")] = 4,
+    folder: options.DownloadFolder,
+    cases: options.Cases = "0-209",
+    labels_only: options.LabelsOnly = False,
+    jobs: options.Files = 4,
 ) -> None:
     """Download KiTS19: many gigabytes, or 65 MB without the CTs. Start it again to go on.
 
@@ -104,7 +68,9 @@ def download(
 
 
 @app.command()
-def check(data: Data, labels_only: LabelsOnly = False, workers: Workers = 0) -> None:
+def check(
+    data: options.Data, labels_only: options.LabelsOnly = False, workers: options.Workers = 0
+) -> None:
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
     from tunet_lib.kits19 import find_cases
@@ -129,13 +95,13 @@ def check(data: Data, labels_only: LabelsOnly = False, workers: Workers = 0) -> 
 
 @app.command()
 def prepare(
-    data: Data,
-    run_folder: RunFolder,
-    preset: PresetOption = "course",
-    config: ConfigFile = None,
-    epochs: Epochs = None,
-    precision: PrecisionOption = None,
-    workers: Workers = 0,
+    data: options.Data,
+    run_folder: options.RunFolder,
+    preset: options.PresetOption = "course",
+    config: options.ConfigFile = None,
+    epochs: options.Epochs = None,
+    precision: options.PrecisionOption = None,
+    workers: options.Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     with failures_at_the_end() as failures:
@@ -145,11 +111,11 @@ def prepare(
 
 @app.command()
 def train(
-    run_folder: RunFolder,
-    variant: Variants = None,
-    fold: Folds = None,
-    jobs: Jobs = 0,
-    here: Annotated[bool, typer.Option("--here", help="In this process, without a bar.")] = False,
+    run_folder: options.RunFolder,
+    variant: options.Variants = None,
+    fold: options.Folds = None,
+    jobs: options.Jobs = 0,
+    here: options.Here = False,
 ) -> None:
     """Train the networks; those that are complete are kept, the rest go on where they were."""
     if here:
@@ -166,39 +132,18 @@ def train(
 
 @app.command()
 def predict(
-    ct: Annotated[Path, typer.Argument(help="An abdominal CT, NIfTI, any orientation.")],
-    output: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The label map; default: CT_label.nii.gz here."),
-    ] = None,
-    models: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A folder of trained networks; default: the course weights."),
-    ] = None,
-    batch_size: BatchSize = 4,
-    windows: Annotated[
-        Windows,
-        typer.Option(
-            help="Which ones: all; those at L-Net's mask; or fewer, over the box around it."
-        ),
-    ] = "mask",
+    ct: options.Ct,
+    output: options.Output = None,
+    models: options.Models = None,
+    batch_size: options.BatchSize = 4,
+    windows: options.WhichWindows = "mask",
 ) -> None:
     """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.kits19 import IMAGE_NAME
     from tunet_lib.metrics import volume_ml
     from tunet_lib.predict import COURSE_WEIGHTS, find_models, predict_scan
     from tunet_lib.scans import open_scan, save_label
 
-    if output is None:
-        # In KiTS19's layout all CTs have one name, and their folders tell them apart.
-        name = ct.resolve().parent.name if ct.name == IMAGE_NAME else ct.name
-        output = Path(name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
-        if output.exists():
-            raise DataError(f"{output}: is there already; name another file with --output")
-    if output.resolve() == ct.resolve():
-        raise DataError(f"{output}: is the CT itself; name another file with --output")
-    if not output.name.endswith((".nii", ".nii.gz")):
-        raise DataError(f"{output}: must end in .nii.gz or .nii")
+    output = _label_path(ct, output)
     if models is None:
         console.print(
             "These networks were trained on synthetic phantoms, for the course. On a real CT "
@@ -217,30 +162,30 @@ def predict(
 
 
 @app.command()
-def evaluate(run_folder: RunFolder, batch_size: BatchSize = 4) -> None:
+def evaluate(run_folder: options.RunFolder, batch_size: options.BatchSize = 4) -> None:
     """Score every case by the models that never saw it: scores.csv."""
     with failures_at_the_end() as failures:
         failures |= _evaluate(run_folder, batch_size)
 
 
 @app.command()
-def table(run_folder: RunFolder) -> None:
+def table(run_folder: options.RunFolder) -> None:
     """Print Table 1 beside the paper's numbers: table_1.csv."""
     _table(run_folder)
 
 
 @app.command()
 def run(
-    data: Data,
-    run_folder: RunFolder,
-    preset: PresetOption = "course",
-    config: ConfigFile = None,
-    epochs: Epochs = None,
-    precision: PrecisionOption = None,
-    jobs: Jobs = 0,
-    variant: Variants = None,
-    fold: Folds = None,
-    batch_size: BatchSize = 4,
+    data: options.Data,
+    run_folder: options.RunFolder,
+    preset: options.PresetOption = "course",
+    config: options.ConfigFile = None,
+    epochs: options.Epochs = None,
+    precision: options.PrecisionOption = None,
+    jobs: options.Jobs = 0,
+    variant: options.Variants = None,
+    fold: options.Folds = None,
+    batch_size: options.BatchSize = 4,
 ) -> None:
     """Do it all: prepare, train, evaluate, table.
 
@@ -260,6 +205,23 @@ def main() -> None:
     except DataError as error:
         complain("Error", str(error))
         sys.exit(1)
+
+
+def _label_path(ct: Path, output: Path | None) -> Path:
+    """Say where the label map of a CT goes, or why it cannot go there."""
+    from tunet_lib.kits19 import IMAGE_NAME
+
+    if output is None:
+        # In KiTS19's layout all CTs have one name, and their folders tell them apart.
+        name = ct.resolve().parent.name if ct.name == IMAGE_NAME else ct.name
+        output = Path(name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
+        if output.exists():
+            raise DataError(f"{output}: is there already; name another file with --output")
+    if output.resolve() == ct.resolve():
+        raise DataError(f"{output}: is the CT itself; name another file with --output")
+    if not output.name.endswith((".nii", ".nii.gz")):
+        raise DataError(f"{output}: must end in .nii.gz or .nii")
+    return output
 
 
 def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> dict[str, str]:

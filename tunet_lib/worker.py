@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import VARIANTS
@@ -29,18 +28,19 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     train(VARIANTS[name], run.config, split, folder=folder.path, on_epoch=on_epoch)
 
 
-def main(folder: str, variant: str, fold: str, parent: str) -> None:
+def main(arguments: list[str]) -> None:
     """Train, and stop where the process that asked for it is gone: its successor takes over."""
+    folder, variant, fold, parent = arguments
 
     def stop_if_orphan(_: object) -> None:
         if os.getppid() != int(parent):
             sys.exit(1)
 
     try:
-        train_task(open_run(Path(folder)), (variant, int(fold)), stop_if_orphan)
+        train_task(open_run(folder), (variant, int(fold)), stop_if_orphan)
     except DataError as error:
         sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -1,0 +1,68 @@
+"""The arguments and options of the `tunet` command: their types, bounds and words of help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from tunet_lib.config import Precision, Preset, Windows
+
+Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
+RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
+PresetOption = Annotated[
+    Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
+]
+ConfigFile = Annotated[
+    Optional[Path],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option("--config", help="A configuration saved as JSON, in place of a preset."),
+]
+Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
+PrecisionOption = Annotated[
+    Optional[Precision],  # noqa: UP045
+    typer.Option(help="Type that training computes in; bfloat16 is faster on processors with AMX."),
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes; 0: one a core, as far as memory allows.")
+]
+LabelsOnly = Annotated[bool, typer.Option("--labels-only", help="Leave the CTs out.")]
+Jobs = Annotated[
+    int,
+    typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Windows predicted at a time; fewer take less memory.")
+]
+Variants = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--variant", help="Train this one only; may be given again."),
+]
+Folds = Annotated[
+    Optional[list[int]],  # noqa: UP045
+    typer.Option("--fold", help="Train this fold only, from 0; may be given again."),
+]
+Here = Annotated[bool, typer.Option("--here", help="In this process, without a bar.")]
+
+PhantomFolder = Annotated[Path, typer.Argument(help="Where to write the cases.")]
+Count = Annotated[int, typer.Option(min=1, help="How many cases.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")]
+Size = Annotated[Literal["course", "real"], typer.Option(help="128x128 or 512x512 pixels a slice.")]
+
+DownloadFolder = Annotated[Path, typer.Argument(help="Where to put kits.json and case_00000/…")]
+Cases = Annotated[str, typer.Option(help="Such as 0-20, or 3,7,160.")]
+Files = Annotated[int, typer.Option(min=1, help="Files at a time.")]
+
+Ct = Annotated[Path, typer.Argument(help="An abdominal CT, NIfTI, any orientation.")]
+Output = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--output", "-o", help="The label map; default: CT_label.nii.gz here."),
+]
+Models = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A folder of trained networks; default: the course weights."),
+]
+WhichWindows = Annotated[
+    Windows,
+    typer.Option(help="Which ones: all; those at L-Net's mask; or fewer, over the box around it."),
+]
