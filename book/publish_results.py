@@ -6,18 +6,18 @@ tunet_lib/course_weights/, and a picture of one case that they never saw to book
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from pathlib import Path
 
-from tunet_lib import kits19, plots
-from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
+from tunet_lib import plots
+from tunet_lib.config import ENSEMBLE, LOCALIZERS
 from tunet_lib.files import DataError
-from tunet_lib.metrics import kits19_score
-from tunet_lib.networks import CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME
-from tunet_lib.pipeline import COURSE_WEIGHTS, predict_scan
+from tunet_lib.kits19 import find_cases, require_image, require_label
+from tunet_lib.metrics import kits19_score, volume_ml
+from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
 from tunet_lib.runs import Run, open_run
+from tunet_lib.scans import LabelMap, load_label_map, load_scan
 
 BOOK = Path(__file__).parent
 LIMIT_MB = 20  # weights are downloaded with every clone
@@ -43,10 +43,11 @@ def copy_weights(run: Run) -> None:
     DataError
         A TuNet or an L-Net is missing, or all are too large; then nothing is replaced.
     """
-    trained = {name: run.model_folder(name, 0) for name in VARIANTS if run.trained((name, 0))}
+    folders = {name: run.model_folder((name, 0)) for name, _ in run.tasks(folds=[0])}
+    trained = {name: folder for name, folder in folders.items() if folder.is_trained}
     if missing := {*ENSEMBLE, *LOCALIZERS} - set(trained):
         raise DataError(f"{run.folder}: fold 0 lacks {', '.join(sorted(missing))}; train first")
-    size_mb = sum((folder / WEIGHTS_NAME).stat().st_size for folder in trained.values()) / 1e6
+    size_mb = sum(folder.weights.stat().st_size for folder in trained.values()) / 1e6
     if size_mb > LIMIT_MB:
         raise DataError(f"{run.folder}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
     for old in COURSE_WEIGHTS.iterdir():
@@ -54,40 +55,37 @@ def copy_weights(run: Run) -> None:
             shutil.rmtree(old)
     for variant, folder in trained.items():
         (COURSE_WEIGHTS / variant).mkdir(parents=True)
-        for name in (CONFIG_NAME, VARIANT_NAME, WEIGHTS_NAME):
-            shutil.copyfile(folder / name, COURSE_WEIGHTS / variant / name)
+        for path in (folder.config_path, folder.variant_path, folder.weights):
+            shutil.copyfile(path, COURSE_WEIGHTS / variant / path.name)
     print(f"{size_mb:.1f} MB of weights")
 
 
 def write_volumes(run: Run) -> None:
     """Write the tumor's volume in each case, so that the book is built without the cases."""
     lines = ["case_id,tumor_ml"]
-    for case in kits19.find_cases(run.data):
-        label = kits19.load_label_scan(kits19.require_label(case))
+    for case in find_cases(run.data):
+        label = load_label_map(require_label(case))
         lines.append(f"{case.case_id},{tumor_ml(label):.3f}")
     (BOOK / "results" / "tumor_ml.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def tumor_ml(label: kits19.Scan) -> float:
+def tumor_ml(truth: LabelMap) -> float:
     """Measure the tumor in a label map."""
-    return float((label.volume_hu == 2).sum() * math.prod(label.spacing_mm) / 1000)
+    return volume_ml(truth.label == 2, truth.spacing_mm)
 
 
 def draw_result(run: Run) -> None:
     """Draw the case of fold 0 whose tumor is nearest to the median of KiTS19."""
-    cases = {case.case_id: case for case in kits19.find_cases(run.data)}
-    labels = {
-        case_id: kits19.load_label_scan(kits19.require_label(cases[case_id]))
-        for case_id in run.folds[0]
-    }
+    cases = {case.case_id: case for case in find_cases(run.data)}
+    labels = {c: load_label_map(require_label(cases[c])) for c in run.folds[0]}
 
     def distance_ml(case_id: str) -> float:
         return abs(tumor_ml(labels[case_id]) - PICTURED_ML)
 
     case_id = min(run.folds[0], key=distance_ml)
-    truth = labels[case_id].volume_hu
-    scan = kits19.load_scan(kits19.require_image(cases[case_id]))
-    label = predict_scan(scan, batch_size=4)
+    truth = labels[case_id].label
+    scan = load_scan(require_image(cases[case_id]))
+    label = predict_scan(scan)
     score = kits19_score(label, truth)
     scores = f"DSC: whole {score['whole']:.2f}, tumor {score['tumor']:.2f}"
     example = plots.Example(scan.volume_hu, truth, label, scan.spacing_mm, case_id, scores)

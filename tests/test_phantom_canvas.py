@@ -9,7 +9,7 @@ FLAT = Texture(50, 0)
 @pytest.fixture
 def canvas():
     """20 x 30 x 40 mm of air, and a cavity on its left half."""
-    canvas = Canvas(np.random.default_rng(0), (10, 30, 20), (2, 1, 2), (10, 15, 20))
+    canvas = Canvas(np.random.default_rng(0), (10, 30, 20), (2, 1, 2), origin_mm=(10, 15, 20))
     canvas.cavity[:, :, 10:] = True
     return canvas
 
@@ -57,7 +57,7 @@ def test_a_random_field_has_mean_0_and_sd_1_and_is_the_same_in_any_box():
     ],
 )
 def test_each_shape_has_the_volume_that_geometry_gives(shape, arguments, volume_mm3):
-    canvas = Canvas(np.random.default_rng(0), (80, 80, 80), (0.5, 0.5, 0.5), (20, 20, 20))
+    canvas = Canvas(np.random.default_rng(0), (80, 80, 80), (0.5, 0.5, 0.5), origin_mm=(20, 20, 20))
     getattr(canvas, shape)(**arguments, texture=FLAT)
     assert set(np.unique(canvas.hu)) == {-1000, 50}
     assert (canvas.hu == 50).sum() / 8 == pytest.approx(np.pi * volume_mm3, rel=0.01)
@@ -84,7 +84,7 @@ def test_what_lies_outside_is_not_painted(canvas):
 
 
 def test_a_texture_has_its_mean_and_sd():
-    canvas = Canvas(np.random.default_rng(2), (64, 64, 64), (4, 4, 4), (0, 0, 0))
+    canvas = Canvas(np.random.default_rng(2), (64, 64, 64), (4, 4, 4), origin_mm=(0, 0, 0))
     canvas.column((128, 128), (999, 999), Texture(120, 20))
     assert canvas.hu.mean() == pytest.approx(120, abs=2)
     assert canvas.hu.std() == pytest.approx(20, abs=2)

@@ -29,6 +29,16 @@ class ModelFolder:
         return self.path / WEIGHTS_NAME
 
     @property
+    def config_path(self) -> Path:
+        """The configuration that the network was trained with."""
+        return self.path / "config.json"
+
+    @property
+    def variant_path(self) -> Path:
+        """The name of the network's variant."""
+        return self.path / "variant.json"
+
+    @property
     def history_path(self) -> Path:
         """The log of the epochs."""
         return self.path / "history.csv"
@@ -50,7 +60,7 @@ class ModelFolder:
 
     def config(self) -> Config:
         """Read the configuration that the network was trained with."""
-        return Config.load(self.path / "config.json")
+        return Config.load(self.config_path)
 
     def variant(self) -> Variant:
         """Read which variant the network is.
@@ -60,10 +70,9 @@ class ModelFolder:
         DataError
             The file is missing, or names none.
         """
-        path = self.path / "variant.json"
-        name = load_json(path)
+        name = load_json(self.variant_path)
         if not isinstance(name, str) or name not in VARIANTS:
-            raise DataError(f"{path}: names no known variant: {name!r}")
+            raise DataError(f"{self.variant_path}: names no known variant: {name!r}")
         return VARIANTS[name]
 
     def check_config(self, config: Config) -> None:
@@ -74,8 +83,7 @@ class ModelFolder:
         DataError
             It was trained with another one.
         """
-        path = self.path / "config.json"
-        if path.exists() and (wrong := self.config().differences(config)):
+        if self.config_path.exists() and (wrong := self.config().differences(config)):
             raise DataError(
                 f"{self.path}: holds a training with another configuration ({', '.join(wrong)} "
                 "differ); use another folder, or remove it to train again"
@@ -83,8 +91,8 @@ class ModelFolder:
 
     def describe(self, variant: Variant, config: Config) -> None:
         """Write down what the weights are of, before they are written."""
-        config.save(self.path / "config.json")
-        save_json(self.path / "variant.json", variant.name)
+        config.save(self.config_path)
+        save_json(self.variant_path, variant.name)
 
     def history(self) -> list[EpochLog]:
         """Read the log of the epochs so far; none if nothing is trained yet."""

@@ -123,7 +123,7 @@ def train(
     files.check_config(config)
     if files.is_trained:
         return read_history(files.history_path)
-    config.save(files.path / "config.json")
+    config.save(files.config_path)
     for left in files.path.glob(".tmp-*"):
         left.unlink()  # a file that a kill cut short
     training = Training(variant, config, split, workers=workers)

@@ -116,6 +116,7 @@ class Canvas:
         rng: np.random.Generator,
         shape: tuple[int, int, int],
         spacing_mm: Point,
+        *,
         origin_mm: Point,
     ) -> None:
         self.spacing_mm, self.shape = spacing_mm, shape

@@ -62,7 +62,7 @@ def make_phantom(
         extent[1] / 2 - body.center_y + rng.uniform(-15, 5),
         extent[2] / 2 + rng.uniform(-8, 8),
     )
-    canvas = Canvas(rng, shape, spacing_mm, origin)
+    canvas = Canvas(rng, shape, spacing_mm, origin_mm=origin)
     label, cysts = draw_kidneys(canvas, body, rng)
     _render(canvas, body, label, cysts, rng)
     label[(label == 1) & (canvas.hu < -30)] = 0  # KiTS19 leaves out fat at the hilum
@@ -89,7 +89,7 @@ def simulate_ct(labels: np.ndarray, spacing_mm: Point, rng: np.random.Generator)
     """
     z, y, x = labels.shape
     body, origin = _place_body(labels, spacing_mm, rng)
-    canvas = Canvas(rng, (z, y, x), spacing_mm, origin)
+    canvas = Canvas(rng, (z, y, x), spacing_mm, origin_mm=origin)
     _render(canvas, body, labels, draw_cysts(labels, canvas, rng), rng)
     return add_noise(canvas.hu, spacing_mm, rng)
 
