@@ -20,7 +20,7 @@ from scipy import sparse
 
 from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
-from tunet_lib.scans import ScanFile
+from tunet_lib.scans import ScanFile, ipl_orientation
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -151,6 +151,8 @@ class Placement:
         keeps the detail that is finer than the grid from turning into noise.
         """
         total = np.zeros(self.grid_shape, np.float32)
+        # From the file's slowest axis on: NumPy's strides say it as well, but not of one plane.
+        order = [int(axis) for axis in ipl_orientation(scan.file.affine)[::-1, 0]]
         with ThreadPoolExecutor(1) as worker:  # one block is added while the next one is read
             added: Future[None] | None = None
             for axis, part, block in scan.blocks():
@@ -158,7 +160,7 @@ class Placement:
                 block = block.astype(np.float32)  # the next one may come in the same memory
                 if added is not None:
                     added.result()
-                added = worker.submit(_add_block, total, block, matrices)
+                added = worker.submit(_add_block, total, block, matrices, order)
             if added is not None:
                 added.result()
         total += np.float32(self.config.pad_hu) * (1 - self._coverage())
@@ -323,13 +325,15 @@ def box_average(source: Axis, target: Axis) -> np.ndarray:
     return np.maximum(end - np.maximum(out_start, in_start), 0) / target.voxel_mm
 
 
-def _add_block(total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarray]) -> None:
+def _add_block(
+    total: np.ndarray, block: np.ndarray, matrices: Sequence[np.ndarray], order: Sequence[int]
+) -> None:
     """Add to the grid what one block of the scan contributes to it.
 
-    The axes are taken in the order in which they lie in memory, since a file may be stored
-    either way round; and what is added is limited to the grid voxels that the block reaches.
+    The axes are taken in the order in which they lie in memory, the slowest first, since a file
+    may be stored either way round; and what is added is limited to the grid voxels that the
+    block reaches.
     """
-    order = sorted(range(3), key=lambda axis: -abs(block.strides[axis]))
     slow, middle, fast = (matrices[axis] for axis in order)
     (near,) = box_of(slow.any(axis=1))
     if near.start == near.stop:

@@ -68,8 +68,8 @@ class ScanFile:
     def load(self) -> Scan:
         """Read all voxels: integers of at most int16's range as int16, all others as float32."""
         voxels = reorient(self.file.read(), self.file.affine)
-        dtype = np.int16 if np.can_cast(voxels.dtype, np.int16) else np.float32
-        return Scan(**vars(self), volume_hu=voxels.astype(dtype, copy=False))
+        volume_hu = voxels.astype(_type_in_memory(voxels), copy=False)
+        return Scan(self.shape, self.affine, self.spacing_mm, self.file, volume_hu)
 
     def _turned(self, part: slice) -> tuple[int, slice]:
         """Say which axis the file's last one is here, and what a part along it becomes."""
@@ -90,6 +90,10 @@ class Scan(ScanFile):
     """
 
     volume_hu: np.ndarray
+
+    def load(self) -> Scan:
+        """Give the scan itself: it is in memory."""
+        return self
 
     def blocks(self) -> Iterator[Block]:
         """Give the scan block by block, as `ScanFile.blocks` reads it."""
@@ -175,7 +179,7 @@ def scan_of(volume_hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
     spacing_mm
         Voxel size (z, y, x).
     """
-    voxels = np.asfortranarray(volume_hu)
+    voxels = np.asfortranarray(volume_hu, _type_in_memory(volume_hu))
     return Scan(**vars(_placed(nifti_of(voxels, ipl_affine(spacing_mm)))), volume_hu=voxels)
 
 
@@ -204,7 +208,8 @@ def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
     opened = open_scan(path)
     label = np.empty(opened.shape, np.uint8)
     for axis, part, block in opened.blocks():
-        values = block.astype(np.uint8)
+        with np.errstate(invalid="ignore"):  # found out below
+            values = block.astype(np.uint8)
         if (values != block).any() or values.max() > 2:
             wrong = ", ".join(f"{value:g}" for value in np.setdiff1d(block, (0, 1, 2))[:5])
             raise DataError(
@@ -251,6 +256,10 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     header["cal_min"] = header["cal_max"] = 0
     array = orientations.apply_orientation(label.astype(np.uint8, copy=False), back)
     write_nifti(path, array, header, compresslevel=None)
+
+
+def _type_in_memory(voxels: np.ndarray) -> type[np.int16] | type[np.float32]:
+    return np.int16 if np.can_cast(voxels.dtype, np.int16) else np.float32
 
 
 def _placed(file: NiftiFile) -> ScanFile:
