@@ -77,11 +77,11 @@ def interpolate(
     """
     low = np.minimum(position.astype(np.intp), values.shape[axis] - 1)
     high = np.minimum(low + 1, values.shape[axis] - 1)
-    part = np.clip(position - low, 0, 1).astype(np.float32)
+    part = (position - low).clip(0, 1).astype(np.float32)
     if smooth:
         part = part * part * (3 - 2 * part)
     part = part.reshape([-1 if a == axis else 1 for a in range(3)])
-    first, second = np.take(values, low, axis), np.take(values, high, axis)
+    first, second = values.take(low, axis), values.take(high, axis)
     return first + part * (second - first)
 
 
@@ -137,9 +137,10 @@ class Canvas:
         ends = zip(self.axes, low, high, strict=True)
         return tuple(slice(*np.searchsorted(axis, (a, b)).tolist()) for axis, a, b in ends)
 
-    def coordinates(self, box: Box) -> tuple[np.ndarray, ...]:
+    def coordinates(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Give z, y and x of a box's voxels in mm, float32, as an open grid that broadcasts."""
-        return np.ix_(*(axis[part] for axis, part in zip(self.axes, box, strict=True)))
+        z, y, x = (axis[part] for axis, part in zip(self.axes, box, strict=True))
+        return z[:, None, None], y[None, :, None], x[None, None, :]
 
     def ball(self, center: Point, radius: float) -> tuple[Box, np.ndarray]:
         """Measure around a ball.
@@ -248,7 +249,7 @@ class Canvas:
         cavity
             Paint only where organs may lie.
         """
-        first, last = np.broadcast_to(radius, 2)
+        first, last = radius if isinstance(radius, tuple) else (radius, radius)
         ends = np.linspace(first, last, len(points))
         for p, q, r0, r1 in zip(points, points[1:], ends, ends[1:], strict=False):
             r = max(r0, r1)
