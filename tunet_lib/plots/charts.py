@@ -1,0 +1,127 @@
+"""Numbers as charts: the curves of a training, and Table 1."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tunet_lib.plots.style import PALETTE, WIDTH_IN, new_figure
+
+if TYPE_CHECKING:  # takes long to load
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_LINES = tuple(PALETTE[name] for name in ("measured", "tumor", "truth", "predicted", "whole"))
+
+
+def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draw loss and learning rate by epoch.
+
+    The validation loss is a strong line with a dot at its best epoch; the training loss is a
+    thin one.
+
+    Parameters
+    ----------
+    histories
+        A name → the columns ``epoch``, ``loss``, ``val_loss``, ``learning_rate``, all of one
+        length.
+
+    Raises
+    ------
+    ValueError
+        There is no history, or one has columns of different lengths.
+    KeyError
+        A history lacks a column.
+    """
+    if not histories:
+        raise ValueError("training_curves needs at least one history")
+    figure = new_figure(0.75)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    ends = []
+    for color, (name, history) in zip(itertools.cycle(_LINES), histories.items(), strict=False):
+        epoch, loss, val_loss, rate = (
+            np.asarray(history[column], float)
+            for column in ("epoch", "loss", "val_loss", "learning_rate")
+        )
+        upper.plot(epoch, loss, color=color, linewidth=0.8, alpha=0.7)
+        upper.plot(epoch, val_loss, color=color, linewidth=1.8, label=name)
+        best = np.nan_to_num(val_loss, nan=np.inf).argmin()
+        upper.plot(epoch[best], val_loss[best], "o", color=color, markersize=5)
+        lower.step(epoch, rate, where="mid", color=color, linewidth=1.5)
+        ends.append((float(val_loss[-1]), name, color))
+    _name_lines(upper, ends)
+    upper.set_title(
+        "thick: validation, dot: its best epoch; thin: training", fontsize=9, loc="left"
+    )
+    upper.set_ylabel("loss")
+    lower.set(ylabel="learning rate", xlabel="epoch", yscale="log")
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    for ax in (upper, lower):
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def table_1_plot(rows: Sequence[Any]) -> Figure:
+    """Draw measured DSCs beside the paper's, one line a system, whole and tumor.
+
+    Parameters
+    ----------
+    rows
+        Objects with ``title`` and, each alone and with ``paper_`` before it, ``whole_mean``,
+        ``whole_sd``, ``tumor_mean``, ``tumor_sd``; DSCs in [0, 1]. Numbers that are None or NaN
+        are left out.
+
+    Raises
+    ------
+    ValueError
+        There are no rows.
+    """
+    if not rows:
+        raise ValueError("table_1_plot needs at least one row")
+    figure = new_figure((1.1 + 0.34 * len(rows)) / WIDTH_IN)
+    axes = figure.subplots(1, 2, sharey=True)
+    place = np.arange(len(rows))
+    for ax, region in zip(axes, ("whole", "tumor"), strict=True):
+        for source, prefix, shift, marker in (
+            ("measured", "", -0.14, "o"),
+            ("paper", "paper_", 0.14, "D"),
+        ):
+            mean, sd = (
+                np.array([getattr(row, f"{prefix}{region}_{number}") for row in rows], float)
+                for number in ("mean", "sd")
+            )
+            ax.errorbar(
+                mean, place + shift, xerr=sd, fmt=marker, color=PALETTE[source], label=source,
+                markersize=5, elinewidth=1.2, markerfacecolor="white" if prefix else None,
+            )  # fmt: skip
+        ax.set_title(region, fontsize=11)
+        ax.set_xlabel("DSC, mean ± SD over folds", fontsize=9)
+        ax.grid(axis="x", color="0.9")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right", "left"]].set_visible(False)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks(place, [row.title for row in rows])
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def _name_lines(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
+    # Names stand at the heights where their lines end, pushed apart to stay readable.
+    ends = sorted(ends)
+    gap = min(0.075, 1 / len(ends))
+    low, high = ax.get_ylim()
+    values = np.nan_to_num([value for value, _, _ in ends], nan=high)
+    wanted = np.clip((values - low) / (high - low), 0, 1)
+    heights = np.maximum.accumulate(wanted - gap * np.arange(len(ends)))
+    heights += gap * np.arange(len(ends))
+    heights -= max(0.0, heights[-1] - 1.0)
+    for height, (_, name, color) in zip(heights, ends, strict=True):
+        ax.text(
+            1.01, height, name, transform=ax.transAxes, va="center", fontsize=9,
+            color=color, fontweight="bold",
+        )  # fmt: skip

@@ -1,0 +1,255 @@
+"""CT slices with the outlines of whole and tumor, one alone or in rows as in Fig. 5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from tunet_lib.plots.style import PALETTE, black_edge, new_figure
+
+if TYPE_CHECKING:  # takes long to load, so the functions that need it import it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WINDOW_HU = (-160.0, 240.0)  # the usual abdominal window
+
+_STYLES: dict[str, Any] = {"truth": "solid", "predicted": (0, (2.5, 1.5))}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row of `figure_5`.
+
+    Attributes
+    ----------
+    volume_hu
+        CT, shape (z, y, x), HU.
+    truth, result
+        Label maps of the same shape: 0 background, 1 kidney, 2 tumor.
+    spacing_mm
+        Voxel size (z, y, x).
+    title
+        Text at the left of the row, such as the case's name.
+    scores
+        Text under the result, such as its DSCs.
+    """
+
+    volume_hu: np.ndarray
+    truth: np.ndarray
+    result: np.ndarray
+    spacing_mm: Sequence[float]
+    title: str = ""
+    scores: str = ""
+
+
+def largest_slice(label: np.ndarray, axis: int = 0) -> int:
+    """Return the slice with the most tumor.
+
+    Without tumor it is the slice with the most kidney, and without that the middle one.
+
+    Parameters
+    ----------
+    label
+        Label map, shape (z, y, x), 0 background, 1 kidney, 2 tumor.
+    axis
+        The axis that is cut: 0 axial, 1 coronal, 2 sagittal.
+    """
+    others = tuple(other for other in range(3) if other != axis)
+    for lowest in (2, 1):
+        voxels = np.count_nonzero(label >= lowest, axis=others)
+        if voxels.any():
+            return int(voxels.argmax())
+    return label.shape[axis] // 2
+
+
+def show_slice(
+    volume_hu: np.ndarray,
+    index: int | tuple[int | slice, ...],
+    *,
+    spacing_mm: Sequence[float],
+    window_hu: tuple[float, float] = WINDOW_HU,
+    title: str = "",
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw one slice of a CT, at the true ratio of height to width.
+
+    Parameters
+    ----------
+    volume_hu
+        CT, shape (z, y, x), HU.
+    index
+        The slice, as NumPy takes it: ``z``, ``np.s_[:, y]`` or ``np.s_[:, :, x]``.
+    spacing_mm
+        Voxel size (z, y, x).
+    window_hu
+        The values shown black and white.
+    title
+        Text above the image.
+    ax
+        Draw here, in the caller's own figure, instead of in a new one.
+
+    Raises
+    ------
+    ValueError
+        The CT has not three axes, or the index is no single slice, or the spacing is impossible.
+    IndexError
+        The slice is outside the CT.
+    """
+    cut = index if isinstance(index, tuple) else (index,)
+    axes = [axis for axis, at in enumerate(cut) if not isinstance(at, slice)]
+    if volume_hu.ndim != 3 or len(axes) != 1:
+        raise ValueError(f"{index} is no slice (z, [:, y] or [:, :, x]) of CT {volume_hu.shape}")
+    if len(spacing_mm) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing_mm):
+        raise ValueError(f"spacing_mm must be three positive numbers (z, y, x), not {spacing_mm}")
+    image = volume_hu[index].astype(np.float32)
+    row_mm, column_mm = np.delete(np.asarray(spacing_mm, float), axes)
+    aspect = row_mm / column_mm
+    if ax is None:
+        height, width = image.shape
+        ax = new_figure(0.75 * aspect * height / width).subplots()
+    low, high = window_hu
+    ax.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
+    ax.set(xticks=[], yticks=[])
+    ax.autoscale(False)  # outlines reach half a voxel beyond the image
+    ax.spines[:].set_visible(False)
+    ax.set_title(title, fontsize=11)
+    return cast("Figure", ax.figure)
+
+
+def show_outlines(
+    ax: Axes,
+    truth: np.ndarray,
+    predicted: np.ndarray | None = None,
+    *,
+    fill: bool = False,
+    names: bool = True,
+) -> None:
+    """Outline whole and tumor on a slice.
+
+    An outline runs half-way between the voxels inside and outside. The truth is solid; the
+    prediction is dashed.
+
+    Parameters
+    ----------
+    ax
+        Where `show_slice` has drawn the slice.
+    truth, predicted
+        The same slice of label maps: 0 background, 1 kidney, 2 tumor.
+    fill
+        Tint kidney and tumor as well.
+    names
+        Write the names beside the outlines.
+
+    Raises
+    ------
+    ValueError
+        A label map has another shape than the slice.
+    """
+    shape = ax.images[0].get_size()
+    labels = [truth] if predicted is None else [truth, predicted]
+    for label, style in zip(labels, _STYLES.values(), strict=False):
+        if label.shape != shape:
+            raise ValueError(f"slice {shape} and label map {label.shape} differ in shape")
+        _draw_outlines(ax, label, style, fill)
+    if names:
+        _name_regions(ax, labels)
+    if predicted is not None:
+        _draw_style_key(ax)
+
+
+def figure_5(examples: Sequence[Example]) -> Figure:
+    """Draw CT, ground truth and result side by side, one row a case.
+
+    The axial slice is the one where the true tumor is largest.
+
+    Parameters
+    ----------
+    examples
+        The rows, top to bottom.
+
+    Raises
+    ------
+    ValueError
+        No examples, or one whose arrays do not fit together.
+
+    Notes
+    -----
+    Source: the layout of Vu et al. 2019, Fig. 5.
+    """
+    if not examples:
+        raise ValueError("figure_5 needs at least one example")
+    heights = []
+    for example in examples:
+        shapes = [a.shape for a in (example.volume_hu, example.truth, example.result)]
+        if len(set(shapes)) > 1:
+            raise ValueError(f"CT, truth and result differ in shape: {shapes}")
+        _, height, width = np.multiply(shapes[0], example.spacing_mm)
+        heights.append(height / width)
+    figure = new_figure(sum(heights) / 3 + 0.04 * len(heights))
+    axes = figure.subplots(len(examples), 3, squeeze=False, height_ratios=heights)
+    for number, (row, example) in enumerate(zip(axes, examples, strict=True)):
+        index = largest_slice(example.truth)
+        for ax in row:
+            show_slice(example.volume_hu, index, spacing_mm=example.spacing_mm, ax=ax)
+        show_outlines(row[1], example.truth[index], fill=True, names=number == 0)
+        show_outlines(row[2], example.result[index], fill=True, names=False)
+        row[0].set_ylabel(example.title, fontsize=9)
+        row[0].set_xlabel(f"slice {index}", fontsize=9)
+        row[2].set_xlabel(example.scores, fontsize=9)
+    for ax, title in zip(axes[0], ("CT", "ground truth", "result"), strict=True):
+        ax.set_title(title, fontsize=11)
+    return figure
+
+
+def _draw_outlines(ax: Axes, label: np.ndarray, style: Any, fill: bool) -> None:
+    for region, mask in (("whole", label > 0), ("tumor", label == 2)):
+        if not mask.any():
+            continue
+        color = PALETTE[region]
+        if fill:
+            area = label == 1 if region == "whole" else mask  # the tints must not mix
+            if area.any():
+                ax.contourf(*_framed(area), levels=[0.5, 1.5], colors=[color], alpha=0.4)
+        lines = ax.contour(*_framed(mask), levels=[0.5], colors=[color], linewidths=1.3)
+        lines.set(linestyle=style, label=region, path_effects=black_edge(2.4))
+
+
+def _framed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # The frame of background closes outlines at the edge of the image.
+    rows, columns = (np.arange(-1, size + 1) for size in mask.shape)
+    return columns, rows, np.pad(mask, 1).astype(np.float32)
+
+
+def _name_regions(ax: Axes, labels: Sequence[np.ndarray]) -> None:
+    # Whole is named above itself and tumor below, so that the two names never meet.
+    for region, lowest, above in (("whole", 1, True), ("tumor", 2, False)):
+        mask = np.any([label >= lowest for label in labels], axis=0)
+        if not mask.any():
+            continue
+        rows, columns = np.nonzero(mask)
+        at = rows.argmin() if above else rows.argmax()
+        height, width = mask.shape
+        free = rows[at] if above else height - 1 - rows[at]
+        upward = above == (free > 0.1 * height)  # at the edge of the image the name goes inside
+        ax.annotate(
+            region, (np.clip(columns[at], 0.1 * width, 0.9 * width), rows[at]),
+            (0, 6 if upward else -6), textcoords="offset points", ha="center",
+            va="bottom" if upward else "top", color=PALETTE[region], fontsize=9, fontweight="bold",
+            path_effects=black_edge(1.6),
+        )  # fmt: skip
+
+
+def _draw_style_key(ax: Axes) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color="white", linestyle=style, label=name)
+        for name, style in _STYLES.items()
+    ]
+    ax.legend(
+        handles=handles, loc="lower left", fontsize=9, labelcolor="white",
+        facecolor="black", edgecolor="none", framealpha=0.7, handlelength=2.5,
+    )  # fmt: skip
