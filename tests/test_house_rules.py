@@ -32,8 +32,8 @@ METHOD = (
 METHOD_LINES = 2000
 # What serves files, processes and the screen: a reader of the method never meets it.
 EDGE = {
-    *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "parallel", "plots"),
-    *("plots.charts", "plots.slices", "plots.viewer", "quiet", "screen"),
+    *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
+    *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),
 }
 
 
