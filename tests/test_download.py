@@ -3,7 +3,11 @@
 import hashlib
 import json
 import re
+import resource
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,54 +30,48 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_HEAD(self):
-        self.answer(head=True)
-
     def do_GET(self):
-        self.answer(head=False)
-
-    def answer(self, head):
         server, path = self.server, self.path
         with server.lock:
             faults = server.faults.get(path, [])
-            fault = faults.pop(0) if faults and not (head and not server.fault_heads) else None
+            fault = faults.pop(0) if faults else None
             span = self.headers.get("Range")
-            server.asked.append((self.command, path, span))
+            server.asked.append((path, span))
         if path not in server.files or fault == 404:
             return self.reply(404, b"not here")
         if fault in (429, 503):
-            return self.reply(fault, b"later", {"Retry-After": "0"})
+            return self.reply(fault, b"later")
         if fault == "redirect":
             server.files[f"{path}?moved"] = server.files[path]
             return self.reply(302, b"", {"Location": f"{path}?moved"})
         body = server.files[path]
-        extra = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": "c" * 40}
-        if head:
-            return self.reply(200, body, extra, send=False)
         if fault == "page":
-            return self.reply(200, PAGE, extra)
+            return self.reply(200, PAGE)
         if fault == "wrong bytes":
             body = bytes(len(body))
-        status = 200
+        status, extra = 200, {}
         if span and fault != "no ranges":
             first = int(re.fullmatch(r"bytes=(\d+)-", span)[1])
             extra["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
             body, status = body[first:], 206
-        if fault in ("cut", "stall"):
-            return self.reply_in_part(status, body, extra, fault)
+        if fault in ("cut", "stall", "cut without length", "endless"):
+            return self.reply_otherwise(status, body, extra, fault)
         return self.reply(status, body, extra)
 
     def reply(self, status, body, extra=None, send=True):
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(extra or {})}.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
-        if send and self.command != "HEAD":
+        if send:
             self.wfile.write(body)
 
-    def reply_in_part(self, status, body, extra, fault):
+    def reply_otherwise(self, status, body, extra, fault):
+        if fault in ("cut without length", "endless"):
+            extra["Content-Length"] = None
         self.reply(status, body, extra, send=False)
-        self.wfile.write(body[: len(body) // 2])
+        self.wfile.write(body + bytes(10_000_000) if fault == "endless" else body[: len(body) // 2])
         self.wfile.flush()
         if fault == "stall":
             self.server.stalled.wait(20)
@@ -86,7 +84,7 @@ def server(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.files, server.faults, server.asked = {}, {}, []
-    server.lock, server.stalled, server.fault_heads = threading.Lock(), threading.Event(), False
+    server.lock, server.stalled = threading.Lock(), threading.Event()
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -100,11 +98,16 @@ def server(monkeypatch):
         server.files[image_url(number)] = f"image {number}".encode() * 70_000
     server.files["/labels/kits.json"] = json.dumps([{"case_id": "case_00000"}]).encode()
     monkeypatch.setattr(download, "label_digests", lambda: digests)
-    monkeypatch.setattr(download, "WAIT_S", 0.0)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 14)
-    real_sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda s: real_sleep(min(s, 0.01)))  # between retries
+    list_images(server)
+    settings = {
+        "LABELS_URL": f"{server.url}/labels",
+        "HUB_URL": server.url,
+        "WAITS_S": (0,) * 6,
+        "TIMEOUT_S": 0.5,
+        "BLOCK": 1 << 14,
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(download, name, value)
     yield server
     server.stalled.set()
     server.shutdown()
@@ -112,20 +115,35 @@ def server(monkeypatch):
 
 
 LABEL_URL = "/labels/case_00001/segmentation.nii.gz"
+TREE_URL = f"/api/datasets/{download.IMAGES_REPOSITORY}/tree/main/images"
 
 
 def image_url(number):
     return f"/datasets/{download.IMAGES_REPOSITORY}/resolve/main/images/case_{number:05d}.nii.gz"
 
 
-def get(server, folder, cases=(0, 1), **options):
-    return download_kits19(
-        folder, cases, labels_url=f"{server.url}/labels", hub_url=server.url, **options
-    )
+def list_images(server):
+    """Make the dataset repository's list of what it holds."""
+    start = image_url(0).partition("images/")[0]
+    entries = [{"type": "file", "path": "images/README.md", "size": 3, "oid": "0" * 40}]
+    for url, body in server.files.items():
+        if url.startswith(start):
+            lfs = {"oid": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 134}
+            path = url.removeprefix(start)
+            entries.append({"type": "file", "path": path, "size": len(body), "lfs": lfs})
+    server.files[TREE_URL] = json.dumps(entries).encode()
+
+
+def get(folder, cases=(0, 1), **options):
+    return download_kits19(folder, cases, **options)
 
 
 def files_in(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def size_of(files):
+    return sum(len(body) for path, body in files.items() if path != "kits.json")
 
 
 def expected(server, cases=(0, 1), images=True):
@@ -142,35 +160,35 @@ def expected(server, cases=(0, 1), images=True):
 
 def test_all_files_arrive_and_nothing_else_is_left(server, tmp_path):
     sizes, arrived = [], []
-    assert get(server, tmp_path, on_size=sizes.append, on_bytes=arrived.append) == {}
+    assert get(tmp_path, on_size=sizes.append, on_bytes=arrived.append) == {}
     assert files_in(tmp_path) == expected(server)
-    listing = len(server.files["/labels/kits.json"])  # whose size nobody tells before
-    assert sum(arrived) == sum(map(len, expected(server).values())) == sizes[0] + listing
+    assert sizes == [sum(arrived)] == [size_of(expected(server))]
     assert not (tmp_path / download.PART_FOLDER).exists()
 
 
 def test_what_is_there_is_not_fetched_again(server, tmp_path):
-    get(server, tmp_path)
+    get(tmp_path)
     server.asked.clear()
-    assert get(server, tmp_path, cases=(0, 1, 2)) == {}
+    assert get(tmp_path, cases=(0, 1, 2)) == {}
     assert files_in(tmp_path) == expected(server, cases=(0, 1, 2))
-    assert {path for verb, path, _ in server.asked if verb == "GET"} == {
+    assert {path for path, _ in server.asked} == {
+        TREE_URL,
         "/labels/case_00002/segmentation.nii.gz",
         image_url(2),
     }
 
 
 def test_labels_only(server, tmp_path):
-    assert get(server, tmp_path, labels_only=True) == {}
+    assert get(tmp_path, labels_only=True) == {}
     assert files_in(tmp_path) == expected(server, images=False)
-    assert all("images" not in path for _, path, _ in server.asked)
+    assert all("images" not in path for path, _ in server.asked)
 
 
 def test_another_file_under_the_name_is_never_overwritten(server, tmp_path):
     mine = tmp_path / "case_00000" / "segmentation.nii.gz"
     mine.parent.mkdir()
     mine.write_bytes(b"my own annotation")
-    failures = get(server, tmp_path)
+    failures = get(tmp_path)
     assert list(failures) == ["case_00000/segmentation.nii.gz"]
     assert "is another file" in failures["case_00000/segmentation.nii.gz"]
     assert files_in(tmp_path) == {
@@ -179,30 +197,29 @@ def test_another_file_under_the_name_is_never_overwritten(server, tmp_path):
     }
 
 
-@pytest.mark.parametrize("fault", [503, 429, 404, "full"])
-def test_a_good_part_outlives_a_busy_server_and_a_full_disk(server, tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize("fault", [503, 429, 404, "page", "full"])
+def test_a_good_part_outlives_a_busy_server_a_page_and_a_full_disk(server, tmp_path, fault):
     server.faults[LABEL_URL] = ["cut"] * 200
-    get(server, tmp_path, labels_only=True)
+    get(tmp_path, labels_only=True)
     (part,) = (tmp_path / download.PART_FOLDER).iterdir()
     kept = part.read_bytes()
     assert kept
     server.faults[LABEL_URL] = [fault] * 200 if fault != "full" else []
-    with monkeypatch.context() as patch:
-        if fault == "full":
-
-            def fill_up(*_):
-                raise OSError(28, "No space left on device")
-
-            patch.setattr(download._Counted, "write", fill_up)
-        assert len(get(server, tmp_path, labels_only=True)) == 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if fault == "full":  # the part cannot grow
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept), limits[1]))
+    try:
+        assert len(get(tmp_path, labels_only=True)) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert part.read_bytes() == kept
     server.faults.clear()
-    assert get(server, tmp_path, labels_only=True) == {}
+    assert get(tmp_path, labels_only=True) == {}
     assert files_in(tmp_path) == expected(server, images=False)
 
 
 def test_a_test_case_has_no_label_map(server, tmp_path):
-    assert get(server, tmp_path, cases=[250]) == {}
+    assert get(tmp_path, cases=[250]) == {}
     assert files_in(tmp_path) == expected(server, cases=[250])
 
 
@@ -218,6 +235,8 @@ def test_a_test_case_has_no_label_map(server, tmp_path):
         ["page"],
         ["wrong bytes"],
         ["cut", "no ranges"],
+        ["cut without length"],
+        ["endless"],
         ["redirect"],
     ],
     ids=" ".join,
@@ -225,9 +244,9 @@ def test_a_test_case_has_no_label_map(server, tmp_path):
 def test_a_passing_fault_is_overcome(server, tmp_path, url, faults):
     server.faults[url] = [int(fault) if fault.isdigit() else fault for fault in faults]
     arrived = []
-    assert get(server, tmp_path, on_bytes=arrived.append) == {}
+    assert get(tmp_path, on_bytes=arrived.append) == {}
     assert files_in(tmp_path) == expected(server)
-    assert sum(arrived) == sum(map(len, expected(server).values()))
+    assert sum(arrived) == size_of(expected(server))
     assert server.faults[url] == []
 
 
@@ -245,7 +264,7 @@ def test_a_passing_fault_is_overcome(server, tmp_path, url, faults):
 )
 def test_a_lasting_fault_is_reported_and_stops_no_other_file(server, tmp_path, url, fault, reason):
     server.faults[url] = [fault] * 200
-    failures = get(server, tmp_path)
+    failures = get(tmp_path)
     path = "case_00001/segmentation.nii.gz" if url == LABEL_URL else "case_00001/imaging.nii.gz"
     assert list(failures) == [path]
     assert reason in failures[path]
@@ -255,37 +274,57 @@ def test_a_lasting_fault_is_reported_and_stops_no_other_file(server, tmp_path, u
 
 def test_an_image_that_is_not_there_is_reported(server, tmp_path):
     del server.files[image_url(1)]
-    failures = get(server, tmp_path)
-    assert list(failures) == ["case_00001/imaging.nii.gz"]
-    assert "404" in failures["case_00001/imaging.nii.gz"]
+    list_images(server)
+    assert get(tmp_path) == {"case_00001/imaging.nii.gz": "is not in the dataset repository"}
 
 
 def test_the_dataset_repository_may_be_busy_for_a_while(server, tmp_path):
-    server.fault_heads = True
-    server.faults[image_url(0)] = [429, 503]
-    assert get(server, tmp_path) == {}
+    server.faults[TREE_URL] = [429, 503, "cut", "page"]
+    assert get(tmp_path) == {}
+    assert server.faults[TREE_URL] == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (PAGE, "JSONDecodeError"),
+        (b'{"error": "down"}', "cannot be read"),
+        (b'[{"path": "images/case_00000.nii.gz", "size": 3}]', "'lfs'"),
+        (b'[{"path": "images/case_00000.nii.gz", "lfs": {"size": "big"}}]', "cannot be read"),
+        (None, "the server answered 404 Not Found"),
+    ],
+)
+def test_without_a_list_of_the_images_the_label_maps_still_arrive(server, tmp_path, answer, reason):
+    server.files[TREE_URL] = answer
+    if answer is None:
+        del server.files[TREE_URL]
+    failures = get(tmp_path)
+    assert list(failures) == ["case_00000/imaging.nii.gz", "case_00001/imaging.nii.gz"]
+    assert all(reason in text for text in failures.values())
+    assert files_in(tmp_path) == expected(server, images=False)
 
 
 @pytest.mark.parametrize("url", [LABEL_URL, image_url(1)], ids=["label", "image"])
 def test_the_next_call_goes_on_within_the_file(server, tmp_path, url):
     server.faults[url] = ["cut"] * 200
-    assert len(get(server, tmp_path)) == 1
+    assert len(get(tmp_path)) == 1
     (part,) = (tmp_path / download.PART_FOLDER).iterdir()
     kept = part.stat().st_size
     assert 0 < kept < len(server.files[url])
     server.faults.clear()
     server.asked.clear()
     sizes = []
-    assert get(server, tmp_path, on_size=sizes.append) == {}
-    assert ("GET", url, f"bytes={kept}-") in server.asked
+    assert get(tmp_path, on_size=sizes.append) == {}
+    assert (url, f"bytes={kept}-") in server.asked
     assert sizes == [len(server.files[url]) - kept]
     assert files_in(tmp_path) == expected(server)
 
 
 def test_a_listing_that_is_a_web_page_is_not_kept(server, tmp_path):
     server.files["/labels/kits.json"] = PAGE
-    failures = get(server, tmp_path)
-    assert failures == {"kits.json": "is not valid JSON"}
+    failures = get(tmp_path)
+    assert list(failures) == ["kits.json"]
+    assert "JSONDecodeError" in failures["kits.json"]
     assert not (tmp_path / "kits.json").exists()
 
 
@@ -293,16 +332,69 @@ def test_too_little_space_is_said_before_anything_is_fetched(server, tmp_path, m
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match=r"0\.0 GB are free; free some space"):
-        get(server, tmp_path / "new")
-    assert not any(verb == "GET" for verb, _, _ in server.asked)
+        get(tmp_path / "new")
+    assert [path for path, _ in server.asked] == [TREE_URL]
     assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_text("")
-    failures = get(server, tmp_path / "file" / "data", labels_only=True)
-    assert len(failures) == 3
-    assert all("cannot write here" in reason for reason in failures.values())
+    with pytest.raises(DataError, match=r"file/data: cannot write here"):
+        get(tmp_path / "file" / "data", labels_only=True)
+
+
+@pytest.mark.parametrize("link", ["case_00001", "case_00001/segmentation.nii.gz", "part"])
+def test_no_link_leads_a_file_out_of_the_folder(server, tmp_path, link):
+    outside, folder = tmp_path / "outside", tmp_path / "data"
+    outside.mkdir()
+    sha256 = hashlib.sha256(server.files[LABEL_URL]).hexdigest()
+    if link == "part":
+        link = f"{download.PART_FOLDER}/case_00001-segmentation.nii.gz.{sha256[:12]}"
+    place = folder / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside / "absent" if place.suffix else outside)
+    failures = get(folder, labels_only=True)
+    assert list(failures) == ["case_00001/segmentation.nii.gz"]
+    assert "leads out of the folder" in failures["case_00001/segmentation.nii.gz"]
+    assert place.is_symlink()
+    assert list(outside.iterdir()) == []
+
+
+def test_a_whole_file_may_lie_elsewhere(server, tmp_path):
+    get(tmp_path, labels_only=True)
+    label = tmp_path / "case_00001" / "segmentation.nii.gz"
+    label.rename(tmp_path / "elsewhere")
+    label.symlink_to(tmp_path / "elsewhere")
+    server.asked.clear()
+    assert get(tmp_path, labels_only=True) == {}
+    assert server.asked == []
+
+
+def test_ctrl_c_ends_it_at_once_and_keeps_what_has_come(server, tmp_path):
+    server.faults[image_url(0)] = ["stall"]
+    server.faults[image_url(2)] = [503] * 200
+    main = threading.main_thread().ident
+
+    def interrupt(_):
+        if not interrupted:
+            interrupted.append(time.monotonic())
+            signal.pthread_kill(main, signal.SIGINT)
+
+    interrupted = []
+    with pytest.raises(KeyboardInterrupt):
+        get(tmp_path, cases=(0, 1, 2, 250), workers=1, on_bytes=interrupt)
+    assert time.monotonic() - interrupted[0] < 2
+    assert any((tmp_path / download.PART_FOLDER).iterdir())
+    assert image_url(250) not in [path for path, _ in server.asked]
+    server.faults.clear()
+    assert get(tmp_path, cases=(0, 1, 2, 250)) == {}
+    assert files_in(tmp_path) == expected(server, cases=(0, 1, 2, 250))
+
+
+def test_requests_is_loaded_by_a_download_only():
+    code = "import sys, tunet_lib.download, tunet_lib.check; print('requests' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_the_digests_of_all_label_maps_come_with_the_package():
@@ -326,9 +418,7 @@ def test_cases_that_make_no_sense(text):
         parse_cases(text)
 
 
-def test_the_command(server, tmp_path, monkeypatch):
-    for name, value in {"LABELS_URL": f"{server.url}/labels", "HUB_URL": server.url}.items():
-        monkeypatch.setattr(download, name, value)
+def test_the_command(server, tmp_path):
     command = ["download", str(tmp_path / "data"), "--cases", "0-1"]
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0

@@ -9,18 +9,58 @@ The paper map (``book/paper_map.md``) leads from each number to its chapter.
 from __future__ import annotations
 
 import dataclasses
-import math
+import operator
 import types
 import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tunet_lib.files import DataError, load_json, save_json
 
 Preset = Literal["paper", "course"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Windows = Literal["all", "mask", "box"]
+
+WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+class Within:
+    """What a number, or each of several, must be: ``Annotated[float, Within(ge=0, lt=1)]``.
+
+    Its text is the rule in words, for the messages of `Config` and the list of its fields.
+
+    Parameters
+    ----------
+    odd
+        Even numbers are refused.
+    **ends
+        ``ge``, ``gt``, ``le``, ``lt``: at least, above, at most, below.
+
+    Examples
+    --------
+    >>> Within(ge=0, lt=1)
+    at least 0 and below 1
+    """
+
+    def __init__(self, *, odd: bool = False, **ends: float) -> None:
+        self.odd, self.ends = odd, ends
+
+    def __repr__(self) -> str:
+        ends = [f"{WORDS[name]} {end:g}" for name, end in self.ends.items()]
+        return " and ".join(["odd"] * self.odd + ends)
+
+    def holds(self, number: float) -> bool:
+        """Tell whether a number keeps the rule; NaN keeps none."""
+        within = all(getattr(operator, name)(number, end) for name, end in self.ends.items())
+        return within and (number % 2 == 1 or not self.odd)
+
+
+Count = Annotated[int, Within(ge=1)]
+ZeroToOne = Annotated[float, Within(ge=0, le=1)]
+Shape = Annotated[tuple[int, int, int], Within(ge=1)]
+Mm = Annotated[tuple[float, float, float], Within(gt=0, le=10_000)]
+CT_HU = Within(ge=-32768, le=32767)  # what a CT file's 16 bits hold
 
 
 @dataclass(frozen=True)
@@ -33,63 +73,114 @@ class Config:
         A value is of a wrong type or outside its range, or two contradict each other.
     """
 
-    # Preprocessing (3.4, Fig. 4)
-    resample_spacing_mm: tuple[float, float, float] = (2.5, 1.0, 1.0)  # open
-    grid_fov_mm: tuple[float, float, float] = (755.0, 533.0, 533.0)  # largest training case
-    grid_shape: tuple[int, int, int] = (128, 256, 256)
-    pad_hu: float = -1000.0  # open: air
-    median_size: int = 3  # 3.2
-    clip_hu: tuple[float, float] | None = None  # open: the paper names no window
+    # Preprocessing
 
-    # Networks (2.1-2.3)
-    lnet_shape: tuple[int, int, int] = (64, 128, 128)  # 2.1
-    levels: int = 4  # open
-    filters: int = 16  # open: level d has 16 * 2^d and 32 * 2^d filters
-    norm_groups: int = 8  # open
-    se_ratio: int = 16  # Hu et al. 2018
+    #: Voxel size (z, y, x) to which every CT is brought first (3.4; open).
+    resample_spacing_mm: Mm = (2.5, 1.0, 1.0)
+    #: Size (z, y, x) of the grid; the paper's holds the largest training case (3.4).
+    grid_fov_mm: Mm = (755.0, 533.0, 533.0)
+    #: Voxels (z, y, x) of the grid; a multiple of `lnet_shape` (3.4).
+    grid_shape: Shape = (128, 256, 256)
+    #: Where the grid reaches beyond the CT (open; air).
+    pad_hu: Annotated[float, CT_HU] = -1000.0
+    #: Voxels along an edge of the median filter (3.2).
+    median_size: Annotated[int, Within(odd=True, ge=1)] = 3
+    #: Window (lowest, highest) to which HU are cut (open; the paper names none).
+    clip_hu: Annotated[tuple[float, float], CT_HU] | None = None
 
-    # Patches (3.3) and augmentation (3.4)
-    patch_shape: tuple[int, int, int] = (128, 128, 128)
-    patch_stride: tuple[int, int, int] = (32, 32, 32)
+    # Networks
+
+    #: Voxels (z, y, x) of the volume that L-Net sees; a multiple of 2^(levels - 1) (2.1).
+    lnet_shape: Shape = (64, 128, 128)
+    #: Resolutions of a U-Net, each half of the one above (2.2; open).
+    levels: Annotated[int, Within(ge=1, le=10)] = 4
+    #: Level d, from 0, has 16 * 2^d and 32 * 2^d filters for 16 (2.2; open).
+    filters: Count = 16
+    #: Groups of channels that are normalized together; a divisor of `filters` (open).
+    norm_groups: Count = 8
+    #: Channels for each hidden unit of squeeze-and-excite (Hu et al. 2018).
+    se_ratio: Count = 16
+
+    # Patches and augmentation
+
+    #: Voxels (z, y, x) of a patch; a multiple of 2^(levels - 1), at most the grid (3.3).
+    patch_shape: Shape = (128, 128, 128)
+    #: Voxels (z, y, x) from one window to the next; at most the patch (3.3).
+    patch_stride: Shape = (32, 32, 32)
+    #: Where the patches of an epoch lie, in all windows or at random (3.3).
     patch_sampling: Literal["windows", "random"] = "windows"
-    patches_per_case: int = 25  # open: in one epoch; 5 x 5 windows in plane
-    foreground_fraction: float = 0.0  # share of random patches that hold a kidney voxel
-    tumor_fraction: float = 0.0  # share of random patches that hold a tumor voxel
-    rotation_deg: float = 1.0
+    #: Random patches of a case in one epoch (open; the paper's windows are 25).
+    patches_per_case: Count = 25
+    #: Share of random patches that hold a kidney voxel; with `tumor_fraction` at most 1.
+    foreground_fraction: ZeroToOne = 0.0
+    #: Share of random patches that hold a tumor voxel.
+    tumor_fraction: ZeroToOne = 0.0
+    #: Largest angle of the random rotation in plane, either way (3.4).
+    rotation_deg: Annotated[float, Within(ge=0, le=180)] = 1.0
 
-    # Loss (Eq. 2) and training (3.2)
-    dice_over: Literal["sample", "batch"] = "sample"  # open
-    dice_epsilon: float = 1e-5  # open
-    learning_rate: float = 1e-4
-    decay: Literal["plateau", "cosine"] = "plateau"  # cosine: to zero over `epochs`
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    l2: float = 1e-5
-    batch_size: int = 1  # open
-    batch_size_2d: int = 16  # open: axial slices a batch for the 2D baseline
-    epochs: int = 200
-    plateau_factor: float = 0.2
-    plateau_patience: int = 6
-    stop_patience: int = 15
-    folds: int = 5
-    inner_validation: bool = False  # open: False stops early on the fold that is scored
-    # open: in which type convolutions compute; weights, sums and probabilities are float32
+    # Loss and training
+
+    #: What one Dice sum runs over (Eq. 2; open).
+    dice_over: Literal["sample", "batch"] = "sample"
+    #: Added to both sums of Dice, so that an empty region divides nothing by zero (open).
+    dice_epsilon: Annotated[float, Within(gt=0, le=1)] = 1e-5
+    #: Adam's step size at the start (3.2).
+    learning_rate: Annotated[float, Within(gt=0, le=1)] = 1e-4
+    #: How it falls, where the loss stands still or by a cosine to zero over `epochs` (3.2).
+    decay: Literal["plateau", "cosine"] = "plateau"
+    #: Adam's memory of gradients (3.2).
+    beta_1: Annotated[float, Within(ge=0, lt=1)] = 0.9
+    #: Adam's memory of squared gradients (3.2).
+    beta_2: Annotated[float, Within(ge=0, lt=1)] = 0.999
+    #: Weight of the squared weights in the loss (3.2).
+    l2: ZeroToOne = 1e-5
+    #: Patches of a batch (open).
+    batch_size: Count = 1
+    #: Axial slices of a batch, for the 2D baseline (open).
+    batch_size_2d: Count = 16
+    #: Epochs at most (3.2).
+    epochs: Count = 200
+    #: The learning rate is multiplied by this on a plateau (3.2).
+    plateau_factor: Annotated[float, Within(gt=0, lt=1)] = 0.2
+    #: Epochs without a better validation loss that make a plateau (3.2).
+    plateau_patience: Count = 6
+    #: Epochs without a better validation loss that end a training (3.2).
+    stop_patience: Count = 15
+    #: Folds of the cross-validation (3.2).
+    folds: Annotated[int, Within(ge=2)] = 5
+    #: Stop early on a fold of its own, and not on the fold that is scored (open).
+    inner_validation: bool = False
+    #: Type in which convolutions compute; weights, sums and probabilities are float32 (open).
     precision: Precision = "float32"
-    seed: int = 2019
+    #: From which folds, weights, patches and rotations are drawn.
+    seed: Annotated[int, Within(ge=0)] = 2019
 
-    # Prediction and post-processing (3.5, Algorithm 1)
-    lnet_threshold: float = 0.5  # open
-    high_threshold: float = 0.5
-    whole_low_threshold: float = 0.4
-    tumor_low_threshold: float = 0.3
-    small_tumor_low_threshold: float = 0.2
-    empty_low_threshold: float = 0.1
-    small_tumor_voxels: int = 100  # on the paper's grid; scaled by voxel volume on others
-    tumor_is_whole_if_none: bool = True  # Algorithm 1, line 14
-    keep_low_if_high_empty: bool = True  # open: Algorithm 1, line 17
+    # Prediction and post-processing
+
+    #: Probability from which a voxel belongs to L-Net's mask (open).
+    lnet_threshold: ZeroToOne = 0.5
+    #: T, the probability from which a voxel surely belongs to a region (Algorithm 1).
+    high_threshold: ZeroToOne = 0.5
+    #: Probability down to which the whole region grows (Algorithm 1).
+    whole_low_threshold: ZeroToOne = 0.4
+    #: Probability down to which a tumor grows (Algorithm 1).
+    tumor_low_threshold: ZeroToOne = 0.3
+    #: Probability down to which a small tumor grows (Algorithm 1).
+    small_tumor_low_threshold: ZeroToOne = 0.2
+    #: Probability that is enough where nothing reaches T (Algorithm 1).
+    empty_low_threshold: ZeroToOne = 0.1
+    #: A tumor of fewer voxels of the paper's grid, or their volume, is small (Algorithm 1).
+    small_tumor_voxels: Annotated[int, Within(ge=0)] = 100
+    #: Without any tumor, the whole region is taken for it (Algorithm 1, line 14).
+    tumor_is_whole_if_none: bool = True
+    #: What lines 12 and 14 of Algorithm 1 have found outlives line 17 (open).
+    keep_low_if_high_empty: bool = True
 
     def __post_init__(self) -> None:
-        self._check_values()
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            if rule := _broken_rule(value, hint):
+                raise DataError(f"{name} is {value!r}, must be {rule}")
         factor = 2 ** (self.levels - 1)
         for name in ("patch_shape", "lnet_shape"):
             if any(size % factor for size in getattr(self, name)):
@@ -111,15 +202,6 @@ class Config:
             raise DataError(
                 f"norm_groups: {self.filters} filters make no {self.norm_groups} groups"
             )
-
-    def _check_values(self) -> None:
-        for name, hint in typing.get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            if not _has_type(value, hint):
-                raise DataError(f"{name} is {value!r}, expected {hint}")
-            numbers = value if isinstance(value, tuple) else (value,)
-            if rule := _broken_rule(name, hint, numbers):
-                raise DataError(f"{name} is {value}, must {rule}")
 
     @property
     def grid_spacing_mm(self) -> tuple[float, float, float]:
@@ -282,32 +364,23 @@ ENSEMBLE = ("tunet", "tunet_median", "tunet_seb", "tunet_seb_median")  # 3.6
 LOCALIZERS = ("lnet", "lnet_median")
 
 
-def _broken_rule(name: str, hint: Any, numbers: tuple[Any, ...]) -> str | None:
-    """Say what a field's numbers must be and are not."""
-    if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
-        return "be finite"
-    if name.endswith(("_fraction", "_threshold")):
-        return None if 0 <= min(numbers) <= max(numbers) <= 1 else "lie in 0 to 1"
-    if name in ("seed", "l2"):
-        return None if min(numbers) >= 0 else "be at least 0"
-    if name.endswith(("_rate", "_factor", "_mm", "_epsilon")):
-        return None if min(numbers) > 0 else "be above 0"
-    whole_numbers = hint in (int, tuple[int, int, int])
-    return "be at least 1" if whole_numbers and min(numbers) < 1 else None
-
-
-def _has_type(value: Any, hint: Any) -> bool:
+def _broken_rule(value: Any, hint: Any) -> str | None:
+    """Say what a value must be, in type and range, if it is not."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in arguments
-    if origin is types.UnionType:
-        return any(_has_type(value, argument) for argument in arguments)
+    if origin is Annotated:
+        kind, bound = arguments
+        numbers = value if isinstance(value, tuple) else (value,)
+        return _broken_rule(value, kind) or (None if all(map(bound.holds, numbers)) else f"{bound}")
     if origin is tuple:
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(arguments)
-            and all(map(_has_type, value, arguments))
-        )
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+        if not isinstance(value, tuple) or len(value) != len(arguments):
+            return f"{len(arguments)} numbers"
+        return next(filter(None, map(_broken_rule, value, arguments)), None)
+    if origin in (types.UnionType, typing.Union):
+        rules = [_broken_rule(value, argument) for argument in arguments]
+        return rules[0] if all(rules) else None
+    if origin is Literal:
+        return None if value in arguments else f"one of {', '.join(arguments)}"
+    allowed = (int, float) if hint is float else hint
+    is_true = isinstance(value, bool)  # which Python takes for an int
+    good = isinstance(value, allowed) and is_true == (hint is bool)
+    return None if good else hint.__name__

@@ -2,41 +2,40 @@
 
 Label maps and ``kits.json`` come from the KiTS19 repository at one commit, and the package
 carries the size and SHA-256 of every label map. CTs come from the challenge's dataset
-repository, which tells size and SHA-256 of each. A file is written under another name and
+repository, which lists size and SHA-256 of each. A file is written under another name and
 renamed when both are right, so what has its final name is whole. What a cut connection leaves
-is gone on with, by this call or the next.
+is gone on with, by this call or the next: by hand, on top of requests, since pooch begins such
+a file anew, and so does huggingface_hub from its version 1.18 on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, atomic_path
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME
 
 CASES = 300  # of which the first 210 have label maps
-LABELED_CASES = 210
 COMMIT = "456b293"  # the package carries the digests of its label maps
 LABELS_URL = f"https://github.com/neheller/kits19/raw/{COMMIT}/data"
+HUB_URL = os.environ.get("HF_ENDPOINT", "https://huggingface.co")  # or a mirror of it
 IMAGES_REPOSITORY = "neheller/KiTS-Challenge-Imaging"
 LISTING_NAME = "kits.json"
-HUB_URL: str | None = None  # huggingface_hub's own, which HF_ENDPOINT can change
 PART_FOLDER = ".download"
-WRONG_SIZE = "Consistency check failed"  # so huggingface_hub says
-TRIES = 3  # for each file, each with the tries of huggingface_hub within it
-WAIT_S = 1.0
+TIMEOUT_S = 10  # without a byte
+WAITS_S = (1, 2, 4, 8, 16, 32)  # between tries
+BLOCK = 1 << 18
 
 OnBytes = Callable[[int], Any]
 
@@ -52,15 +51,15 @@ class Remote:
     url
         Where it comes from.
     size
-        Bytes; None if the server does not tell.
+        Bytes.
     sha256
-        Hexadecimal; None if it is not known.
+        Hexadecimal.
     """
 
     path: str
     url: str
-    size: int | None
-    sha256: str | None
+    size: int
+    sha256: str
 
 
 def parse_cases(text: str) -> list[int]:
@@ -109,8 +108,6 @@ def download_kits19(
     workers: int = 4,
     on_size: OnBytes | None = None,
     on_bytes: OnBytes | None = None,
-    labels_url: str | None = None,
-    hub_url: str | None = None,
 ) -> dict[str, str]:
     """Download cases of KiTS19 into a folder; what is there already is never overwritten.
 
@@ -125,12 +122,10 @@ def download_kits19(
     workers
         Files at a time.
     on_size
-        Called with the number of bytes that are to come.
+        Called with the number of bytes of CTs and label maps that are to come.
     on_bytes
-        Called with the number of bytes that arrived; a negative number takes back what had
-        to be thrown away.
-    labels_url, hub_url
-        Servers other than `LABELS_URL` and `HUB_URL`.
+        Called with the number of their bytes that arrived; a negative number takes back what
+        had to be thrown away.
 
     Returns
     -------
@@ -143,84 +138,64 @@ def download_kits19(
     DataError
         The folder cannot be written, or the disk has too little space for all.
     """
-    folder = Path(folder)
-    _be_quiet()
-    labels, images = _remote_files(cases, labels_only, labels_url or LABELS_URL, hub_url or HUB_URL)
-    failures: dict[str, str] = {}
-    wanted: list[Remote] = []
-    with _threads(workers) as pool:
-        for remote in labels:
-            try:
-                wanted += [] if _is_there(folder, remote) else [remote]
-            except DataError as error:
-                failures[remote.path] = str(error)
-        asked = {path: pool.submit(_ask, path, url) for path, url in images.items()}
-        for path, answer in asked.items():
-            try:
-                remote = answer.result()
-                wanted += [] if _is_there(folder, remote) else [remote]
-            except Exception as error:  # of many kinds, and no other file shall suffer
-                failures[path] = _reason(error)
-        missing = sum(_missing_bytes(folder, remote) for remote in wanted)
-        _check_space(folder, missing)
-        if on_size is not None:
-            on_size(missing)
-        futures = {pool.submit(_fetch, folder, r, on_bytes or (lambda _: None)): r for r in wanted}
+    folder, stop = Path(folder), threading.Event()
+    case_ids = [f"case_{number:05d}" for number in sorted(set(cases))]
+    images, failures = ([], {}) if labels_only else _find_images(case_ids, stop)
+    wanted = []
+    for remote in [*_find_labels(case_ids), *images]:
+        try:
+            if not _is_there(folder, remote):
+                wanted.append(remote)
+        except DataError as error:
+            failures[remote.path] = str(error)
+    missing = sum(remote.size - _size(_part(folder, remote)) for remote in wanted)
+    if wanted:
+        _make_room(folder, missing)
+    if on_size is not None:
+        on_size(missing)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        futures = {pool.submit(_fetch_listing, folder, stop): LISTING_NAME}
+        for remote in wanted:
+            future = pool.submit(_fetch, folder, remote, on_bytes or (lambda _: None), stop)
+            futures[future] = remote.path
         for future in as_completed(futures):
             if (fault := future.exception()) is not None:
-                failures[futures[future].path] = _reason(fault)
+                failures[futures[future]] = str(fault)
+    finally:  # Ctrl-C waits for no file
+        stop.set()
+        pool.shutdown(cancel_futures=True)
     with contextlib.suppress(OSError):  # it stays while it holds a part of a file
         (folder / PART_FOLDER).rmdir()
     return dict(sorted(failures.items()))
 
 
-def _remote_files(
-    cases: Iterable[int], labels_only: bool, labels_url: str, hub_url: str | None
-) -> tuple[list[Remote], dict[str, str]]:
-    """List the label maps, which are known, and the addresses of the CTs, to be asked about."""
-    from huggingface_hub import hf_hub_url
-
+def _find_labels(case_ids: list[str]) -> list[Remote]:
+    """List the label maps that these cases have."""
     digests = label_digests()
-    labels = [Remote(LISTING_NAME, f"{labels_url}/{LISTING_NAME}", None, None)]
-    images = {}
-    for number in cases:
-        case_id = f"case_{number:05d}"
+    remotes = []
+    for case_id in case_ids:
         if case_id in digests:
             path = f"{case_id}/{LABEL_NAME}"
             sha256, size = digests[case_id]
-            labels.append(Remote(path, f"{labels_url}/{path}", size, sha256))
-        if not labels_only:
-            images[f"{case_id}/{IMAGE_NAME}"] = hf_hub_url(
-                IMAGES_REPOSITORY, f"images/{case_id}.nii.gz", repo_type="dataset", endpoint=hub_url
-            )
-    return labels, images
+            remotes.append(Remote(path, f"{LABELS_URL}/{path}", size, sha256))
+    return remotes
 
 
-@contextlib.contextmanager
-def _threads(workers: int) -> Any:
-    pool = ThreadPoolExecutor(max(1, workers))
+def _find_images(case_ids: list[str], stop: threading.Event) -> tuple[list[Remote], dict[str, str]]:
+    """Ask the dataset repository for these CTs; give also why others could not be found."""
+    paths = {f"images/{case_id}.nii.gz": f"{case_id}/{IMAGE_NAME}" for case_id in case_ids}
+    remotes, reason = [], "is not in the dataset repository"
     try:
-        yield pool
-    except BaseException:  # Ctrl-C must not wait for files that have not begun
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
-def _ask(path: str, url: str) -> Remote:
-    """Ask the dataset repository for a file's size and SHA-256."""
-    from huggingface_hub import get_hf_file_metadata
-
-    for left in reversed(range(TRIES)):
-        try:
-            found = get_hf_file_metadata(url)
-            break
-        except Exception as error:
-            if not left or _is_final(error):
-                raise
-            time.sleep(WAIT_S)
-    sha256 = found.etag if found.etag and re.fullmatch("[0-9a-f]{64}", found.etag) else None
-    return Remote(path, url, found.size, sha256)
+        answer = _ask(f"{HUB_URL}/api/datasets/{IMAGES_REPOSITORY}/tree/main/images", stop)
+        for file in answer.json():
+            if file["path"] in paths:
+                url = f"{HUB_URL}/datasets/{IMAGES_REPOSITORY}/resolve/main/{file['path']}"
+                size, sha256 = int(file["lfs"]["size"]), str(file["lfs"]["oid"])
+                remotes.append(Remote(paths.pop(file["path"]), url, size, sha256))
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"the dataset repository cannot be read: {error}"
+    return remotes, dict.fromkeys(paths.values(), reason)
 
 
 def _is_there(folder: Path, remote: Remote) -> bool:
@@ -229,28 +204,29 @@ def _is_there(folder: Path, remote: Remote) -> bool:
     Raises
     ------
     DataError
-        Something else is there under its name.
+        Something else is there under its name, or a link that leads out of the folder.
     """
     path = folder / remote.path
-    if not path.is_file():
-        return False
-    if remote.size not in (None, path.stat().st_size):
+    if path.is_file():
+        if path.stat().st_size == remote.size:
+            return True
         raise DataError("is there already, and is another file; move it away to download it")
-    return True
+    for place in map(os.path.realpath, (path, _part(folder, remote))):
+        if not Path(place).is_relative_to(os.path.realpath(folder)):
+            raise DataError(f"leads out of the folder, to {place}; remove the link")
+    return False
 
 
 def _part(folder: Path, remote: Remote) -> Path:
     # Of another version of the file, a part would not fit.
-    version = (remote.sha256 or "unknown")[:12]
-    return folder / PART_FOLDER / f"{remote.path.replace('/', '-')}.{version}"
+    return folder / PART_FOLDER / f"{remote.path.replace('/', '-')}.{remote.sha256[:12]}"
 
 
-def _missing_bytes(folder: Path, remote: Remote) -> int:
-    part = _part(folder, remote)
-    return max(0, (remote.size or 0) - (part.stat().st_size if part.exists() else 0))
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def _make_room(folder: Path, needed: int) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -258,102 +234,89 @@ def _check_space(folder: Path, needed: int) -> None:
             f"{folder}: {needed / 1e9:.1f} GB are still to come, and {free / 1e9:.1f} GB are free; "
             "free some space, choose fewer cases, or leave the CTs out"
         )
-
-
-def _fetch(folder: Path, remote: Remote, on_bytes: OnBytes) -> None:
-    """Download one file, go on where an earlier try ended, verify it, and give it its name."""
-    from huggingface_hub.file_download import http_get
-
-    part = _part(folder, remote)
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        (folder / remote.path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / PART_FOLDER).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot write here ({error.strerror})") from error
-    for left in reversed(range(TRIES)):
+
+
+def _fetch_listing(folder: Path, stop: threading.Event) -> None:
+    if not (folder / LISTING_NAME).exists():
+        answer = _ask(f"{LABELS_URL}/{LISTING_NAME}", stop)
+        with atomic_path(folder / LISTING_NAME) as temporary:
+            temporary.write_bytes(answer.content)
+
+
+def _fetch(folder: Path, remote: Remote, on_bytes: OnBytes, stop: threading.Event) -> None:
+    """Download one file, go on where an earlier try ended, and give it its name."""
+    path, part = folder / remote.path, _part(folder, remote)
+    path.parent.mkdir(exist_ok=True)
+    _try_again(lambda: _receive(remote, part, on_bytes, stop), stop)
+    os.replace(part, path)
+
+
+def _receive(remote: Remote, part: Path, on_bytes: OnBytes, stop: threading.Event) -> None:
+    """Append to a part what is missing of its file, and verify the whole."""
+    import requests
+
+    with part.open("ab") as stream:
+        if (done := stream.tell()) < remote.size:
+            headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
+            with requests.get(
+                remote.url, headers=headers, stream=True, timeout=TIMEOUT_S
+            ) as answer:
+                answer.raise_for_status()
+                # A server that cannot go on in mid-file sends all of it again.
+                start = done if answer.status_code == 206 else 0
+                length = str(remote.size - start)
+                if answer.headers.get("Content-Length", length) != length:
+                    raise DataError("comes with another size than announced: is it a web page?")
+                on_bytes(start - done)
+                stream.truncate(start)
+                for block in answer.iter_content(BLOCK):
+                    if stop.is_set() or stream.tell() > remote.size:
+                        break
+                    stream.write(block)
+                    on_bytes(len(block))
+        stream.flush()
+        os.fsync(stream.fileno())  # or a power cut can leave the name on an empty file
+    if (size := _size(part)) < remote.size:
+        raise DataError("was cut short")
+    if size > remote.size or sha256_of(part) != remote.sha256:
+        part.unlink()
+        on_bytes(-size)
+        raise DataError("has wrong bytes (SHA-256)")
+
+
+def _ask(url: str, stop: threading.Event) -> Any:
+    """Get a JSON file."""
+    import requests
+
+    def get() -> Any:
+        answer = requests.get(url, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        answer.json()  # a web page is none
+        return answer
+
+    return _try_again(get, stop)
+
+
+def _try_again(action: Callable[[], Any], stop: threading.Event) -> Any:
+    """Do what a busy server or a bad line can spoil until it succeeds; say at last why not."""
+    import requests
+
+    for wait in (*WAITS_S, None):
+        final = False
         try:
-            with part.open("ab") as stream:
-                http_get(
-                    remote.url,
-                    _Counted(stream, on_bytes),  # type: ignore[arg-type]
-                    resume_size=stream.tell(),
-                    headers={"Accept-Encoding": "identity"},
-                    expected_size=remote.size,
-                )
-            _verify(part, remote)
+            return action()
+        except requests.HTTPError as error:
+            status = error.response.status_code
+            reason = f"the server answered {status} {error.response.reason}"
+            final = status < 500 and status not in (408, 429)
+        except requests.RequestException as error:
+            reason = f"there is no connection, or a bad one ({type(error).__name__})"
+        except DataError as error:
+            reason = str(error)
+        if final or wait is None or stop.wait(wait):
             break
-        except Exception as error:
-            # Of a wrong file nothing can be used; of a true one that was cut short, all.
-            if _is_wrong(error) and part.exists():
-                on_bytes(-part.stat().st_size)
-                part.unlink()
-            if not left or _is_final(error):
-                raise
-            time.sleep(WAIT_S)
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    os.replace(part, folder / remote.path)
-
-
-def _verify(part: Path, remote: Remote) -> None:
-    if remote.sha256 is not None and sha256_of(part) != remote.sha256:
-        raise DataError("has the right size and wrong bytes (SHA-256)")
-    if remote.path == LISTING_NAME:
-        try:
-            json.loads(part.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError("is not valid JSON") from error
-
-
-class _Counted:
-    """A file that tells how many bytes are written to it."""
-
-    def __init__(self, stream: BinaryIO, on_bytes: OnBytes) -> None:
-        self.stream = stream
-        self.on_bytes = on_bytes
-
-    def write(self, block: bytes) -> int:
-        self.on_bytes(len(block))
-        return self.stream.write(block)
-
-    def truncate(self) -> int:
-        # A server that cannot go on in mid-file sends all of it again.
-        before = self.stream.seek(0, os.SEEK_END)
-        self.on_bytes(-before)
-        return self.stream.truncate(0)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
-
-
-def _is_wrong(error: BaseException) -> bool:
-    """Tell that what has arrived is not the file: by its bytes, its size, or its end (416)."""
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    return isinstance(error, DataError) or status == 416 or WRONG_SIZE in str(error)
-
-
-def _is_final(error: BaseException) -> bool:
-    """Tell an answer that another try would not change."""
-    response = getattr(error, "response", None)
-    if response is None:
-        return isinstance(error, OSError) and error.errno is not None  # of this machine's disk
-    return 400 <= response.status_code < 500 and response.status_code not in (408, 416, 429)
-
-
-def _reason(error: BaseException) -> str:
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"the server answered {response.status_code} {response.reason_phrase}"
-    text = str(error).partition("\n")[0] or type(error).__name__
-    if WRONG_SIZE in text:
-        return "came with another size than announced: a web page, or a file cut short"
-    return text
-
-
-def _be_quiet() -> None:
-    """Keep the library's own bars and its notes on each retry off the screen."""
-    from huggingface_hub import logging
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars("huggingface_hub.http_get")
-    logging.set_verbosity_error()
+    raise DataError(reason)

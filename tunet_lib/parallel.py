@@ -1,16 +1,16 @@
-"""One function over many cases, in several processes, whatever happens to one of them."""
+"""One function over many cases, in several processes, whatever happens to one of them.
+
+A killed process breaks the pool that it belongs to, in concurrent.futures and in joblib alike,
+and one of pebble's may leave the others waiting for a lock that it held. So each process is a
+pool of its own, and shares nothing with another.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from queue import SimpleQueue
 from typing import TypeVar
 
 from tunet_lib.files import DataError
@@ -32,60 +32,55 @@ def each(
     items
         What to call it on.
     workers
-        Processes; each has one item in memory.
+        Processes; each has one item in memory. Where the system gives processes nothing to
+        share (no ``/dev/shm``), all is done in this one.
 
     Yields
     ------
     item, result
         As they are finished. ``result()`` gives what the function gave, or raises what it
         raised; a `DataError` if its process was killed, which happens where memory runs out.
-        An item that was under way beside it is done again, alone.
+        No other item notices.
     """
-    if workers <= 1:
-        for item in items:
-            yield item, lambda item=item: function(item)  # type: ignore[misc]
+    try:
+        pools = [_one_process() for _ in range(workers)] if workers > 1 else []
+    except (OSError, NotImplementedError):
+        pools = []
+    if pools:
+        yield from _in_processes(function, items, pools)
         return
-    waiting = list(items)
-    while waiting:
-        hit: list[Item] = []
-        yield from _until_one_is_killed(function, waiting, hit, workers)
-        for item in hit:
-            yield item, lambda item=item: _alone(function, item)  # type: ignore[misc]
+    for item in items:
+        yield item, lambda item=item: function(item)  # type: ignore[misc]
 
 
-def _until_one_is_killed(
-    function: Callable[[Item], Result], waiting: list[Item], hit: list[Item], workers: int
+def _in_processes(
+    function: Callable[[Item], Result], items: Iterable[Item], pools: list[ProcessPoolExecutor]
 ) -> Iterator[tuple[Item, Callable[[], Result]]]:
-    """Work off `waiting`, never more at a time than there are processes; note who was hit."""
-    pool = _pool(workers)
-    active: dict[Future[Result], Item] = {}
-    try:
-        while (waiting and not hit) or active:
-            while waiting and not hit and len(active) < workers:
-                item = waiting.pop(0)
-                try:
-                    active[pool.submit(function, item)] = item
-                except BrokenExecutor:
-                    hit.append(item)
-            done: set[Future[Result]] = wait(active, return_when=FIRST_COMPLETED).done
-            for future in done:
-                item = active.pop(future)
-                if isinstance(future.exception(), BrokenExecutor):
-                    hit.append(item)
-                else:
-                    yield item, future.result
-    finally:  # also if whoever asked for the items wants no more
-        pool.shutdown(wait=False, cancel_futures=True)
+    idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+    for pool in pools:
+        idle.put(pool)
 
-
-def _alone(function: Callable[[Item], Result], item: Item) -> Result:
-    try:
-        with _pool(1) as pool:
+    def call(item: Item) -> Result:
+        pool = idle.get()
+        try:
             return pool.submit(function, item).result()
-    except BrokenExecutor as error:
-        raise DataError("its process was killed; was there enough memory?") from error
+        except BrokenExecutor as error:
+            pool = _one_process()
+            raise DataError("its process was killed; was there enough memory?") from error
+        finally:
+            idle.put(pool)
+
+    threads = ThreadPoolExecutor(len(pools))
+    try:
+        futures = {threads.submit(call, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures.pop(future), future.result
+    finally:  # also if whoever asked for the items wants no more
+        threads.shutdown(cancel_futures=True)
+        while not idle.empty():
+            idle.get().shutdown()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def _one_process() -> ProcessPoolExecutor:
     # Threads of a parent that has loaded TensorFlow do not survive a fork.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
