@@ -7,7 +7,7 @@ import functools
 import inspect
 import random
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class CourseCase:
     placement: Placement
     truth_on_grid: np.ndarray
     volumes: dict[bool, np.ndarray]
+    _kept: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def load(cls, case: Case) -> CourseCase:
@@ -93,10 +94,6 @@ class CourseCase:
     def lnet_prob(self) -> np.ndarray:
         """Average the maps of both L-Nets: (z, y, x) float32."""
         return mean_maps(self.maps(name) for name in LOCALIZERS)[..., 0]
-
-    @functools.cached_property
-    def _kept(self) -> dict[str, np.ndarray]:
-        return {}
 
 
 def held_out_cases(data: str | Path = DATA) -> list[Case]:

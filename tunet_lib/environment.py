@@ -6,9 +6,12 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 PACKAGES = [
     *("tunet-book", "keras", "tensorflow", "numpy", "scipy", "nibabel"),
@@ -47,20 +50,17 @@ def git_state() -> dict[str, Any] | None:
 
 def machine() -> dict[str, Any]:
     """Describe the machine: CPU, cores, memory in GB, GPUs and operating system."""
-    cpu = re.search(r"^model name\s*: (.+)$", _text(Path("/proc/cpuinfo")), re.MULTILINE)
-    memory = re.search(r"^MemTotal: +(\d+) kB", _text(Path("/proc/meminfo")), re.MULTILINE)
+    cpus = _matches(r"^model name\s*: (.+)$", [Path("/proc/cpuinfo")])
     gpus = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
-        "cpu": cpu[1] if cpu else platform.processor() or platform.machine(),
+        "cpu": cpus[0] if cpus else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "memory_gb": round(int(memory[1]) * 1024 / 1e9, 1) if memory else None,
-        "gpus": [m[1] for m in (re.search(r"Model:\s*(.+)", _text(p)) for p in gpus) if m],
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpus": _matches(r"^Model:\s*(.+)$", gpus),
         "os": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+def _matches(pattern: str, paths: Iterable[Path]) -> list[str]:
+    texts = (path.read_text(errors="replace") for path in paths if path.is_file())
+    return [found for text in texts for found in re.findall(pattern, text, re.MULTILINE)]

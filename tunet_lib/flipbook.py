@@ -10,6 +10,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # both take long to load
@@ -23,27 +24,6 @@ _SLIDER = """
   <span style="min-width: 9em">{name}: <output>{shown}</output></span>
   <input type="range" min="0" max="{last}" value="{start}" style="flex: 1; max-width: 20em">
 </label>"""
-# A script in an output may run before or after the page is complete, and more than once.
-_SCRIPT = """
-(() => {
-  const book = document.getElementById("%s");
-  const [values, pictures, alts] = %s;
-  const picture = book.querySelector("img");
-  const sliders = [...book.querySelectorAll("input")];
-  const shown = [...book.querySelectorAll("output")];
-  const turn = () => {
-    let page = 0;
-    sliders.forEach((slider, k) => {
-      page = page * values[k].length + Number(slider.value);
-      shown[k].value = values[k][slider.value];
-      slider.setAttribute("aria-valuetext", values[k][slider.value]);
-    });
-    picture.src = "data:image/webp;base64," + pictures[page];
-    picture.alt = alts[page];
-  };
-  sliders.forEach((slider) => slider.addEventListener("input", turn));
-  turn();
-})();"""
 
 
 def flipbook(
@@ -106,9 +86,10 @@ def flipbook(
     )
     image = f'<img src="data:image/webp;base64,{pictures[first]}" alt="{html.escape(alts[first])}">'
     data = json.dumps([shown, pictures, alts]).replace("</", "<\\/")
+    script = (resources.files("tunet_lib") / "data" / "flipbook.js").read_text(encoding="utf-8")
     return HTML(
         f'<div class="flipbook" id="{name}">{inputs}\n{image}\n'
-        f"<script>{_SCRIPT % (name, data)}</script></div>"
+        f'<script>({script.strip()})("{name}", {data});</script></div>'
     )
 
 

@@ -7,20 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
 from tunet_lib.files import DataError
-
-
-class _Named(Protocol):
-    @property
-    def case_id(self) -> str: ...
-
-
-AnyCase = TypeVar("AnyCase", bound=_Named)
-SomeCase = TypeVar("SomeCase", bound=_Named, covariant=True)
 
 
 def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str]]:
@@ -50,17 +41,20 @@ def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str
 
 
 @dataclass(frozen=True)
-class Split(Generic[SomeCase]):
-    """The cases of one fold: those to train on, and those whose loss is watched meanwhile."""
+class Split:
+    """The cases of one fold: those to train on, and those whose loss is watched meanwhile.
+
+    They are prepared cases, or anything else with a `case_id`.
+    """
 
     fold: int
-    training: Sequence[SomeCase]
-    validation: Sequence[SomeCase]
+    training: Sequence[Any]
+    validation: Sequence[Any]
 
 
 def split_cases(
-    cases: Sequence[AnyCase], folds: Sequence[Sequence[str]], fold: int, *, inner: bool = False
-) -> Split[AnyCase]:
+    cases: Sequence[Any], folds: Sequence[Sequence[str]], fold: int, *, inner: bool = False
+) -> Split:
     """Give the training and the validation cases of one fold.
 
     A case that is in no fold, for want of a label map, is in neither.

@@ -17,11 +17,14 @@ from typing import IO
 import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_threaded, isal_zlib
+from nibabel.spatialimages import HeaderDataError
 
 from tunet_lib.files import DataError, atomic_path
 
 DOWNLOAD_AGAIN = "delete it and download it again"
 BLOCK_BYTES = 1 << 24
+HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which comes first
+READING_FAULTS = (OSError, MemoryError, ValueError, OverflowError, HeaderDataError)
 
 
 @dataclass(frozen=True)
@@ -215,24 +218,14 @@ def _faults_named(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
     except DataError:
         raise
-    except (
-        OSError,
-        MemoryError,
-        OverflowError,
-        ValueError,
-        nib.spatialimages.HeaderDataError,
-    ) as error:
+    except READING_FAULTS as error:
         raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
 
 
 def _header(path: Path, start: bytes) -> tuple[nib.Nifti1Header, np.ndarray]:
     """Give the header, and the voxel size as it is written there."""
-    kind = {
-        (348).to_bytes(4, "little"): nib.Nifti1Header,
-        (348).to_bytes(4, "big"): nib.Nifti1Header,
-        (540).to_bytes(4, "little"): nib.Nifti2Header,
-        (540).to_bytes(4, "big"): nib.Nifti2Header,
-    }.get(start[:4])
+    size = start[:4]
+    kind = HEADERS.get(int.from_bytes(size, "little")) or HEADERS.get(int.from_bytes(size, "big"))
     if kind is None:
         what = "a web page" if start.lstrip().startswith(b"<") else f"it begins with {start[:16]!r}"
         raise DataError(f"{path}: is not a NIfTI image ({what}); {DOWNLOAD_AGAIN}")

@@ -109,14 +109,9 @@ def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder
     DataError
         There is no TuNet, or their configurations differ.
     """
-    localizers, voters = [], []
-    for path in sorted(Path(folder).rglob(WEIGHTS_NAME)):
-        found = ModelFolder(path.parent)
-        variant = found.variant()
-        if variant.name in LOCALIZERS:
-            localizers.append(found)
-        elif variant.name in ENSEMBLE:
-            voters.append(found)
+    found = [ModelFolder(path.parent) for path in sorted(Path(folder).rglob(WEIGHTS_NAME))]
+    localizers = [model for model in found if model.variant().name in LOCALIZERS]
+    voters = [model for model in found if model.variant().name in ENSEMBLE]
     if not voters:
         raise DataError(f"{folder}: holds no trained TuNet; name the folder models/ of a run")
     config = voters[0].config()

@@ -26,7 +26,7 @@ from tunet_lib.losses import DiceLoss
 from tunet_lib.model import Model
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.networks import build
-from tunet_lib.patches import GridCase, PatchDataset, as_sources
+from tunet_lib.patches import PatchDataset, as_sources
 from tunet_lib.quiet import keras
 
 VALIDATION_EPOCH = 2**31  # a seed that no training epoch has
@@ -77,7 +77,7 @@ class Schedule:
 def train(
     variant: Variant,
     config: Config,
-    split: Split[GridCase],
+    split: Split,
     *,
     folder: str | Path,
     on_epoch: Callable[[EpochLog], Any] | None = None,
@@ -154,9 +154,7 @@ class Training:
         As for `train`.
     """
 
-    def __init__(
-        self, variant: Variant, config: Config, split: Split[GridCase], *, workers: int = 1
-    ) -> None:
+    def __init__(self, variant: Variant, config: Config, split: Split, *, workers: int = 1) -> None:
         self.variant, self.config, self.workers = variant, config, workers
         self.seed = (config.seed, split.fold, zlib.crc32(variant.name.encode()))
         # The same weights for the same seed, and no sum in an order that changes between runs.
@@ -189,9 +187,9 @@ class Training:
 
     def best_model(self) -> Model:
         """Give the network of the best epoch, not compiled: Adam's state triples its size."""
-        network = build(self.variant, self.config)
-        network.set_weights(self.best)
-        return Model(network, self.variant, self.config)
+        model = Model.untrained(self.variant, self.config)
+        model.network.set_weights(self.best)
+        return model
 
     def save(self, checkpoint: Path) -> None:
         """Write all that the next epoch depends on, as one file: it is there whole or not."""
