@@ -48,7 +48,7 @@ data: $(STAMP)
 	$(BIN)/tunet phantom data/phantoms
 
 test: $(STAMP) data ## run the unit tests, then the notebooks against their stored outputs
-	$(BIN)/pytest tests
+	$(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
 
 lint: $(STAMP) ## check style, types, import layers and spelling

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tunet_lib.phantom import write_phantoms
+from tunet_lib.scans import load_label, load_scan
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -43,7 +46,7 @@ def tracked_texts() -> list[Path]:
 def test_every_command_in_the_readme_runs_in_ci():
     readme, ci = read("README.md"), read(".ci/run")
     fences = re.findall(r"^```(.*)$", readme, re.MULTILINE)
-    assert set(fences[::2]) == {"bash"}, "CI runs the blocks that are marked bash"
+    assert set(fences[::2]) == {"bash", "python"}, "CI runs the blocks that are marked bash"
     assert re.search(r'^stage "\w+" readme_commands$', ci, re.MULTILINE)
     awk = re.search(r"awk '([^']+)' README\.md", ci)[1]
     run = subprocess.run(
@@ -56,6 +59,15 @@ def test_every_command_in_the_readme_runs_in_ci():
     for target in re.findall(r"^make (\w+)$", readme, re.MULTILINE):
         assert f"make {target}\n" in ci
         assert re.search(rf"^{target}:", read("Makefile"), re.MULTILINE)
+
+
+def test_the_python_in_the_readme_runs(tmp_path, monkeypatch):
+    block = re.search(r"^```python\n(.*?)^```$", read("README.md"), re.MULTILINE | re.DOTALL)[1]
+    write_phantoms(tmp_path / "data" / "phantoms", count=1)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    scan = load_scan("data/phantoms/case_00000/imaging.nii.gz")
+    assert load_label("data/label.nii.gz", scan).any()
 
 
 def test_the_digests_of_the_label_maps_are_part_of_the_repository():

@@ -72,7 +72,7 @@ class CourseCase:
         truth = load_label(require_label(case), scan)
         placement = Placement(scan, config)
         on_grid = placement.label_to_grid(truth)
-        volumes = prepare_scan(scan, config)
+        volumes = prepare_scan(scan, config, placement=placement)
         return cls(case.case_id, config, scan, truth, placement, on_grid, volumes)
 
     def maps(self, name: str) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 `postprocess` reads like the printed algorithm; each function names the lines it stands for.
 
-Chapter 13 (``notebooks/13_postprocess.ipynb``).
+Chapters 06 (``notebooks/06_lnet.ipynb``) and 13 (``notebooks/13_postprocess.ipynb``).
 """
 
 from __future__ import annotations

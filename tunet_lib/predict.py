@@ -76,7 +76,9 @@ def predict_scan(
     """
     localizers, voters = find_models(models)
     config = voters[0].config()
-    volumes = prepare_scan(scan, config, {f.variant().median for f in (*localizers, *voters)})
+    placement = Placement(scan, config)
+    medians = {folder.variant().median for folder in (*localizers, *voters)}
+    volumes = prepare_scan(scan, config, medians, placement=placement)
     lnet_mask = None
     if localizers:
         probs = (model.predict(volumes, on_part=on_part) for model in in_turn(localizers))
@@ -93,7 +95,7 @@ def predict_scan(
     label = postprocess(
         whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=lnet_mask
     )
-    return Placement(scan, config).label_from_grid(label)
+    return placement.label_from_grid(label)
 
 
 def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder]]:

@@ -154,7 +154,11 @@ def filter_and_normalize(
 
 
 def prepare_scan(
-    scan: ScanFile, config: Config, medians: Iterable[bool] = (False, True)
+    scan: ScanFile,
+    config: Config,
+    medians: Iterable[bool] = (False, True),
+    *,
+    placement: Placement | None = None,
 ) -> dict[bool, np.ndarray]:
     """Bring a CT to the grid, and filter and normalize it there: the one way, for all uses.
 
@@ -166,17 +170,19 @@ def prepare_scan(
         The configuration that the networks are trained with.
     medians
         Which are wanted: without the median filter (False), with it (True).
+    placement
+        ``Placement(scan, config)``, for a caller who needs it as well.
 
     Returns
     -------
     dict
-        Median filtered or not → (z, y, x) float32 on the grid of ``Placement(scan, config)``.
+        Median filtered or not → (z, y, x) float32 on the placement's grid.
 
     Notes
     -----
     Source: Vu et al. 2019, 3.4 and Fig. 4.
     """
-    placement = Placement(scan, config)
+    placement = placement or Placement(scan, config)
     grid_hu, inside = placement.to_grid(scan), placement.covered
     return {m: filter_and_normalize(grid_hu, inside, config, median=m) for m in set(medians)}
 
@@ -211,7 +217,7 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     label = None
     if case.label_path:  # a full-size one takes a quarter of a gigabyte: not beside the CT
         label = placement.label_to_grid(load_label(case.label_path, scan))
-    volumes = prepare_scan(scan, config)
+    volumes = prepare_scan(scan, config, placement=placement)
 
     # Until the new case.json is there, this is no prepared case, whatever else is.
     with contextlib.suppress(OSError):  # `save_array` says what is wrong with the folder

@@ -1,6 +1,7 @@
 """The windows that cover a volume at prediction, and the average of what they answer.
 
-Chapters 03 (``notebooks/03_patches.ipynb``) and 11 (``notebooks/11_inference.ipynb``).
+Chapters 03 (``notebooks/03_patches.ipynb``), 06 (``notebooks/06_lnet.ipynb``) and
+11 (``notebooks/11_inference.ipynb``).
 """
 
 from __future__ import annotations
