@@ -50,5 +50,4 @@ def predict_lnet(
     )
     prob = predict_windows(predict, coarse, [(0, 0, 0)], window=(z, y, x), on_part=on_part)
     fine = ndimage.zoom(prob[..., 0], factor, order=1, mode="nearest", grid_mode=True)
-    z, y, x = volume.shape
-    return fine[:z, :y, :x, None].astype(np.float32, copy=False)
+    return fine[tuple(map(slice, volume.shape))][..., None].astype(np.float32, copy=False)

@@ -164,8 +164,7 @@ class Training:
         self.schedule = Schedule(config.learning_rate)
         self.best = [np.array(value) for value in self.network.get_weights()]
         self.sources = as_sources(split.training, variant, config)
-        watched = as_sources(split.validation, variant, config)
-        self.watched = self._batches(watched, VALIDATION_EPOCH, augment=False)
+        self.watched = self._batches(split.validation, VALIDATION_EPOCH, augment=False)
 
     def run_epoch(self) -> EpochLog:
         """Train for one epoch, validate, and take note of both."""
