@@ -283,10 +283,12 @@ def test_training_curves():
 
 
 def test_table_1_plot():
-    row = {"whole_mean": 0.8, "whole_sd": 0.1, "tumor_mean": 0.3, "tumor_sd": 0.2,
-           "paper_whole_mean": 0.857, "paper_whole_sd": 0.1, "paper_tumor_mean": None,
-           "paper_tumor_sd": np.nan}  # fmt: skip
-    rows = [SimpleNamespace(**row | {"title": title}) for title in ("TuNet", "Ensemble")]
+    measured = {"whole": (0.8, 0.1), "tumor": (0.3, 0.2)}
+    paper = {"whole": (0.857, 0.1), "tumor": (np.nan, np.nan)}
+    rows = [
+        SimpleNamespace(title=title, measured=measured, paper=paper)
+        for title in ("TuNet", "Ensemble")
+    ]
     figure = plots.table_1_plot(rows)
     whole, tumor = figure.axes
     measured, paper = whole.containers

@@ -85,11 +85,7 @@ def predict_scan(
         lnet_mask = mean_maps(probs)[..., 0] >= config.lnet_threshold
     # An empty mask is not applied either.
     where = lnet_mask if lnet_mask is not None and windows != "all" and lnet_mask.any() else None
-    options: dict[str, Any] = {
-        "tight": windows == "box",
-        "batch_size": batch_size,
-        "on_part": on_part,
-    }
+    options: Any = {"tight": windows == "box", "batch_size": batch_size, "on_part": on_part}
     maps = (model.predict(volumes, where=where, **options) for model in in_turn(voters))
     whole_and_tumor = mean_maps(maps)
     if where is not None:

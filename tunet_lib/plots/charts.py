@@ -70,9 +70,8 @@ def table_1_plot(rows: Sequence[Any]) -> Figure:
     Parameters
     ----------
     rows
-        Objects with ``title`` and, each alone and with ``paper_`` before it, ``whole_mean``,
-        ``whole_sd``, ``tumor_mean``, ``tumor_sd``; DSCs in [0, 1]. Numbers that are None or NaN
-        are left out.
+        What `table.table_1` gives: with a `title`, and `measured` and `paper` from region to
+        mean and SD, DSCs in [0, 1]. Numbers that are NaN are left out.
 
     Raises
     ------
@@ -85,17 +84,14 @@ def table_1_plot(rows: Sequence[Any]) -> Figure:
     axes = figure.subplots(1, 2, sharey=True)
     place = np.arange(len(rows))
     for ax, region in zip(axes, ("whole", "tumor"), strict=True):
-        for source, prefix, shift, marker in (
-            ("measured", "", -0.14, "o"),
-            ("paper", "paper_", 0.14, "D"),
+        for source, shift, marker, inside in (
+            ("measured", -0.14, "o", None),
+            ("paper", 0.14, "D", "white"),
         ):
-            mean, sd = (
-                np.array([getattr(row, f"{prefix}{region}_{number}") for row in rows], float)
-                for number in ("mean", "sd")
-            )
+            mean, sd = np.array([getattr(row, source)[region] for row in rows], float).T
             ax.errorbar(
                 mean, place + shift, xerr=sd, fmt=marker, color=PALETTE[source], label=source,
-                markersize=5, elinewidth=1.2, markerfacecolor="white" if prefix else None,
+                markersize=5, elinewidth=1.2, markerfacecolor=inside,
             )  # fmt: skip
         ax.set_title(region, fontsize=11)
         ax.set_xlabel("DSC, mean ± SD over folds", fontsize=9)
