@@ -1,16 +1,36 @@
 """Tiny scans in KiTS19's layout, a configuration for them, and untrained networks."""
 
-from pathlib import Path
+import itertools
 
 import numpy as np
+from nibabel import orientations
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS
-from tunet_lib.files import save_json
 from tunet_lib.kits19 import save_case
 
 SHAPE = (16, 32, 32)
 SPACING_MM = (4.0, 4.0, 4.0)
+
+# A CT of which no two voxels are alike, in KiTS19's orientation, and a label map for it.
+VOLUME = np.arange(-60, 60, dtype=np.int16).reshape(4, 5, 6)
+LABEL = (np.arange(120, dtype=np.uint8) % 3).reshape(4, 5, 6)
+VOLUME_MM = (3.0, 0.8, 0.7)
+AFFINE = np.array([[0, 0, -0.7, 0], [0, -0.8, 0, 0], [-3, 0, 0, 0], [0, 0, 0, 1]])
+
+ORIENTATIONS = [
+    "".join(codes)
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for codes in itertools.product(*axes)
+]
+
+
+def as_oriented(image, codes):
+    """Turn a nibabel image to an orientation such as "RAS"."""
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(image.affine), orientations.axcodes2ornt(codes)
+    )
+    return image.as_reoriented(turn)
 
 
 def scan_config(**changes):
@@ -31,7 +51,7 @@ def box_scan(seed):
 
 def write_scans(folder, count=4):
     return [
-        save_case(folder, f"case_{index:05d}", *box_scan(index), SPACING_MM)
+        save_case(folder / f"case_{index:05d}", *box_scan(index), spacing_mm=SPACING_MM)
         for index in range(count)
     ]
 
@@ -41,14 +61,14 @@ def save_untrained(run, names=tuple(VARIANTS)):
     for fold, held_out in enumerate(run.folds):
         seen = [c for ids in run.folds for c in ids if c not in held_out]
         for name in names:
-            save_network(run.model_folder(name, fold), name, run.config, seed=fold)
-            save_json(run.model_folder(name, fold) / "training_cases.json", sorted(seen))
+            folder = run.model_folder((name, fold))
+            save_network(folder.path, name, run.config, seed=fold)
+            folder.note_cases(sorted(seen))
 
 
 def save_network(folder, name, config, seed=0):
-    import keras
-
-    from tunet_lib.networks import build, save_model
+    from tunet_lib.model import Model
+    from tunet_lib.quiet import keras
 
     keras.utils.set_random_seed(seed)
-    save_model(build(VARIANTS[name], config), VARIANTS[name], config, Path(folder))
+    Model.untrained(VARIANTS[name], config).save(folder)

@@ -1,5 +1,6 @@
 import gzip
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -18,14 +19,20 @@ def write(folder, number, label_shape=(4, 5, 6)):
     volume_hu = np.zeros((4, 5, 6), np.int16)
     label = np.zeros(label_shape, np.uint8)
     label[1, 2, 3] = 2
-    return save_case(folder, f"case_{number:05d}", volume_hu, label, (3.0, 1.0, 1.0))
+    return save_case(folder / f"case_{number:05d}", volume_hu, label, spacing_mm=(3.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("written")
+    for number in range(7):
+        write(folder, number)
+    return folder
 
 
 @pytest.fixture
-def data(tmp_path):
-    for number in range(7):
-        write(tmp_path, number)
-    return tmp_path
+def data(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "data")
 
 
 def spoil(data):

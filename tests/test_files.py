@@ -10,6 +10,7 @@ from tunet_lib.files import (
     atomic_path,
     load_array,
     load_json,
+    noting,
     save_array,
     save_json,
 )
@@ -116,3 +117,32 @@ def test_pickles_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match=r"a\.npy"):
         load_array(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("error", "noted"),
+    [
+        (DataError("a.nii: is empty"), "a.nii: is empty"),
+        (OSError(errno.EIO, "broken"), f"[Errno {errno.EIO}] broken"),
+        (PermissionError("closed"), "closed"),
+        (MemoryError(), "MemoryError"),
+        (MemoryError("too much"), "too much"),
+    ],
+)
+def test_what_goes_wrong_with_one_is_noted_and_the_others_go_on(error, noted):
+    failures, done = {"case_00009": "earlier"}, []
+    for name in ("case_00000", "case_00001", "case_00002"):
+        with noting(failures, name):
+            if name == "case_00001":
+                raise error
+            done.append(name)
+    assert done == ["case_00000", "case_00002"]
+    assert failures == {"case_00009": "earlier", "case_00001": noted}
+
+
+@pytest.mark.parametrize("error", [KeyError("typo"), ValueError("bug"), KeyboardInterrupt()])
+def test_mistakes_in_the_code_and_interrupts_are_not_noted(error):
+    failures = {}
+    with pytest.raises(type(error)), noting(failures, "case_00000"):
+        raise error
+    assert failures == {}

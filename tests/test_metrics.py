@@ -8,7 +8,13 @@ import surface_distance
 from scipy import ndimage
 
 from tunet_lib.files import DataError
-from tunet_lib.metrics import SurfaceDistances, dice, kits19_score, surface_distances
+from tunet_lib.metrics import (
+    SurfaceDistances,
+    dice,
+    kits19_score,
+    surface_distances,
+    volume_ml,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")
 
@@ -77,6 +83,15 @@ def test_the_official_script_would_give_nan_where_both_are_empty():
     assert math.isnan(official)
 
 
+def test_volume_by_hand():
+    # 2 x 3 x 4 voxels of 2.5 x 0.8 x 0.5 mm: 24 of 1 mm³
+    block = box((5, 6, 7), slice(1, 3), slice(2, 5), slice(0, 4))
+    assert volume_ml(block, (2.5, 0.8, 0.5)) == pytest.approx(0.024)
+    assert volume_ml(block, [10, 10, 10]) == 24.0
+    assert volume_ml(np.zeros_like(block), (2.5, 0.8, 0.5)) == 0.0
+    assert type(volume_ml(block, np.array([2.5, 0.8, 0.5]))) is float
+
+
 @pytest.mark.parametrize("spacing_mm", [(3.0, 1.0, 1.0), (2.5, 0.8, 0.7)])
 @pytest.mark.parametrize("shift", [None, 2, 20])
 def test_surfaces_measure_what_the_reference_package_measures(spacing_mm, shift):
@@ -84,7 +99,7 @@ def test_surfaces_measure_what_the_reference_package_measures(spacing_mm, shift)
     truth, other = (ndimage.gaussian_filter(rng.normal(size=(20, 40, 50)), 3) > 0.03 for _ in "ab")
     predicted = other if shift is None else np.roll(truth, shift, axis=1)
     reference = surface_distance.compute_surface_distances(truth, predicted, spacing_mm)
-    ours = surface_distances(predicted, truth, spacing_mm, 2.0)
+    ours = surface_distances(predicted, truth, spacing_mm, tolerance_mm=2.0)
     hd95_mm = surface_distance.compute_robust_hausdorff(reference, 95)
     mean_mm = np.mean(surface_distance.compute_average_surface_distance(reference))
     within = surface_distance.compute_surface_dice_at_tolerance(reference, 2.0)
@@ -95,7 +110,8 @@ def test_surfaces_measure_what_the_reference_package_measures(spacing_mm, shift)
 
 def test_surfaces_of_the_same_mask():
     cube = box((9, 9, 9), slice(3, 6), slice(3, 6), slice(3, 6))
-    assert surface_distances(cube, cube, (3.0, 1.0, 1.0), 0.0) == SurfaceDistances(0.0, 0.0, 1.0)
+    same = surface_distances(cube, cube, (3.0, 1.0, 1.0), tolerance_mm=0.0)
+    assert same == SurfaceDistances(0.0, 0.0, 1.0)
 
 
 def test_surfaces_of_two_slabs_by_hand():
@@ -114,7 +130,7 @@ def test_surfaces_of_two_slabs_by_hand():
 def test_hd95_passes_over_a_speck_far_away():
     truth = box((20, 20, 40), slice(4, 16), slice(4, 16), slice(4, 16))
     predicted = truth | box(truth.shape, 10, 10, 38)
-    figures = surface_distances(predicted, truth, (1.0, 1.0, 1.0), 1.0)
+    figures = surface_distances(predicted, truth, (1.0, 1.0, 1.0), tolerance_mm=1.0)
     assert figures.hd95_mm == 0.0
     assert figures.mean_mm > 0.0
     assert 0.95 < figures.surface_dice < 1.0
@@ -123,8 +139,8 @@ def test_hd95_passes_over_a_speck_far_away():
 def test_surface_figures_do_not_depend_on_the_order_of_the_masks():
     rng = np.random.default_rng(0)
     one, other = rng.random((2, 6, 7, 8)) > 0.7
-    there = surface_distances(one, other, (2.0, 1.0, 0.5), 0.5)
-    back = surface_distances(other, one, (2.0, 1.0, 0.5), 0.5)
+    there = surface_distances(one, other, (2.0, 1.0, 0.5), tolerance_mm=0.5)
+    back = surface_distances(other, one, (2.0, 1.0, 0.5), tolerance_mm=0.5)
     assert vars(there) == pytest.approx(vars(back))
 
 
@@ -132,27 +148,28 @@ def test_space_around_the_masks_changes_nothing():
     rng = np.random.default_rng(1)
     pair = rng.random((2, 5, 6, 7)) > 0.7
     wide = np.pad(pair, ((0, 0), (3, 9), (11, 2), (4, 8)))
-    assert surface_distances(*pair, (3.0, 1.0, 1.0), 1.0) == surface_distances(
-        *wide, (3.0, 1.0, 1.0), 1.0
+    tight, loose = (
+        surface_distances(*masks, (3.0, 1.0, 1.0), tolerance_mm=1.0) for masks in (pair, wide)
     )
+    assert tight == loose
 
 
 def test_surfaces_of_empty_masks():
     cube = box((4, 4, 4), slice(1, 3), slice(1, 3), slice(1, 3))
     nothing = np.zeros_like(cube)
     missed = SurfaceDistances(math.inf, math.inf, 0.0)
-    assert surface_distances(nothing, cube, (1, 1, 1), 1.0) == missed
-    assert surface_distances(cube, nothing, (1, 1, 1), 1.0) == missed
-    both = surface_distances(nothing, nothing, (1, 1, 1), 1.0)
+    assert surface_distances(nothing, cube, (1, 1, 1), tolerance_mm=1.0) == missed
+    assert surface_distances(cube, nothing, (1, 1, 1), tolerance_mm=1.0) == missed
+    both = surface_distances(nothing, nothing, (1, 1, 1), tolerance_mm=1.0)
     assert all(map(math.isnan, vars(both).values()))
-    named = surface_distances(nothing, nothing, (1, 1, 1), 1.0, empty=0.0)
+    named = surface_distances(nothing, nothing, (1, 1, 1), tolerance_mm=1.0, empty=0.0)
     assert named == SurfaceDistances(0.0, 0.0, 0.0)
 
 
 def test_importing_loads_neither_tensorflow_nor_scipy():
     code = (
         "import sys, tunet_lib.metrics, tunet_lib.postprocess, tunet_lib.evaluation, "
-        "tunet_lib.ensemble; "
+        "tunet_lib.ensemble, tunet_lib.table; "
         "print([m for m in ('tensorflow', 'keras', 'scipy') if m in sys.modules])"
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -4,8 +4,9 @@ import json
 import pytest
 
 from tunet_lib.files import DataError
-from tunet_lib.kits19 import find_cases, load_label, load_scan
+from tunet_lib.kits19 import find_cases
 from tunet_lib.phantom import write_phantoms
+from tunet_lib.scans import load_label, load_scan
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +41,23 @@ def test_layout_is_that_of_kits19(folder):
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
 
-def test_writing_resumes_and_keeps_finished_cases(tmp_path, folder):
+def test_writing_resumes_and_keeps_finished_cases(tmp_path, monkeypatch):
+    # A phantom of a fraction of the voxels takes a fraction of the time.
+    monkeypatch.setattr("tunet_lib.phantom.write._draw_size", lambda *_: ((20, 48, 48), None))
+    at_once, in_parts = tmp_path / "at once", tmp_path / "in parts"
+    write_phantoms(at_once, count=2, seed=5)
     seen = []
-    write_phantoms(tmp_path, count=1, seed=5)
-    first = tmp_path / "case_00000" / "imaging.nii.gz"
+    write_phantoms(in_parts, count=1, seed=5)
+    first = in_parts / "case_00000" / "imaging.nii.gz"
     changed = first.stat().st_mtime_ns
-    cases = write_phantoms(tmp_path, 2, 5, progress=lambda done, count: seen.append((done, count)))
+    cases = write_phantoms(in_parts, 2, 5, progress=lambda done, count: seen.append((done, count)))
     assert first.stat().st_mtime_ns == changed
     assert seen == [(1, 2), (2, 2)]
     assert len(cases) == 2
-    (tmp_path / "case_00001" / "segmentation.nii.gz").unlink()
-    write_phantoms(tmp_path, 2, 5)
-    assert hashes(tmp_path) == hashes(folder)
+    assert hashes(in_parts) == hashes(at_once)
+    (in_parts / "case_00001" / "segmentation.nii.gz").unlink()
+    write_phantoms(in_parts, 2, 5)
+    assert hashes(in_parts) == hashes(at_once)
 
 
 @pytest.mark.parametrize("entries", [None, [{"case_id": "case_00000"}]])

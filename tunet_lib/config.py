@@ -3,7 +3,8 @@
 Axis order is (z, y, x) everywhere; the paper writes (x, y, z). A comment names the
 paper's section, or says "open" where the paper is silent and a reading was chosen.
 
-The paper map (``book/paper_map.md``) leads from each number to its chapter.
+Chapter 00 (``notebooks/00_quickstart.ipynb``) shows them; the paper map (``book/paper_map.md``)
+leads from each number to its chapter.
 """
 
 from __future__ import annotations

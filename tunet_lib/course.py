@@ -1,4 +1,7 @@
-"""What the chapters share: a case that no network of the book has seen, sources, and quizzes."""
+"""What the chapters share: a case that no network of the book has seen, sources, and quizzes.
+
+All chapters, from 01 (``notebooks/01_kits19.ipynb``) on.
+"""
 
 from __future__ import annotations
 

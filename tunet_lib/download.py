@@ -6,6 +6,8 @@ repository, which lists size and SHA-256 of each. A file is written under anothe
 renamed when both are right, so what has its final name is whole. What a cut connection leaves
 is gone on with, by this call or the next: by hand, on top of requests, since pooch begins such
 a file anew, and so does huggingface_hub from its version 1.18 on.
+
+Chapter 01 (``notebooks/01_kits19.ipynb``).
 """
 
 from __future__ import annotations

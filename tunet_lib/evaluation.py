@@ -1,6 +1,6 @@
 """Scores of single cases: what Table 1 is made of.
 
-Chapter 14 (``notebooks/14_results.ipynb``).
+Chapters 10 (``notebooks/10_folds_cluster.ipynb``) and 14 (``notebooks/14_results.ipynb``).
 """
 
 from __future__ import annotations

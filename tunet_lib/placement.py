@@ -4,7 +4,7 @@ Resampling, padding and downsampling are each linear and act on one axis at a ti
 their product is one small matrix per axis, and a volume is resampled by three matrix
 products. The scan lies in the middle of the grid; positions are mm from that middle.
 
-Chapter 02 (``notebooks/02_preprocess.ipynb``).
+Chapters 02 (``notebooks/02_preprocess.ipynb``) and 11 (``notebooks/11_inference.ipynb``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Arrays are (z, y, x) in orientation IPL, as KiTS19 stores them: the slices run f
 the rows from front to back, the columns from right to left. Files of any other orientation are
 turned to it on loading, and label maps are turned back on saving.
 
-Chapter 01 (``notebooks/01_kits19.ipynb``).
+Chapters 01 (``notebooks/01_kits19.ipynb``) and 15 (``notebooks/15_beyond.ipynb``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Table 1: what the cases scored, summed up beside the paper's own numbers.
 
-Chapters 04 (``notebooks/04_losses_metrics.ipynb``) and 14 (``notebooks/14_results.ipynb``).
+Chapters 04 (``notebooks/04_losses_metrics.ipynb``), 10 (``notebooks/10_folds_cluster.ipynb``)
+and 14 (``notebooks/14_results.ipynb``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tunet_lib.cli import app
 from tunet_lib.config import VARIANTS, Config
-from tunet_lib.pipeline import COURSE_WEIGHTS
+from tunet_lib.predict import COURSE_WEIGHTS
 
 LARGE, SMALL = "abdomen_contrast_512.nii.gz", "totalsegmentator_example_ct.nii.gz"
 
@@ -18,11 +18,11 @@ def options(tmp_path_factory):
     """Use the course weights; in a checkout without them, untrained networks."""
     if any(COURSE_WEIGHTS.rglob("model.weights.h5")):
         return []
-    from tunet_lib.networks import build, save_model
+    from tunet_lib.model import Model
 
     folder, config = tmp_path_factory.mktemp("untrained"), Config.preset("course")
     for name in ("tunet", "tunet_median", "lnet"):
-        save_model(build(VARIANTS[name], config), VARIANTS[name], config, folder / name)
+        Model.untrained(VARIANTS[name], config).save(folder / name)
     return ["--models", str(folder)]
 
 

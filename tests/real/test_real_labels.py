@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tunet_lib.config import Config
-from tunet_lib.kits19 import find_cases, load_label_scan
+from tunet_lib.kits19 import find_cases
 from tunet_lib.metrics import kits19_score
-from tunet_lib.preprocess import grid_for, label_from_grid, label_to_grid
+from tunet_lib.placement import Placement
+from tunet_lib.scans import load_label_map
 
 ODD = (15, 23, 37, 39, 116, 125, 144, 157, 176)  # uint16, with a qform only
 WIDE = 160  # 796 columns
@@ -18,22 +19,25 @@ def cases(real):
 
 
 def check(case):
-    scan = load_label_scan(case.label_path)
-    assert scan.volume_hu.dtype == np.uint8
-    assert set(np.unique(scan.volume_hu)) == {0, 1, 2}, "no case of KiTS19 lacks a tumor"
-    assert all(0.4 < mm < 5.1 for mm in scan.spacing_mm)
-    assert scan.spacing_mm[1] == scan.spacing_mm[2]
+    label_map = load_label_map(case.label_path)
+    assert label_map.label.dtype == np.uint8
+    assert all((label_map.label == value).any() for value in (0, 1, 2)), "none lacks a tumor"
+    assert label_map.label.max() == 2
+    z_mm, y_mm, x_mm = label_map.spacing_mm
+    assert all(0.4 < mm < 5.1 for mm in (z_mm, y_mm, x_mm))
+    assert y_mm == x_mm
     # Slices first, from head to feet, as KiTS19 stores them.
-    np.testing.assert_allclose(np.abs(scan.affine[[2, 1, 0], [0, 1, 2]]), scan.spacing_mm, 1e-4)
-    assert scan.volume_hu.shape == scan.source_shape
-    return scan
+    sizes_mm = np.abs(label_map.affine[[2, 1, 0], [0, 1, 2]])
+    np.testing.assert_allclose(sizes_mm, label_map.spacing_mm, 1e-4)
+    assert label_map.label.shape == label_map.shape == label_map.file.shape
+    return label_map
 
 
 def test_odd_label_files_load_like_the_rest(cases, report):
     present = [number for number in (*ODD, WIDE) if number in cases]
     for number in present:
-        scan = check(cases[number])
-        assert scan.volume_hu.shape[1:] == ((512, 796) if number == WIDE else (512, 512))
+        label_map = check(cases[number])
+        assert label_map.shape[1:] == ((512, 796) if number == WIDE else (512, 512))
     assert present
     report(f"odd label files that load like the rest: {present}")
 
@@ -50,13 +54,10 @@ def test_the_paper_grid_keeps_kidneys_and_tumors(cases, report):
     config = Config.preset("paper")
     scores = []
     for number in list(cases)[:: max(1, len(cases) // 30)][:30]:
-        scan = load_label_scan(cases[number].label_path)
-        label, spacing_mm = scan.volume_hu, scan.spacing_mm
-        grid = grid_for(label.shape, spacing_mm, config)
-        back = label_from_grid(
-            label_to_grid(label, spacing_mm, grid), grid, label.shape, spacing_mm
-        )
-        scores.append(kits19_score(back, label))
+        label_map = load_label_map(cases[number].label_path)
+        placement = Placement(label_map, config)
+        back = placement.label_from_grid(placement.label_to_grid(label_map.label))
+        scores.append(kits19_score(back, label_map.label))
     whole, tumor = (
         float(np.mean([score[region] for score in scores])) for region in ("whole", "tumor")
     )

@@ -10,9 +10,10 @@ import numpy as np
 
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
-from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, find_cases, load_label_scan
-from tunet_lib.nifti import write_nifti
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, find_cases
+from tunet_lib.nifti import nifti_of, write_nifti
 from tunet_lib.phantom import simulate_ct
+from tunet_lib.scans import load_label_map
 
 CASES = 20
 SMALL = Config.preset(
@@ -37,11 +38,12 @@ def test_a_run_ends_with_all_ten_rows(real, tmp_path, report):
     start_s = time.monotonic()
     data, run = tmp_path / "data", tmp_path / "run"
     for index, case in enumerate(smallest(find_cases(real / "kits19"))):
-        scan = load_label_scan(case.label_path)
+        label_map = load_label_map(case.label_path)
         rng = np.random.default_rng([2019, index])
-        volume_hu = simulate_ct(scan.volume_hu, scan.spacing_mm, rng)
+        volume_hu = simulate_ct(label_map.label, label_map.spacing_mm, rng)
         folder = data / case.case_id
-        write_nifti(folder / IMAGE_NAME, volume_hu, scan.affine, None, compresslevel=1)
+        header = nifti_of(volume_hu, label_map.affine).header
+        write_nifti(folder / IMAGE_NAME, volume_hu, header, compresslevel=1)
         (folder / LABEL_NAME).symlink_to(case.label_path)
     made_s = time.monotonic() - start_s
     SMALL.save(tmp_path / "small.json")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tunet_lib.config import VARIANTS, Config
-from tunet_lib.folds import split_cases, split_folds
+from tunet_lib.folds import Split, split_cases, split_folds
 from tunet_lib.metrics import dice
-from tunet_lib.patches import block_mean
+from tunet_lib.windows import block_mean
 
 PIXELS = 128
 CONFIG = Config.preset(
@@ -61,20 +61,20 @@ def cases(real):
 
 
 def test_unseen_slices_are_segmented(cases, tmp_path, report):
-    from tunet_lib.inference import predict_volume
-    from tunet_lib.networks import load_model
+    from tunet_lib.model import Model
     from tunet_lib.training import train
 
     variant = VARIANTS["unet2d"]
     folds = split_folds([case.case_id for case in cases], CONFIG.folds, CONFIG.seed)
-    training, unseen = split_cases(cases, folds, 0, CONFIG)
+    split = split_cases(cases, folds, 0)
+    training, unseen = split.training, split.validation
     assert not {case.case_id for case in training} & {case.case_id for case in unseen}
     # The unseen cases decide nothing, not even when to stop.
-    history = train(variant, training, training, CONFIG, tmp_path)
-    model, _ = load_model(tmp_path, CONFIG)
+    history = train(variant, CONFIG, Split(0, training, training), folder=tmp_path)
+    model = Model.load(tmp_path)
     scores = []
     for case in unseen:
-        prob = predict_volume(model, variant, case.volume(False), CONFIG, batch_size=4)
+        prob = model.predict({False: case.volume(False)}, batch_size=4)
         for maps, label in zip(prob, case.label(), strict=True):
             tumor = dice(maps[..., 1] >= 0.5, label == 2) if (label == 2).any() else np.nan
             scores.append((dice(maps[..., 0] >= 0.5, label > 0), tumor))
