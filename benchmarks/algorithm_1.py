@@ -9,9 +9,10 @@ from benchmarks.cases import full_size_case
 from benchmarks.harness import Measured, compare
 from tunet_lib import postprocess
 from tunet_lib.config import Config
-from tunet_lib.grid import grid_for, label_to_grid
-from tunet_lib.kits19 import load_label, open_scan, require_image
+from tunet_lib.kits19 import require_image, require_label
+from tunet_lib.placement import Placement
 from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import load_label, open_scan
 
 CONFIG = Config.preset("paper")
 CONNECTED = np.ones((3, 3, 3), bool)
@@ -24,11 +25,9 @@ def maps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     case = full_size_case()
     scan = open_scan(require_image(case))
-    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
-    assert case.label_path is not None
-    label = label_to_grid(load_label(case.label_path), scan.spacing_mm, grid)
+    label = Placement(scan, CONFIG).label_to_grid(load_label(require_label(case)))
     body = prepare_scan(scan, CONFIG, [False])[False] > 0
-    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=grid.shape), 1.2)
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=label.shape), 1.2)
     noise *= 0.13 * body / noise.std()
     whole, tumor = (
         np.clip(ndimage.gaussian_filter((label >= least) * 1.0, 1.0) + noise, 0, 1)

@@ -15,26 +15,25 @@ from scipy import ndimage
 from benchmarks.cases import full_size_case
 from benchmarks.harness import Measured, compare
 from tunet_lib.config import Config
-from tunet_lib.grid import Grid, grid_for, label_from_maps
-from tunet_lib.kits19 import ScanFile, load_label, open_scan, require_image, save_label
-from tunet_lib.preprocess import label_to_grid
+from tunet_lib.kits19 import require_image, require_label
+from tunet_lib.placement import Placement
+from tunet_lib.scans import ScanFile, load_label, open_scan, save_label
 
 CONFIG = Config.preset("paper")
 OUT = Path(tempfile.gettempdir()) / "tunet_benchmark.nii.gz"
 
 
 @functools.cache
-def maps() -> tuple[ScanFile, Grid, np.ndarray, np.ndarray]:
-    """Give a scan, its grid, and maps that are smooth where the labels end."""
+def maps() -> tuple[ScanFile, Placement, np.ndarray, np.ndarray]:
+    """Give a scan, its place on the grid, and maps that are smooth where the labels end."""
     case = full_size_case()
     scan = open_scan(require_image(case))
-    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
-    assert case.label_path is not None
-    label = label_to_grid(load_label(case.label_path), scan.spacing_mm, grid)
+    placement = Placement(scan, CONFIG)
+    label = placement.label_to_grid(load_label(require_label(case)))
     whole, tumor = (
         ndimage.gaussian_filter((label >= least).astype(np.float32), 0.8) for least in (1, 2)
     )
-    return scan, grid, whole, tumor
+    return scan, placement, whole, tumor
 
 
 def read_back() -> np.ndarray:
@@ -44,28 +43,22 @@ def read_back() -> np.ndarray:
 
 def ours() -> None:
     """Go back with tunet_lib."""
-    scan, grid, whole, tumor = maps()
-    save_label(label_from_maps(whole, tumor, grid, scan.shape, scan.spacing_mm), scan, OUT)
-
-
-def _edges(scan: ScanFile, grid: Grid) -> list[np.ndarray]:
-    """Give for each axis where the scan's voxels lie on the grid, in grid voxels."""
-    return [
-        (np.arange(count) - (count - 1) / 2) * scan_mm / grid_mm + (size - 1) / 2
-        for count, scan_mm, size, grid_mm in zip(
-            scan.shape, scan.spacing_mm, grid.shape, grid.spacing_mm, strict=True
-        )
-    ]
+    scan, placement, whole, tumor = maps()
+    save_label(placement.label_from_maps(whole, tumor), scan, OUT)
 
 
 def with_scipy() -> None:
     """Go back with scipy.ndimage.zoom: crop to the scan, zoom linearly, cut, write."""
-    scan, grid, whole, tumor = maps()
+    scan, placement, whole, tumor = maps()
     label = np.zeros(scan.shape, np.uint8)
     for value, prob in ((1, whole), (2, tumor)):
         box, zoom, extra = [], [], []
         for count, scan_mm, size, grid_mm in zip(
-            scan.shape, scan.spacing_mm, grid.shape, grid.spacing_mm, strict=True
+            scan.shape,
+            scan.spacing_mm,
+            placement.grid_shape,
+            placement.grid_spacing_mm,
+            strict=True,
         ):
             # Zooming is about whole voxels: take one more on each side, and cut it off again.
             half = min(int(np.ceil(count * scan_mm / grid_mm / 2)) + 1, size // 2)
@@ -82,21 +75,21 @@ def with_simpleitk() -> None:
     """Go back with SimpleITK."""
     import SimpleITK as sitk
 
-    scan, grid, whole, tumor = maps()
+    scan, placement, whole, tumor = maps()
     reference = sitk.Image([int(n) for n in reversed(scan.shape)], sitk.sitkUInt8)
     reference.SetSpacing([float(s) for s in reversed(scan.spacing_mm)])
     label = None
     for prob in (whole, tumor):
         image = sitk.GetImageFromArray(prob)
-        image.SetSpacing([float(s) for s in reversed(grid.spacing_mm)])
+        image.SetSpacing([float(s) for s in reversed(placement.grid_spacing_mm)])
         image.SetOrigin(
             [
                 (n - 1) / 2 * s - (m - 1) / 2 * t
                 for n, s, m, t in zip(
                     reversed(scan.shape),
                     reversed(scan.spacing_mm),
-                    reversed(grid.shape),
-                    reversed(grid.spacing_mm),
+                    reversed(placement.grid_shape),
+                    reversed(placement.grid_spacing_mm),
                     strict=True,
                 )
             ]
@@ -115,12 +108,18 @@ def with_monai() -> None:
     from monai.data import MetaTensor
     from monai.transforms import SpatialResample
 
-    scan, grid, whole, tumor = maps()
+    scan, placement, whole, tumor = maps()
     offset = [
         (n - 1) / 2 * s - (m - 1) / 2 * t
-        for n, s, m, t in zip(scan.shape, scan.spacing_mm, grid.shape, grid.spacing_mm, strict=True)
+        for n, s, m, t in zip(
+            scan.shape,
+            scan.spacing_mm,
+            placement.grid_shape,
+            placement.grid_spacing_mm,
+            strict=True,
+        )
     ]
-    affine = np.diag([*grid.spacing_mm, 1.0])
+    affine = np.diag([*placement.grid_spacing_mm, 1.0])
     affine[:3, 3] = offset
     both = MetaTensor(torch.from_numpy(np.stack([whole, tumor])), affine=torch.tensor(affine))
     target = torch.tensor(np.diag([*scan.spacing_mm, 1.0]))

@@ -20,5 +20,5 @@ def full_size_case() -> Case:
     folder = FOLDER / "full_size"
     if not (folder / "case_00000" / LABEL_NAME).exists():  # it is written last
         volume_hu, label, spacing_mm = make_phantom(np.random.default_rng(7), SHAPE, SPACING_MM)
-        save_case(folder, "case_00000", volume_hu, label, spacing_mm)
+        save_case(folder / "case_00000", volume_hu, label, spacing_mm=spacing_mm)
     return find_cases(folder)[0]

@@ -107,7 +107,7 @@ def measure_keras(precision: str, batch: int, size: int, filters: int) -> Line:
     _fill(line, step_s, flops)
     line.peak_gb = _peak_gb(keras.config.backend())
 
-    dataset = PatchDataset(_cases(config), variant, config, (0,), workers=4)
+    dataset = PatchDataset(_cases(config), variant, config, seed=(0,), workers=4)
     fed = [index for index in range(len(dataset)) for _ in range(3)][: 3 * STEPS]
     model.fit(_some(dataset, fed[:4]), verbose=0)
     start_s = time.perf_counter()
@@ -122,8 +122,7 @@ def measure_prediction(size: int, filters: int) -> Line:
     import numpy as np
 
     from tunet_lib.config import VARIANTS, Config
-    from tunet_lib.inference import predict_volume
-    from tunet_lib.networks import build
+    from tunet_lib.model import Model
 
     grid_shape = (size, 2 * size, 2 * size)
     config = Config.preset(
@@ -134,13 +133,12 @@ def measure_prediction(size: int, filters: int) -> Line:
         patch_shape=(size, size, size),
         patch_stride=(size // 4, size // 4, size // 4),
     )
-    names = ("lnet", "tunet")
-    models = {name: build(VARIANTS[name], config) for name in names}
+    models = [Model.untrained(VARIANTS[name], config) for name in ("lnet", "tunet")]
     volume = np.random.default_rng(0).normal(size=grid_shape).astype(np.float32)
 
     def predict() -> None:
-        for name in names:
-            predict_volume(models[name], VARIANTS[name], volume, config)
+        for model in models:
+            model.predict({False: volume})
 
     line = Line(f"Keras, {keras.config.backend()}", "prediction of a case", "float32", 1)
     line.step_s = _timed(predict, steps=3)

@@ -16,7 +16,7 @@ from benchmarks.cases import FOLDER
 RESULT = Path(__file__).parents[1] / "book" / "results" / "memory.csv"
 SHAPE, SPACING_MM = (1059, 512, 512), (0.5, 0.8, 0.8)
 TASKS = {
-    "import": "import tunet_lib.preprocess, tunet_lib.kits19",
+    "import": "import tunet_lib.preprocess, tunet_lib.scans",
     "prepare": """
 from tunet_lib.config import Config
 from tunet_lib.kits19 import find_cases
@@ -25,17 +25,17 @@ import tempfile
 prepare_case(find_cases({folder!r})[0], tempfile.mkdtemp(), Config.preset("paper"))
 """,
     "load the networks": """
-from tunet_lib.networks import load_model
-from tunet_lib.pipeline import COURSE_WEIGHTS, find_models
+from tunet_lib.predict import COURSE_WEIGHTS, find_models, in_turn
 import numpy as np
-for _, folder in find_models(COURSE_WEIGHTS):
-    model, config = load_model(folder)
-    shape = config.lnet_shape if folder.name.startswith("lnet") else config.patch_shape
-    model.predict_on_batch(np.zeros((1, *shape, 1), np.float32))
+for folders in find_models(COURSE_WEIGHTS):
+    for model in in_turn(folders):
+        shape = model.variant.patch_shape(model.config)
+        model.predict_batch(np.zeros((1, *shape, 1), np.float32))
 """,
     "predict": """
-from tunet_lib.kits19 import find_cases, open_scan, save_label
-from tunet_lib.pipeline import predict_scan
+from tunet_lib.kits19 import find_cases
+from tunet_lib.predict import predict_scan
+from tunet_lib.scans import open_scan, save_label
 import tempfile
 scan = open_scan(find_cases({folder!r})[0].image_path)
 save_label(predict_scan(scan), scan, tempfile.mkdtemp() + "/label.nii.gz")
@@ -45,20 +45,20 @@ save_label(predict_scan(scan), scan, tempfile.mkdtemp() + "/label.nii.gz")
 
 def largest_case(shape: tuple[int, int, int] = SHAPE) -> Path:
     """Write a CT and a label map of this size, once; the voxels repeat a few slices."""
-    import nibabel as nib
-
-    from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, save_case
-    from tunet_lib.nifti import write_nifti
+    from tunet_lib.kits19 import IMAGE_NAME, save_case
+    from tunet_lib.nifti import nifti_of, write_nifti
     from tunet_lib.phantom import make_phantom
+    from tunet_lib.scans import ipl_affine
 
     folder = FOLDER / f"largest_{shape[0]}"
     case = folder / "case_00000"
     if not (case / IMAGE_NAME).exists():  # it is written last
         few, label, _ = make_phantom(np.random.default_rng(1), (64, *shape[1:]), (4, 0.8, 0.8))
         index = np.arange(shape[0]) * 64 // shape[0]
-        save_case(folder, "case_00000", None, label[index], SPACING_MM)
-        affine = nib.load(case / LABEL_NAME).affine
-        write_nifti(case / IMAGE_NAME, few[index].astype(np.float32), affine, None, None)
+        save_case(case, None, label[index], spacing_mm=SPACING_MM)
+        volume_hu = few[index].astype(np.float32)
+        header = nifti_of(volume_hu, ipl_affine(SPACING_MM)).header
+        write_nifti(case / IMAGE_NAME, volume_hu, header, compresslevel=None)
     return folder
 
 

@@ -33,7 +33,7 @@ def measure() -> list[Measured]:
     sources = as_sources(prepared, VARIANTS["tunet"], CONFIG)
 
     def ours() -> int:
-        dataset = PatchDataset(sources, VARIANTS["tunet"], CONFIG, (0,), workers=WORKERS)
+        dataset = PatchDataset(sources, VARIANTS["tunet"], CONFIG, seed=(0,), workers=WORKERS)
         dataset.items = dataset.items[:PATCHES]
         with ThreadPoolExecutor(WORKERS) as pool:  # as Keras does
             return sum(len(image) for image, _ in pool.map(dataset.__getitem__, range(PATCHES)))

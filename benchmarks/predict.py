@@ -12,9 +12,10 @@ from scipy import ndimage
 from benchmarks.cases import full_size_case
 from benchmarks.harness import Measured, in_turns, ratios
 from tunet_lib.config import VARIANTS, Config
-from tunet_lib.grid import grid_for, label_to_grid
-from tunet_lib.kits19 import load_label, open_scan, require_image
+from tunet_lib.kits19 import require_image, require_label
+from tunet_lib.placement import Placement
 from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import load_label, open_scan
 
 CONFIG = Config.preset("paper", filters=8)
 
@@ -28,9 +29,7 @@ def prepared() -> tuple[np.ndarray, np.ndarray]:
     """
     case = full_size_case()
     scan = open_scan(require_image(case))
-    assert case.label_path is not None
-    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
-    label = label_to_grid(load_label(case.label_path), scan.spacing_mm, grid)
+    label = Placement(scan, CONFIG).label_to_grid(load_label(require_label(case)))
     mask = ndimage.binary_dilation(label > 0, iterations=2)
     return prepare_scan(scan, CONFIG, [False])[False], mask
 
@@ -41,25 +40,24 @@ def measure() -> list[Measured]:
     from monai.inferers import sliding_window_inference
 
     from benchmarks import torch_net
-    from tunet_lib.inference import predict_volume
-    from tunet_lib.networks import build
-    from tunet_lib.patches import block_mean, lnet_factor
+    from tunet_lib.model import Model
+    from tunet_lib.windows import block_mean
 
     volume, mask = prepared()
-    tunet, lnet = (build(VARIANTS[name], CONFIG) for name in ("tunet", "lnet"))
+    tunet, lnet = (Model.untrained(VARIANTS[name], CONFIG) for name in ("tunet", "lnet"))
     peers: list[Any] = [torch_net.TuNet(CONFIG), torch_net.LNet(CONFIG)]
     for model, peer in zip((tunet, lnet), peers, strict=True):
-        torch_net.copy_weights(model, peer)
+        torch_net.copy_weights(model.network, peer)
     layout = {"memory_format": torch.channels_last_3d}
     peer_tunet, peer_lnet = (peer.eval().to(**layout) for peer in peers)
 
     def ours(where: np.ndarray | None, tight: bool = False) -> np.ndarray:
-        predict_volume(lnet, VARIANTS["lnet"], volume, CONFIG)
-        return predict_volume(tunet, VARIANTS["tunet"], volume, CONFIG, where=where, tight=tight)
+        lnet.predict({False: volume})
+        return tunet.predict({False: volume}, where=where, tight=tight)
 
     def theirs() -> np.ndarray:
         with torch.inference_mode():
-            coarse = torch.from_numpy(block_mean(volume, lnet_factor(CONFIG)))[None, None]
+            coarse = torch.from_numpy(block_mean(volume, CONFIG.lnet_downsampling))[None, None]
             prob = peer_lnet(coarse.contiguous(**layout))
             torch.nn.functional.interpolate(prob, volume.shape, mode="trilinear")
             maps = sliding_window_inference(

@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.cases import full_size_case
 from benchmarks.harness import Measured, compare
 from tunet_lib.config import Config
-from tunet_lib.kits19 import open_scan, require_image
+from tunet_lib.kits19 import require_image
 from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import open_scan
 
 CONFIG = Config.preset("paper")
 STEP_MM = CONFIG.resample_spacing_mm

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.cases import full_size_case
 from benchmarks.memory import largest_case
 from tunet_lib.config import ENSEMBLE
-from tunet_lib.pipeline import COURSE_WEIGHTS
+from tunet_lib.predict import COURSE_WEIGHTS
 
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 CASES, SLICES, NETWORKS = (10, 40, 210), (50, 216, 500, 1059), (1, 4, 10, 20)
@@ -38,8 +38,9 @@ _, failures = prepare_cases(cases, Path({out!r}), config, workers=2)
 assert not failures, failures
 """
 PREDICT = """
-from tunet_lib.kits19 import find_cases, open_scan, save_label
-from tunet_lib.pipeline import predict_scan
+from tunet_lib.kits19 import find_cases
+from tunet_lib.predict import predict_scan
+from tunet_lib.scans import open_scan, save_label
 scan = open_scan(find_cases({data!r})[0].image_path)
 save_label(predict_scan(scan, {models!r}), scan, {out!r} + "/label.nii.gz")
 """

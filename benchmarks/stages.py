@@ -11,10 +11,11 @@ from isal import igzip_threaded
 from benchmarks.cases import full_size_case
 from benchmarks.harness import in_turns
 from benchmarks.prepare import CONFIG, ours
-from tunet_lib.grid import grid_for, scanned, to_grid
-from tunet_lib.kits19 import open_scan, require_image
+from tunet_lib.kits19 import require_image
 from tunet_lib.median import median_3x3x3
+from tunet_lib.placement import Placement
 from tunet_lib.preprocess import normalize
+from tunet_lib.scans import open_scan
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "stages.csv"
 ROUNDS = 7
@@ -24,9 +25,8 @@ def main() -> None:
     """Measure the stages in turns, print and write them."""
     path = require_image(full_size_case())
     scan = open_scan(path)
-    grid = grid_for(scan.shape, scan.spacing_mm, CONFIG)
-    grid_hu = to_grid(scan, scan.spacing_mm, grid, CONFIG)
-    inside = scanned(scan.shape, scan.spacing_mm, grid, CONFIG)
+    placement = Placement(scan, CONFIG)
+    grid_hu, inside = placement.to_grid(scan), placement.covered
 
     def unpack() -> None:
         with igzip_threaded.open(path, "rb") as stream:
@@ -35,7 +35,7 @@ def main() -> None:
 
     stages = {
         "unpack the file": unpack,
-        "unpack and resample": lambda: to_grid(scan, scan.spacing_mm, grid, CONFIG),
+        "unpack and resample": lambda: placement.to_grid(scan),
         "median filter": lambda: median_3x3x3(grid_hu),
         "normalize": lambda: normalize(grid_hu, inside),
         "all": ours,

@@ -6,8 +6,8 @@ import numpy as np
 
 from benchmarks.cases import SPACING_MM, full_size_case
 from benchmarks.harness import Measured, compare
-from tunet_lib.kits19 import load_label
 from tunet_lib.metrics import dice, surface_distances
+from tunet_lib.scans import load_label
 
 TOLERANCE_MM = 2.0
 Figures = tuple[float, float, float]
@@ -26,7 +26,7 @@ def measure() -> list[Measured]:
     predicted, truth = masks()
 
     def ours() -> Figures:
-        surface = surface_distances(predicted, truth, SPACING_MM, TOLERANCE_MM)
+        surface = surface_distances(predicted, truth, SPACING_MM, tolerance_mm=TOLERANCE_MM)
         return dice(predicted, truth), surface.hd95_mm, surface.surface_dice
 
     def with_package() -> Figures:

@@ -1,20 +1,18 @@
 """The tunet command, from the help to a whole run."""
 
-import io
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel import orientations
-from rich.console import Console
-from scans import SHAPE, SPACING_MM, box_scan, save_network, scan_config, write_scans
+from scans import SHAPE, SPACING_MM, as_oriented, box_scan, save_network, scan_config, write_scans
 from typer.testing import CliRunner
 
-from tunet_lib import cli, pipeline
+from tunet_lib import cli
 from tunet_lib.cli import app
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
@@ -96,15 +94,6 @@ def test_one_job_a_core_but_no_more_than_four(monkeypatch):
     assert cli._default_jobs() == 1
 
 
-def test_a_bar_ends_full_whatever_its_parts_add_up_to(monkeypatch):
-    shown = io.StringIO()
-    monkeypatch.setattr(cli, "console", Console(file=shown, width=100))
-    with cli._bar("networks", 6) as advance:
-        for _ in range(60):
-            advance(0.1)
-    assert "6/6" in shown.getvalue()
-
-
 def test_a_seed_below_zero_is_refused(tmp_path):
     result = tunet("phantom", tmp_path / "few", "--seed", "-1")
     assert result.exit_code == 2
@@ -165,19 +154,23 @@ def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, m
     ]
 
 
+# One level: a network is built in a moment.
+TINY = scan_config(levels=1)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     """Untrained networks that still answer with both labels and background."""
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(("tunet_seb", "lnet_median")):
-        save_network(folder / name, name, scan_config(), seed)
+        save_network(folder / name, name, TINY, seed)
     return folder
 
 
-@pytest.fixture
-def ct(tmp_path):
-    case = save_case(tmp_path / "kits", "case_00000", box_scan(1)[0], None, SPACING_MM)
-    return case.image_path
+@pytest.fixture(scope="module")
+def ct(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kits") / "case_00000"
+    return save_case(folder, box_scan(1)[0], spacing_mm=SPACING_MM).image_path
 
 
 def predicted(models, ct, output):
@@ -186,8 +179,15 @@ def predicted(models, ct, output):
     return nib.load(output)
 
 
-def test_prediction_keeps_shape_and_affine(models, ct, tmp_path):
-    label = predicted(models, ct, tmp_path / "label.nii.gz")
+@pytest.fixture(scope="module")
+def label(models, ct, tmp_path_factory):
+    """The prediction for the CT, in a file that was there already."""
+    path = tmp_path_factory.mktemp("labels") / "label.nii.gz"
+    path.write_bytes(b"old")
+    return predicted(models, ct, path)
+
+
+def test_prediction_keeps_shape_and_affine(label, ct):
     image = nib.load(ct)
     assert label.shape == image.shape
     np.testing.assert_allclose(label.affine, image.affine, atol=1e-6)
@@ -195,23 +195,17 @@ def test_prediction_keeps_shape_and_affine(models, ct, tmp_path):
     assert len(np.unique(label.dataobj)) > 1, "a constant map would prove little"
 
 
-def test_an_output_that_is_named_may_be_there_already(models, ct, tmp_path):
-    (tmp_path / "label.nii.gz").write_bytes(b"old")
-    assert predicted(models, ct, tmp_path / "label.nii.gz").shape == SHAPE
+def test_an_output_that_is_named_may_be_there_already(label):
+    assert label.shape == SHAPE
 
 
 @pytest.mark.parametrize("axes", ["RAS", "PIR"])
-def test_any_orientation_gives_the_same_labels(models, ct, tmp_path, axes):
+def test_any_orientation_gives_the_same_labels(models, ct, label, tmp_path, axes):
     """A flipped and transposed copy, voxel for voxel."""
-    image = nib.load(ct)
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes)
-    )
-    image.as_reoriented(turn).to_filename(tmp_path / "turned.nii.gz")
-    label = predicted(models, ct, tmp_path / "label.nii.gz")
+    as_oriented(nib.load(ct), axes).to_filename(tmp_path / "turned.nii.gz")
     turned = predicted(models, tmp_path / "turned.nii.gz", tmp_path / "turned_label.nii.gz")
     assert "".join(nib.aff2axcodes(turned.affine)) == axes
-    expected = label.as_reoriented(turn)
+    expected = as_oriented(label, axes)
     np.testing.assert_array_equal(np.asarray(turned.dataobj), np.asarray(expected.dataobj))
     np.testing.assert_allclose(turned.affine, expected.affine, atol=1e-5)
 
@@ -223,12 +217,14 @@ def test_any_orientation_gives_the_same_labels(models, ct, tmp_path, axes):
 )
 def test_any_shape_and_spacing(models, tmp_path, shape, spacing_mm):
     volume_hu = np.random.default_rng(0).normal(0, 100, shape).astype(np.int16)
-    case = save_case(tmp_path, "case_00000", volume_hu, None, spacing_mm)
+    case = save_case(tmp_path / "case_00000", volume_hu, spacing_mm=spacing_mm)
     label = predicted(models, case.image_path, tmp_path / "label.nii")
     assert label.shape == shape
 
 
-def test_default_weights_are_said_to_come_from_phantoms(ct, tmp_path):
+def test_default_weights_are_said_to_come_from_phantoms(models, ct, tmp_path, monkeypatch):
+    # Others in their place, which are quicker.
+    monkeypatch.setattr("tunet_lib.predict.COURSE_WEIGHTS", models)
     result = tunet("predict", ct, "-o", tmp_path / "label.nii.gz")
     assert result.exit_code == 0, result.output
     assert "trained on synthetic phantoms" in result.output
@@ -253,7 +249,7 @@ def test_the_ct_is_never_overwritten(main, models, ct):
 
 
 def test_weights_that_are_missing_are_an_error(main, ct, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "COURSE_WEIGHTS", tmp_path / "absent")
+    monkeypatch.setattr("tunet_lib.predict.COURSE_WEIGHTS", tmp_path / "absent")
     status, error = main("predict", ct)
     assert status == 1
     assert "absent: holds no trained TuNet" in error
@@ -276,8 +272,8 @@ def test_an_output_of_another_kind(main, models, ct, tmp_path):
 
 
 def test_models_of_two_configurations(main, ct, tmp_path):
-    save_network(tmp_path / "models" / "a", "tunet", scan_config())
-    save_network(tmp_path / "models" / "b", "tunet", scan_config(patch_stride=(8, 8, 8)))
+    save_network(tmp_path / "models" / "a", "tunet", TINY)
+    save_network(tmp_path / "models" / "b", "tunet", replace(TINY, patch_stride=(8, 8, 8)))
     status, error = main("predict", ct, "--models", tmp_path / "models")
     assert status == 1
     assert "patch_stride differ" in error
@@ -288,12 +284,12 @@ def test_a_run_from_end_to_end(tmp_path):
     """Real trainings in processes: one fails, one case is bad; then all is put right."""
     cases = write_scans(tmp_path / "data", count=5)
     cases[4].image_path.write_bytes(b"")
-    scan_config().save(tmp_path / "tiny.json")
+    TINY.save(tmp_path / "tiny.json")
     folder = tmp_path / "run"
     arguments = [tmp_path / "data", folder, "--config", tmp_path / "tiny.json"]
     assert tunet("prepare", *arguments).exit_code == 1
     sabotaged = folder / "models" / "fold_0" / "unet2d"
-    scan_config(l2=0.5).save(sabotaged / "config.json")
+    replace(TINY, l2=0.5).save(sabotaged / "config.json")
 
     arguments += ["--variant", "unet2d", "--jobs", 2]
     first = tunet("run", *arguments)

@@ -1,10 +1,11 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tunet_lib import course
-from tunet_lib.config import ENSEMBLE, Config
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, Config
 from tunet_lib.files import load_json
 from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import find_cases
@@ -22,7 +23,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def case(data):
-    return course.prepared_case(find_cases(data)[2])
+    return course.CourseCase.load(find_cases(data)[2])
 
 
 def test_held_out_cases_were_seen_by_no_network_of_the_course(monkeypatch, data):
@@ -45,7 +46,7 @@ def test_a_prepared_case_is_what_prediction_needs(case):
     config = Config.load(course.COURSE_WEIGHTS / "tunet" / "config.json")
     assert case.config == config
     assert case.scan.volume_hu.shape == case.truth.shape
-    assert case.truth_on_grid.shape == case.grid.shape == config.grid_shape
+    assert case.truth_on_grid.shape == case.placement.grid_shape == config.grid_shape
     assert set(case.volumes) == {False, True}
     assert not np.array_equal(case.volumes[False], case.volumes[True])
 
@@ -54,13 +55,19 @@ def test_each_network_predicts_once(case, monkeypatch):
     loaded = []
     original = course.course_model
     monkeypatch.setattr(course, "course_model", lambda name: loaded.append(name) or original(name))
-    mean = case.ensemble()
-    np.testing.assert_allclose(mean, case.ensemble())
+    # The four that vote see a corner only, which is a few windows; L-Net sees all.
+    corner = {median: volume[:20, :40, :40] for median, volume in case.volumes.items()}
+    part = dataclasses.replace(case, volumes=corner)
+    mean = part.ensemble()
+    np.testing.assert_allclose(mean, part.ensemble())
     assert loaded == list(ENSEMBLE)
+    assert mean.shape == (20, 40, 40, 2)
     np.testing.assert_allclose(
-        mean, np.mean([case.maps(name) for name in ENSEMBLE], axis=0), atol=1e-6
+        mean, np.mean([part.maps(name) for name in ENSEMBLE], axis=0), atol=1e-6
     )
-    assert case.lnet_prob().shape == case.grid.shape
+    assert case.lnet_prob().shape == case.placement.grid_shape
+    assert loaded == [*ENSEMBLE, *LOCALIZERS]
+    assert [course.course_model(name).variant.name for name in LOCALIZERS] == list(LOCALIZERS)
 
 
 def test_the_source_is_shown_without_its_docstring():

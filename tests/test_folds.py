@@ -2,7 +2,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from tunet_lib.config import Config
 from tunet_lib.files import DataError
 from tunet_lib.folds import split_cases, split_folds
 
@@ -45,24 +44,26 @@ def test_too_few_cases():
 @pytest.mark.parametrize("fold", range(5))
 def test_as_in_the_paper_early_stopping_looks_at_the_scored_fold(fold):
     folds = split_folds(CASE_IDS, 5, seed=1)
-    training, validation = split_cases(CASES, folds, fold, Config())
-    assert [case.case_id for case in validation] == folds[fold]
-    assert [c.case_id for c in training] == sorted(set(CASE_IDS) - set(folds[fold]))
+    split = split_cases(CASES, folds, fold)
+    assert split.fold == fold
+    assert [case.case_id for case in split.validation] == folds[fold]
+    assert [c.case_id for c in split.training] == sorted(set(CASE_IDS) - set(folds[fold]))
 
 
 @pytest.mark.parametrize("fold", range(5))
 def test_inner_validation_leaves_the_scored_fold_alone(fold):
     folds = split_folds(CASE_IDS, 5, seed=1)
-    training, validation = split_cases(CASES, folds, fold, Config(inner_validation=True))
-    seen = {case.case_id for case in [*training, *validation]}
+    split = split_cases(CASES, folds, fold, inner=True)
+    assert split.fold == fold
+    seen = {case.case_id for case in [*split.training, *split.validation]}
     assert not seen & set(folds[fold])
-    assert [case.case_id for case in validation] == folds[(fold + 1) % 5]
+    assert [case.case_id for case in split.validation] == folds[(fold + 1) % 5]
     assert seen | set(folds[fold]) == set(CASE_IDS)
-    assert not {c.case_id for c in training} & {c.case_id for c in validation}
+    assert not {c.case_id for c in split.training} & {c.case_id for c in split.validation}
 
 
 def test_cases_of_no_fold_are_not_trained_on():
     # Cases without a label map are in no fold.
     folds = split_folds(CASE_IDS[:20], 5, seed=1)
-    training, _ = split_cases(CASES, folds, 0, Config())
-    assert {case.case_id for case in training} <= set(CASE_IDS[:20])
+    split = split_cases(CASES, folds, 0)
+    assert {case.case_id for case in split.training} <= set(CASE_IDS[:20])

@@ -2,33 +2,28 @@ import importlib.util
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS, Config
-from tunet_lib.files import DataError, save_json
 from tunet_lib.losses import DiceLoss
 from tunet_lib.networks import (
     GroupNorm,
     SqueezeExcite,
     build,
     l_net,
-    load_model,
-    save_model,
     t_net,
     tunet,
     unet_2d,
     unet_3d,
     w_net,
 )
+from tunet_lib.quiet import keras
 
 PAPER = Config.preset("paper")
-TUNET = VARIANTS["tunet"]
 
 
 @pytest.fixture(autouse=True)
@@ -239,6 +234,33 @@ def test_group_norm_gives_what_keras_gives(shape, groups):
     np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+def test_each_channel_gets_the_mean_and_spread_of_its_own_group(groups):
+    x = np.random.default_rng(0).normal(3, 2, (2, 4, 5, 6, 6)) * np.linspace(1, 5, 6)
+    grouped = x.reshape(2, 4, 5, 6, groups, 6 // groups)
+    mean = grouped.mean(axis=(1, 2, 3, 5), keepdims=True)
+    variance = grouped.var(axis=(1, 2, 3, 5), keepdims=True)
+    expected = ((grouped - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape)
+    layer = GroupNorm(groups)
+    np.testing.assert_allclose(layer(x.astype(np.float32)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [GroupNorm, SqueezeExcite])
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("space", [(None, None), (None, None, None), (4, 6, 8)])
+def test_the_shape_that_a_layer_gives_is_known_without_tracing_it(
+    monkeypatch, kind, precision, space
+):
+    layer = kind(2, dtype=precision)
+    sizes = [size or 6 for size in space]
+    real = layer(np.ones((3, *sizes, 4), np.float32))
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "call", None)
+        told = layer(keras.Input((*space, 4)))
+    assert told.shape == (None, *space, 4)
+    assert (real.shape, real.dtype) == ((3, *sizes, 4), told.dtype)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e4])
 def test_group_norm_of_a_constant_is_its_offset(value):
     layer = GroupNorm(groups=2)
@@ -307,110 +329,6 @@ def test_mixed_precision_has_nearly_the_loss_of_float32(name, precision):
     losses = [float(DiceLoss()(truth, model(image))) for model in (exact, mixed)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
-
-
-@pytest.mark.parametrize("name", ["unet2d", "lnet", "tunet_seb"])
-def test_saved_and_loaded_predicts_the_same(tmp_path, name):
-    config = tiny_config(precision="float16")
-    model = build(VARIANTS[name], config)
-    rng = np.random.default_rng(0)
-    model.set_weights([w + rng.normal(0, 0.1, w.shape) for w in model.get_weights()])
-    save_model(model, VARIANTS[name], config, tmp_path / "new")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        loaded, loaded_config = load_model(tmp_path / "new", config)
-    assert loaded_config == config
-    for mine, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    plain = build(VARIANTS[name], tiny_config())
-    plain.set_weights(model.get_weights())
-    image = random_image(1, *((8, 8) if name == "unet2d" else (4, 8, 8)), 1)
-    np.testing.assert_array_equal(loaded.predict_on_batch(image), plain.predict_on_batch(image))
-    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
-        "config.json",
-        "model.weights.h5",
-        "variant.json",
-    ]
-
-
-@pytest.fixture
-def saved(tmp_path):
-    save_model(tunet(tiny_config()), TUNET, tiny_config(), tmp_path / "tunet")
-    return tmp_path / "tunet"
-
-
-def test_another_configuration_expected(saved):
-    assert load_model(saved, tiny_config(seed=1, learning_rate=1.0))
-    with pytest.raises(DataError, match=r"another configuration \(levels, filters differ\)"):
-        load_model(saved, tiny_config(levels=3, filters=4))
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("tunet", {"levels": 3}),
-        ("tunet", {"levels": 1, "patch_shape": (8, 8, 8)}),
-        ("tunet", {"filters": 4}),
-        ("tunet", {"norm_groups": 1, "filters": 1}),
-        ("tunet_seb", {}),
-        ("unet3d", {}),
-        ("lnet", {}),
-        ("unet2d", {}),
-    ],
-)
-def test_weights_of_another_network(tmp_path, saved, name, changes):
-    config = tiny_config(**changes)
-    save_model(build(VARIANTS[name], config), VARIANTS[name], config, tmp_path / "other")
-    (tmp_path / "other" / "model.weights.h5").replace(saved / "model.weights.h5")
-    with pytest.raises(DataError, match=r"model\.weights\.h5.*another configuration"):
-        load_model(saved)
-
-
-def test_weights_without_gates_in_a_network_with_gates(tmp_path, saved):
-    config = tiny_config()
-    seb = VARIANTS["tunet_seb"]
-    save_model(build(seb, config), seb, config, tmp_path / "seb")
-    (saved / "model.weights.h5").replace(tmp_path / "seb" / "model.weights.h5")
-    with pytest.raises(DataError, match="another configuration"):
-        load_model(tmp_path / "seb")
-
-
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_weights(saved, part):
-    path = saved / "model.weights.h5"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * part)])
-    with pytest.raises(DataError, match=r"model\.weights\.h5.*damaged"):
-        load_model(saved)
-
-
-@pytest.mark.parametrize("part", [0.0, 0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
-def test_damaged_weights_are_a_data_error_or_not_noticed(saved, part):
-    # HDF5 keeps no checksum of the values, but of what is damaged enough to notice no other
-    # exception may come out.
-    path = saved / "model.weights.h5"
-    content = bytearray(path.read_bytes())
-    start = int(len(content) * part)
-    content[start : start + 3000] = bytes(reversed(content[start : start + 3000]))
-    path.write_bytes(bytes(content))
-    try:
-        load_model(saved)
-    except DataError as error:
-        assert "model.weights.h5" in str(error)  # noqa: PT017
-
-
-@pytest.mark.parametrize("name", ["model.weights.h5", "config.json", "variant.json"])
-def test_missing_file(saved, name):
-    (saved / name).unlink()
-    with pytest.raises(DataError, match=name.replace(".", r"\.")):
-        load_model(saved)
-
-
-@pytest.mark.parametrize("value", ["vnet", 3, ["tunet"], {"tunet": 1}])
-def test_unknown_variant(saved, value):
-    save_json(saved / "variant.json", value)
-    with pytest.raises(DataError, match=r"variant\.json"):
-        load_model(saved)
 
 
 ON_JAX = """

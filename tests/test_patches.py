@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 from tiny import SHAPE, TinyCase, tiny_config, write_cases
 
-from tunet_lib.config import VARIANTS, Config
-from tunet_lib.patches import (
-    PatchDataset,
-    PatchSource,
-    block_mean,
-    cut_patch,
-    lnet_factor,
-    patch_shape,
-    rotate_in_plane,
-    window_starts,
-)
+from tunet_lib.config import VARIANTS
+from tunet_lib.patches import PatchDataset, PatchSource, rotate_in_plane
+from tunet_lib.windows import block_mean
 
 TUNET = VARIANTS["tunet"]
 
@@ -37,114 +29,6 @@ class MemoryCase:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     return write_cases(tmp_path_factory.mktemp("prepared"), 3)
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "stride", "starts"),
-    [
-        (8, 8, 4, [0]),
-        (8, 4, 4, [0, 4]),
-        (8, 4, 2, [0, 2, 4]),
-        (9, 4, 4, [0, 4, 5]),  # the last one is moved back to the border
-        (9, 4, 3, [0, 3, 5]),
-        (5, 4, 4, [0, 1]),
-        (3, 4, 2, [0]),  # the window is larger than the volume
-        (1, 1, 1, [0]),
-    ],
-)
-def test_starts_along_each_axis(size, window, stride, starts):
-    for axis in range(3):
-        shape, width, step = [7, 7, 7], [7, 7, 7], [1, 1, 1]
-        shape[axis], width[axis], step[axis] = size, window, stride
-        found = window_starts(tuple(shape), tuple(width), tuple(step))
-        assert [start[axis] for start in found] == starts
-        assert all(sum(start) == start[axis] for start in found)
-
-
-def test_starts_are_in_raster_order():
-    assert window_starts((4, 2, 4), (2, 2, 2), (2, 2, 2)) == [
-        (0, 0, 0),
-        (0, 0, 2),
-        (2, 0, 0),
-        (2, 0, 2),
-    ]
-
-
-def test_25_windows_on_the_paper_grid():
-    paper = Config.preset("paper")
-    starts = window_starts(paper.grid_shape, paper.patch_shape, paper.patch_stride)
-    in_plane = (0, 32, 64, 96, 128)
-    assert starts == [(0, y, x) for y in in_plane for x in in_plane]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_windows_cover_every_voxel_and_stay_inside(seed):
-    rng = np.random.default_rng(seed)
-    shape = rng.integers(1, 14, 3)
-    window = rng.integers(1, 8, 3)
-    stride = rng.integers(1, window + 1)
-    covered = np.zeros(shape, int)
-    starts = window_starts(tuple(shape), tuple(window), tuple(stride))
-    for z, y, x in starts:
-        assert (np.array([z, y, x]) + window <= np.maximum(window, shape)).all()
-        covered[z : z + window[0], y : y + window[1], x : x + window[2]] += 1
-    assert covered.min() >= 1
-    assert len(set(starts)) == len(starts)
-
-
-def test_block_mean_by_hand():
-    volume = np.arange(16, dtype=np.float16).reshape(2, 2, 4)
-    means = block_mean(volume, (2, 1, 2))
-    np.testing.assert_array_equal(means, [[[4.5, 6.5], [8.5, 10.5]]])
-    assert means.dtype == np.float32
-    mask = block_mean(volume > 7, (2, 2, 4))
-    np.testing.assert_array_equal(mask, [[[0.5]]])
-
-
-def test_block_mean_keeps_a_constant():
-    # 1000 * 1000.5 does not fit float16: the sum must be float32.
-    means = block_mean(np.full((10, 20, 20), 1000.5, np.float16), (10, 10, 10))
-    np.testing.assert_array_equal(means, np.full((1, 2, 2), 1000.5))
-
-
-def test_lnet_factor_of_the_paper():
-    assert lnet_factor(Config.preset("paper")) == (2, 2, 2)
-
-
-def test_each_network_has_its_patch():
-    paper = Config.preset("paper")
-    assert patch_shape(VARIANTS["tunet_seb"], paper) == (128, 128, 128)
-    assert patch_shape(VARIANTS["unet3d"], paper) == (128, 128, 128)
-    assert patch_shape(VARIANTS["unet2d"], paper) == (1, 256, 256)
-    assert patch_shape(VARIANTS["lnet_median"], paper) == (64, 128, 128)
-
-
-VOLUME = np.arange(3 * 4 * 5, dtype=np.int16).reshape(3, 4, 5)
-
-
-def test_patch_inside():
-    patch = cut_patch(VOLUME, (1, 2, 1), (2, 1, 3))
-    np.testing.assert_array_equal(patch, VOLUME[1:3, 2:3, 1:4])
-    assert patch.dtype == np.int16
-
-
-def test_patch_is_a_copy():
-    patch = cut_patch(VOLUME, (0, 0, 0), VOLUME.shape)
-    np.testing.assert_array_equal(patch, VOLUME)
-    assert not np.shares_memory(patch, VOLUME)
-
-
-@pytest.mark.parametrize("start", [(0, 0, 0), (1, 2, 3), (2, 3, 4), (-2, -1, -3)])
-def test_patch_that_reaches_outside_repeats_the_border(start):
-    padded = np.pad(VOLUME, 4, mode="edge")
-    block = tuple(slice(s + 4, s + 4 + 3) for s in start)
-    np.testing.assert_array_equal(cut_patch(VOLUME, start, (3, 3, 3)), padded[block])
-
-
-def test_margin_is_in_plane_only():
-    patch = cut_patch(VOLUME, (1, 0, 3), (1, 2, 2), margin=2)
-    padded = np.pad(VOLUME, ((0, 0), (2, 2), (2, 2)), mode="edge")
-    np.testing.assert_array_equal(patch, padded[1:2, 0:6, 3:9])
 
 
 def random_patch(*shape):
@@ -313,7 +197,7 @@ def same(one, other):
 @pytest.mark.parametrize("sampling", ["windows", "random"])
 def test_shape_type_and_range_of_a_batch(cases, name, space, channels, batch, sampling):
     config = tiny_config(patch_sampling=sampling)
-    dataset = PatchDataset(cases, VARIANTS[name], config, (1,))
+    dataset = PatchDataset(cases, VARIANTS[name], config, seed=(1,))
     for image, target in batches(dataset):
         assert image.shape == (batch, *space, 1)
         assert target.shape == (batch, *space, channels)
@@ -324,22 +208,22 @@ def test_shape_type_and_range_of_a_batch(cases, name, space, channels, batch, sa
 
 
 def test_the_median_variants_see_the_median_volume(cases):
-    dataset = PatchDataset(cases, VARIANTS["tunet_median"], tiny_config(), (1,))
+    dataset = PatchDataset(cases, VARIANTS["tunet_median"], tiny_config(), seed=(1,))
     assert dataset[0][0].min() > 50
 
 
 def test_the_seed_decides(cases):
     config = tiny_config()
-    epoch = batches(PatchDataset(cases, TUNET, config, (2019, 0, 1)))
-    assert same(epoch, batches(PatchDataset(cases, TUNET, config, (2019, 0, 1))))
-    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, (2019, 0, 2))))
-    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, (2018, 0, 1))))
+    epoch = batches(PatchDataset(cases, TUNET, config, seed=(2019, 0, 1)))
+    assert same(epoch, batches(PatchDataset(cases, TUNET, config, seed=(2019, 0, 1))))
+    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, seed=(2019, 0, 2))))
+    assert not same(epoch, batches(PatchDataset(cases, TUNET, config, seed=(2018, 0, 1))))
 
 
 def test_every_batch_has_its_own_rotation(cases):
     config = tiny_config(rotation_deg=20.0, patch_sampling="windows", patch_stride=(8, 8, 8))
-    turned = PatchDataset(cases, TUNET, config, (1,))
-    plain = PatchDataset(cases, TUNET, replace(config, rotation_deg=0.0), (1,))
+    turned = PatchDataset(cases, TUNET, config, seed=(1,))
+    plain = PatchDataset(cases, TUNET, replace(config, rotation_deg=0.0), seed=(1,))
     pairs = list(zip(batches(turned), batches(plain), strict=True))
     assert all((a != c).any() for (a, _), (c, _) in pairs)
     assert all(a.mean() == pytest.approx(c.mean(), abs=0.3) for (a, _), (c, _) in pairs)
@@ -347,7 +231,7 @@ def test_every_batch_has_its_own_rotation(cases):
 
 def test_windows_in_order_without_augmentation(cases):
     config = tiny_config(patch_sampling="windows", patch_stride=(8, 8, 8), batch_size=4)
-    dataset = PatchDataset(cases, TUNET, config, (1,), augment=False)
+    dataset = PatchDataset(cases, TUNET, config, seed=(1,), augment=False)
     assert len(dataset) == 3
     for (image, target), case in zip(batches(dataset), cases, strict=True):
         for index, (y, x) in enumerate([(0, 0), (0, 8), (8, 0), (8, 8)]):
@@ -358,7 +242,7 @@ def test_windows_in_order_without_augmentation(cases):
 
 def test_slices_of_the_2d_network_are_all_of_them_once(cases):
     config = tiny_config(patch_sampling="windows", batch_size_2d=8)
-    dataset = PatchDataset(cases, VARIANTS["unet2d"], config, (1,), augment=False)
+    dataset = PatchDataset(cases, VARIANTS["unet2d"], config, seed=(1,), augment=False)
     for (image, target), case in zip(batches(dataset), cases, strict=True):
         np.testing.assert_array_equal(image[..., 0], case.volume(False))
         np.testing.assert_array_equal(target[..., 1], case.label() == 2)
@@ -366,7 +250,7 @@ def test_slices_of_the_2d_network_are_all_of_them_once(cases):
 
 def test_lnet_sees_the_whole_volume_downsampled(cases):
     config = tiny_config(patch_sampling="windows", batch_size=1)
-    dataset = PatchDataset(cases, VARIANTS["lnet"], config, (1,), augment=False)
+    dataset = PatchDataset(cases, VARIANTS["lnet"], config, seed=(1,), augment=False)
     assert len(dataset) == 3
     for (image, target), case in zip(batches(dataset), cases, strict=True):
         means = block_mean(case.volume(False), (2, 2, 2))
@@ -377,11 +261,11 @@ def test_lnet_sees_the_whole_volume_downsampled(cases):
 
 def test_incomplete_last_batch_is_left_out_of_training_and_kept_in_validation(cases):
     config = tiny_config(patch_sampling="windows", patch_stride=(8, 8, 8), batch_size=5)
-    training = PatchDataset(cases, TUNET, config, (1,))
+    training = PatchDataset(cases, TUNET, config, seed=(1,))
     assert [len(image) for image, _ in batches(training)] == [5, 5]  # of 12 windows
-    validation = PatchDataset(cases, TUNET, config, (1,), augment=False)
+    validation = PatchDataset(cases, TUNET, config, seed=(1,), augment=False)
     assert [len(image) for image, _ in batches(validation)] == [5, 5, 2]
-    few = PatchDataset(cases, TUNET, replace(config, batch_size=16), (1,))
+    few = PatchDataset(cases, TUNET, replace(config, batch_size=16), seed=(1,))
     assert [len(image) for image, _ in batches(few)] == [12]
 
 
@@ -389,7 +273,7 @@ def test_epochs_are_shuffled(cases):
     config = tiny_config(patch_sampling="windows")
     orders = [
         [(source.case.case_id, start) for source, start in dataset.items]
-        for dataset in (PatchDataset(cases, TUNET, config, (seed,)) for seed in (1, 2))
+        for dataset in (PatchDataset(cases, TUNET, config, seed=(seed,)) for seed in (1, 2))
     ]
     assert orders[0] != orders[1]
     assert sorted(orders[0]) == sorted(orders[1])
@@ -397,8 +281,8 @@ def test_epochs_are_shuffled(cases):
 
 def test_a_2d_epoch_has_about_as_many_voxels_as_a_3d_epoch(cases):
     config = tiny_config(patches_per_case=3)
-    slices = len(PatchDataset(cases, VARIANTS["unet2d"], config, (1,)).items)
-    patches = len(PatchDataset(cases, TUNET, config, (1,)).items)
+    slices = len(PatchDataset(cases, VARIANTS["unet2d"], config, seed=(1,)).items)
+    patches = len(PatchDataset(cases, TUNET, config, seed=(1,)).items)
     assert patches == 9
     assert slices * 16 * 16 == patches * 8 * 8 * 8
 
@@ -420,7 +304,7 @@ def test_only_the_patch_is_read_from_a_memory_map(tmp_path):
 
     config = tiny_config(patch_shape=(2, 4, 4), patch_stride=(2, 4, 4), rotation_deg=1.0)
     assert isinstance(case.volume(False), np.memmap)
-    dataset = PatchDataset([WatchedCase(case.case_id, case.folder)], TUNET, config, (1,))
+    dataset = PatchDataset([WatchedCase(case.case_id, case.folder)], TUNET, config, seed=(1,))
     dataset[0]
     assert read
     assert max(read) <= 2 * 6 * 6  # with a margin of one voxel in plane

@@ -1,16 +1,15 @@
 """What a run says about where it comes from."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from scans import scan_config
 
-from tunet_lib import environment, provenance
-from tunet_lib.environment import git_state, machine, versions
+from tunet_lib import provenance
 from tunet_lib.evaluation import SCORE_FIELDS, write_scores
 from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.history import write_history
 from tunet_lib.provenance import timed, write_provenance
 from tunet_lib.runs import Run
 
@@ -26,11 +25,10 @@ def run(tmp_path):
     return Run(tmp_path, scan_config(), Path("data"), folds)
 
 
-def write_history(run, name, fold, times_s):
-    folder = run.model_folder(name, fold)
-    folder.mkdir(parents=True)
-    lines = ["epoch,time_s", *(f"{epoch},{time_s}" for epoch, time_s in enumerate(times_s))]
-    (folder / "history.csv").write_text("\n".join(lines) + "\n")
+def note_times(run, name, fold, times_s):
+    log = {"loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1}
+    history = [{"epoch": n, **log, "time_s": time_s} for n, time_s in enumerate(times_s, start=1)]
+    write_history(run.model_folder((name, fold)).history_path, history)
 
 
 def test_times_add_up_over_sessions_even_if_one_is_interrupted(run, monkeypatch):
@@ -51,9 +49,9 @@ def test_a_folder_that_became_no_run_gets_no_file(tmp_path):
 
 def test_times_of_trainings_and_steps(run):
     save_json(run.folder / "times.json", {"prepare": 3.0, "train": 20.0, "evaluate": 4.5})
-    write_history(run, "tunet", 0, [1.5, 2.0])
-    write_history(run, "tunet", 1, [10.0])
-    write_history(run, "lnet", 1, [7.25])
+    note_times(run, "tunet", 0, [1.5, 2.0])
+    note_times(run, "tunet", 1, [10.0])
+    note_times(run, "lnet", 1, [7.25])
     written = write_provenance(run)
     assert load_json(run.folder / "provenance.json").keys() == written.keys()
     assert written["training_time_s"] == {"tunet": 13.5, "lnet": 7.2}
@@ -66,8 +64,9 @@ def test_times_of_trainings_and_steps(run):
 def test_only_what_was_scored_and_trained_counts(run):
     assert write_provenance(run)["trained"] == {}
     for task in (("tunet", 0), ("lnet", 0), ("lnet", 1)):
-        run.model_folder(*task).mkdir(parents=True)
-        (run.model_folder(*task) / "model.weights.h5").touch()
+        folder = run.model_folder(task)
+        folder.path.mkdir(parents=True)
+        folder.weights.touch()
     written = write_provenance(run)
     assert (written["cases"], written["folds"]) == (2, [0])
     assert written["trained"] == {"fold_0": ["lnet", "tunet"], "fold_1": ["lnet"]}
@@ -84,18 +83,18 @@ def test_the_commits_of_the_trainings(run):
         ("tunet", 1): [{"git": None}],
     }
     for task, state in states.items():
-        folder = run.model_folder(*task)
-        folder.mkdir(parents=True)
-        (folder / "model.weights.h5").touch()
+        folder = run.model_folder(task)
+        folder.path.mkdir(parents=True)
+        folder.weights.touch()
         if state:
-            save_json(folder / "trained_with.json", state)
+            save_json(folder.path / "trained_with.json", state)
     expected = ["a" * 40 + ", with changes", "b" * 40, "unknown"]
     assert write_provenance(run)["trained_at"] == expected
 
 
 def test_a_damaged_history(run):
-    write_history(run, "tunet", 0, ["soon"])
-    with pytest.raises(DataError, match=r"history\.csv: is no training history"):
+    note_times(run, "tunet", 0, ["soon"])
+    with pytest.raises(DataError, match=r"history\.csv: cannot be read as a training history"):
         write_provenance(run)
 
 
@@ -113,29 +112,3 @@ def test_all_commands_are_kept_without_folders_of_the_machine(run, monkeypatch):
     expected = ["tunet run kits 'runs/a b' --jobs", f"tunet evaluate {run.folder.name}"]
     assert written["commands"] == expected
     assert set(written["wall_time_s"]) == {"prepare", "train", "evaluate"}
-
-
-def test_versions_and_machine():
-    assert versions()["numpy"]
-    assert versions()["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}")
-    assert machine()["cores"] >= 1
-    assert machine()["cpu"]
-
-
-def test_commit_of_a_checkout_only(monkeypatch, tmp_path):
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
-    assert git_state() is None
-
-    def git(*arguments):
-        options = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-        subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
-
-    (tmp_path / "environment.py").write_text("one")
-    git("init")
-    assert git_state() is None  # the checkout is of something else
-    git("add", "environment.py")
-    git("commit", "-m", "first")
-    assert git_state()["dirty"] is False
-    assert len(git_state()["commit"]) == 40
-    (tmp_path / "environment.py").write_text("two")
-    assert git_state()["dirty"] is True

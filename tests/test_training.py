@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import signal
@@ -6,18 +7,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 from tiny import TinyCase, tiny_config, write_cases
 
-from tunet_lib import training
 from tunet_lib.config import VARIANTS, Config
 from tunet_lib.files import DataError
+from tunet_lib.folds import Split
+from tunet_lib.history import read_history
 from tunet_lib.losses import DiceLoss
-from tunet_lib.networks import load_model
-from tunet_lib.training import Schedule, compiled, read_history, train, write_history
+from tunet_lib.model import Model
+from tunet_lib.quiet import keras
+from tunet_lib.training import Schedule, Training, compiled, train
 
 TUNET = VARIANTS["tunet"]
 PAPER = Config.preset("paper")
@@ -26,6 +29,15 @@ PAPER = Config.preset("paper")
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
     return write_cases(tmp_path_factory.mktemp("prepared"), 4)
+
+
+def split_of(cases, fold=0):
+    return Split(fold, cases[1:], cases[:1])
+
+
+@pytest.fixture(scope="module")
+def split(cases):
+    return split_of(cases)
 
 
 def run_schedule(losses, config=PAPER):
@@ -95,25 +107,8 @@ def test_adam_as_in_the_paper():
     assert isinstance(model.loss, DiceLoss)
 
 
-def test_history_comes_back(tmp_path):
-    log = {"epoch": 1, "loss": -0.1, "val_loss": -1 / 3, "learning_rate": 2e-05, "time_s": 1.5}
-    write_history(tmp_path / "history.csv", [log, {**log, "epoch": 2}])
-    lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,loss,val_loss,learning_rate,time_s"
-    assert len(lines) == 3
-    assert read_history(tmp_path / "history.csv") == [log, {**log, "epoch": 2}]
-
-
-@pytest.mark.parametrize("text", [None, "epoch,loss\n1\n", "epoch,loss\n1,x\n", "a,b\n1,2\n"])
-def test_history_that_is_none(tmp_path, text):
-    if text is not None:
-        (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(DataError, match=r"history\.csv"):
-        read_history(tmp_path / "history.csv")
-
-
 def weights_in(folder):
-    return load_model(folder)[0].get_weights()
+    return Model.load(folder).network.get_weights()
 
 
 def assert_same_weights(one, other):
@@ -125,45 +120,68 @@ def without_time(history):
     return [{k: v for k, v in log.items() if k != "time_s"} for log in history]
 
 
+THREE = tiny_config(epochs=3)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cases):
+    """Give for a network its folder, its history, and the folder as it was after each epoch."""
+
+    @functools.cache
+    def trained(name):
+        parent = tmp_path_factory.mktemp(name)
+        seen = []
+
+        def keep(log):
+            seen.append(log)
+            shutil.copytree(parent / "whole", parent / f"epoch_{log['epoch']}")
+
+        history = train(
+            VARIANTS[name], THREE, split_of(cases, 2), folder=parent / "whole", on_epoch=keep
+        )
+        assert seen == history
+        return parent, history
+
+    return trained
+
+
 @pytest.mark.parametrize("name", ["unet2d", "lnet"])
-def test_training_lowers_the_loss_and_leaves_what_prediction_needs(tmp_path, cases, name):
-    config = tiny_config(epochs=3)
-    seen = []
-    history = train(
-        VARIANTS[name], cases[1:], cases[:1], config, tmp_path, fold=2, on_epoch=seen.append
-    )
-    assert seen == history == read_history(tmp_path / "history.csv")
+def test_training_lowers_the_loss_and_leaves_what_prediction_needs(trained, name):
+    parent, history = trained(name)
+    assert history == read_history(parent / "whole" / "history.csv")
     assert [log["epoch"] for log in history] == [1, 2, 3]
-    assert {log["learning_rate"] for log in history} == {config.learning_rate}
+    assert {log["learning_rate"] for log in history} == {THREE.learning_rate}
     assert history[-1]["loss"] < history[0]["loss"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in (parent / "whole").iterdir()) == [
         "config.json",
         "history.csv",
         "model.weights.h5",
         "variant.json",
     ]
-    model, its_config = load_model(tmp_path)
-    assert its_config == config
-    assert model.name == {"unet2d": "unet_2d", "lnet": "l_net"}[name]
+    model = Model.load(parent / "whole")
+    assert model.config == THREE
+    assert model.variant == VARIANTS[name]
+    assert model.network.name == {"unet2d": "unet_2d", "lnet": "l_net"}[name]
 
 
-def test_the_best_weights_are_kept_and_the_step_is_compiled_once(tmp_path, cases, monkeypatch):
+def test_the_best_weights_are_kept_and_the_step_is_compiled_once(tmp_path, split, monkeypatch):
     models, losses, traces, after = [], [-0.1, -0.5, -0.3, -0.4], [], []
-    run_epoch, call = training._run_epoch, DiceLoss.call
+    evaluate, call = keras.Model.evaluate, DiceLoss.call
 
-    def with_given_loss(model, *args):
-        log = run_epoch(model, *args)
+    def with_given_loss(model, *args, **kwargs):
+        evaluate(model, *args, **kwargs)
         models.append([np.array(value) for value in model.get_weights()])
         after.append(len(traces))
-        return {**log, "val_loss": losses[len(models) - 1]}
+        return {"loss": losses[len(models) - 1]}
 
     def counted(self, *args):
         traces.append(1)
         return call(self, *args)
 
-    monkeypatch.setattr(training, "_run_epoch", with_given_loss)
+    monkeypatch.setattr(keras.Model, "evaluate", with_given_loss)
     monkeypatch.setattr(DiceLoss, "call", counted)
-    train(VARIANTS["unet3d"], cases[1:], cases[:1], tiny_config(epochs=4), tmp_path, workers=2)
+    history = train(VARIANTS["unet3d"], tiny_config(epochs=4), split, folder=tmp_path, workers=2)
+    assert [log["val_loss"] for log in history] == losses
     assert_same_weights(weights_in(tmp_path), models[1])
     assert (models[1][0] != models[3][0]).any()
     # Each epoch brings a new dataset; none brings a new compilation.
@@ -171,20 +189,20 @@ def test_the_best_weights_are_kept_and_the_step_is_compiled_once(tmp_path, cases
     assert set(after) == {after[0]}
 
 
-def test_a_finished_training_is_left_alone(tmp_path, cases):
-    config = tiny_config(epochs=1)
-    history = train(VARIANTS["unet2d"], cases[1:], cases[:1], config, tmp_path)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert train(VARIANTS["unet2d"], cases[1:], cases[:1], config, tmp_path) == history
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+def test_a_finished_training_is_left_alone(split, trained):
+    parent, history = trained("unet2d")
+    before = {path: path.stat().st_mtime_ns for path in (parent / "whole").iterdir()}
+    assert train(VARIANTS["unet2d"], THREE, split, folder=parent / "whole") == history
+    after = {path: path.stat().st_mtime_ns for path in (parent / "whole").iterdir()}
+    assert before == after
 
 
-def test_a_training_with_another_configuration_is_left_alone(tmp_path, cases):
+def test_a_training_with_another_configuration_is_left_alone(tmp_path, split):
     config = tiny_config()
     config.save(tmp_path / "config.json")
     other = replace(config, learning_rate=0.5, seed=1)
     with pytest.raises(DataError, match=r"another configuration \(learning_rate, seed differ\)"):
-        train(TUNET, cases[1:], cases[:1], other, tmp_path)
+        train(TUNET, other, split, folder=tmp_path)
     assert Config.load(tmp_path / "config.json") == config
 
 
@@ -196,9 +214,9 @@ def test_a_missing_label(tmp_path, cases, sampling):
 
     bad = Unlabeled(cases[1].case_id, cases[1].folder)
     config = tiny_config(patch_sampling=sampling, foreground_fraction=0.0, tumor_fraction=0.0)
-    for given in ([[*cases[2:], bad], cases[:1]], [cases[2:], [bad]]):
+    for given in (Split(0, [*cases[2:], bad], cases[:1]), Split(0, cases[2:], [bad])):
         with pytest.raises(DataError, match="case_00001: has no label map"):
-            train(VARIANTS["unet2d"], *given, config, tmp_path / "run")
+            train(VARIANTS["unet2d"], config, given, folder=tmp_path / "run")
     assert not (tmp_path / "run" / "model.weights.h5").exists()
 
 
@@ -206,39 +224,28 @@ def test_a_label_file_that_is_gone(tmp_path):
     cases = write_cases(tmp_path / "prepared", 2)
     (cases[0].folder / "label.npy").unlink()
     with pytest.raises(DataError, match=r"case_00000.label\.npy"):
-        train(VARIANTS["unet2d"], cases[:1], cases[1:], tiny_config(), tmp_path / "run")
+        train(
+            VARIANTS["unet2d"],
+            tiny_config(),
+            Split(0, cases[:1], cases[1:]),
+            folder=tmp_path / "run",
+        )
 
 
 def test_no_cases(tmp_path, cases):
     with pytest.raises(DataError, match="0 training and 4 validation"):
-        train(TUNET, [], cases, tiny_config(), tmp_path)
+        train(TUNET, tiny_config(), Split(0, [], cases), folder=tmp_path)
     with pytest.raises(DataError, match="4 training and 0 validation"):
-        train(TUNET, cases, [], tiny_config(), tmp_path)
+        train(TUNET, tiny_config(), Split(0, cases, []), folder=tmp_path)
 
 
-class StopHereError(Exception):
-    pass
-
-
-def stop(log):
-    raise StopHereError
-
-
-@pytest.fixture(scope="module")
-def cut_short(tmp_path_factory, cases):
-    """A training of the 2D network that was stopped after its first epoch."""
-    folder = tmp_path_factory.mktemp("cut_short")
-    with pytest.raises(StopHereError):
-        train(VARIANTS["unet2d"], cases[1:], cases[:1], tiny_config(), folder, on_epoch=stop)
-    return folder
-
-
-def test_a_damaged_checkpoint(tmp_path, cut_short):
-    content = (cut_short / "checkpoint.npz").read_bytes()
-    arrays = dict(np.load(cut_short / "checkpoint.npz"))
-    middle = len(content) // 2
-    model = compiled(VARIANTS["unet2d"], tiny_config())
+def test_a_damaged_checkpoint(tmp_path, split, trained):
+    content = (trained("unet2d")[0] / "epoch_1" / "checkpoint.npz").read_bytes()
     path = tmp_path / "checkpoint.npz"
+    path.write_bytes(content)
+    arrays = dict(np.load(path))
+    middle = len(content) // 2
+    training = Training(VARIANTS["unet2d"], THREE, split)
     for damaged in (
         b"",
         b"no checkpoint",
@@ -253,46 +260,63 @@ def test_a_damaged_checkpoint(tmp_path, cut_short):
         else:
             path.write_bytes(damaged)
         with pytest.raises(DataError, match=r"checkpoint\.npz: is no checkpoint"):
-            training._restore(path, model)
+            training.restore(path)
     path.write_bytes(content)
-    schedule, best = training._restore(path, model)
-    assert schedule.epoch == 1
-    assert len(best) == len(model.weights)
+    training.restore(path)
+    assert training.schedule.epoch == 1
+    assert len(training.best) == len(training.network.weights)
+    assert_same_weights(training.best, [arrays[f"best_{i}"] for i in range(len(training.best))])
 
 
-def test_training_with_a_damaged_checkpoint_changes_nothing(tmp_path, cases, cut_short):
-    folder = tmp_path / "run"
-    shutil.copytree(cut_short, folder)
+def test_no_checkpoint_is_a_training_that_begins(tmp_path, split):
+    training = Training(VARIANTS["unet2d"], THREE, split)
+    before = training.network.get_weights()
+    training.restore(tmp_path / "checkpoint.npz")
+    assert training.schedule.epoch == 0
+    assert_same_weights(training.network.get_weights(), before)
+
+
+def test_training_with_a_damaged_checkpoint_changes_nothing(tmp_path, split, trained):
+    folder = shutil.copytree(trained("unet2d")[0] / "epoch_1", tmp_path / "run")
     (folder / "checkpoint.npz").write_bytes(b"PK")
     with pytest.raises(DataError, match="remove it to start anew"):
-        train(VARIANTS["unet2d"], cases[1:], cases[:1], tiny_config(), folder)
+        train(VARIANTS["unet2d"], THREE, split, folder=folder)
     assert len(read_history(folder / "history.csv")) == 1
     assert not (folder / "model.weights.h5").exists()
 
 
-def test_bfloat16_needs_no_loss_scale(tmp_path, cases):
-    config = tiny_config(precision="bfloat16", epochs=3)
+def test_bfloat16_needs_no_loss_scale(tmp_path, split):
+    config = tiny_config(precision="bfloat16", levels=1, epochs=3)
     optimizer = compiled(TUNET, config).optimizer
     assert not isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    history = train(TUNET, cases[1:], cases[:1], config, tmp_path / "bfloat16")
+    history = train(TUNET, config, split, folder=tmp_path / "bfloat16")
     assert history[-1]["loss"] < history[0]["loss"]
     assert Config.load(tmp_path / "bfloat16" / "config.json").precision == "bfloat16"
 
 
-def test_mixed_precision_trains_and_resumes(tmp_path, cases):
+class StopHereError(Exception):
+    pass
+
+
+def stop(log):
+    raise StopHereError
+
+
+def test_mixed_precision_trains_and_resumes(tmp_path, split):
     variant = VARIANTS["unet3d"]
-    config = tiny_config(precision="float16", epochs=2, patches_per_case=2)
+    config = tiny_config(precision="float16", levels=1, epochs=2, patches_per_case=2)
     optimizer = compiled(variant, config).optimizer
     assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     optimizer.learning_rate = 0.25  # as `Schedule` does
     assert float(optimizer.inner_optimizer.learning_rate) == 0.25
-    straight = train(variant, cases[1:], cases[:1], config, tmp_path / "straight")
+    straight = train(variant, config, split, folder=tmp_path / "straight")
     losses = np.array([[log["loss"], log["val_loss"]] for log in straight])
     assert np.isfinite(losses).all()
     assert len(np.unique(losses)) == losses.size  # steps were taken, none skipped for overflow
     with pytest.raises(StopHereError):
-        train(variant, cases[1:], cases[:1], config, tmp_path / "resumed", on_epoch=stop)
-    resumed = train(variant, cases[1:], cases[:1], config, tmp_path / "resumed")
+        train(variant, config, split, folder=tmp_path / "resumed", on_epoch=stop)
+    assert not (tmp_path / "resumed" / "model.weights.h5").exists()
+    resumed = train(variant, config, split, folder=tmp_path / "resumed")
     assert without_time(resumed) == without_time(straight)
     assert_same_weights(weights_in(tmp_path / "resumed"), weights_in(tmp_path / "straight"))
 
@@ -302,7 +326,7 @@ IN_ITS_OWN_PROCESS = """
 import os, signal, sys, time
 from pathlib import Path
 import numpy as np
-from test_training import KILLED, TUNET
+from test_training import KILLED, TUNET, split_of
 from tiny import TinyCase
 from tunet_lib import patches, training
 
@@ -331,11 +355,11 @@ def save_or_die(stream, **arrays):
 
 patches.PatchDataset.__getitem__ = get_or_die
 np.savez = save_or_die
-training.train(TUNET, cases[1:], cases[:1], KILLED, folder, fold=1, workers=2)
+training.train(TUNET, KILLED, split_of(cases, 1), folder=folder, workers=2)
 """
 # The learning rate drops after each epoch without improvement, so all state matters, and
 # the validation case has the labels of another: it does not improve for long.
-KILLED = tiny_config(epochs=7, plateau_patience=1, learning_rate=0.05)
+KILLED = tiny_config(levels=1, epochs=7, plateau_patience=1, learning_rate=0.05)
 
 
 def start(folder, prepared, when):
@@ -378,8 +402,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
 
     # The last start, and the training that nothing disturbs, are in this process, and with
     # one worker instead of two.
-    resumed = train(TUNET, cases[1:], cases[:1], KILLED, killed, fold=1)
-    straight = train(TUNET, cases[1:], cases[:1], KILLED, tmp_path / "straight", fold=1)
+    resumed = train(TUNET, KILLED, split_of(cases, 1), folder=killed)
+    straight = train(TUNET, KILLED, split_of(cases, 1), folder=tmp_path / "straight")
     assert_same_weights(weights_in(killed), weights_in(tmp_path / "straight"))
     assert without_time(resumed) == without_time(straight)
     assert len(straight) == 7
@@ -388,9 +412,13 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
     assert left[0] == left[1]
 
 
-def test_a_loss_that_never_was_a_number_is_no_success(cases, tmp_path, monkeypatch):
-    log = {"epoch": 1, "loss": float("nan"), "val_loss": float("nan"), "learning_rate": 1.0}
-    monkeypatch.setattr(training, "_run_epoch", lambda *_: {**log, "time_s": 0.0})
+def test_a_loss_that_never_was_a_number_is_no_success(split, tmp_path, monkeypatch):
+    nan = float("nan")
+    monkeypatch.setattr(
+        keras.Model, "fit", lambda *_, **__: SimpleNamespace(history={"loss": [nan]})
+    )
+    monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"loss": nan})
     with pytest.raises(DataError, match="never a number"):
-        train(VARIANTS["lnet"], cases[:2], cases[2:], tiny_config(), tmp_path)
+        train(VARIANTS["lnet"], tiny_config(), split, folder=tmp_path)
+    assert len(read_history(tmp_path / "history.csv")) == 2
     assert not (tmp_path / "model.weights.h5").exists()

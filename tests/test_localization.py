@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from tunet_lib.config import VARIANTS
+from tunet_lib.localization import predict_lnet
+from tunet_lib.model import Model
+
+
+def identity(batch):
+    return batch
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 16), (10, 20, 16), (2, 16, 16), (9, 17, 16)])
+def test_lnet_gives_the_grids_shape_and_keeps_a_constant(shape):
+    result = predict_lnet(identity, np.full(shape, 0.4, np.float32), tiny_config())
+    assert result.shape == (*shape, 1)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, 0.4, rtol=1e-6)
+
+
+def test_lnet_by_hand():
+    # Blocks of two have means 0 and 4; linear between their centers, flat outside.
+    volume = np.broadcast_to(np.float32([0, 0, 3, 5]), (8, 16, 4))
+    result = predict_lnet(identity, volume, tiny_config())
+    np.testing.assert_allclose(result[..., 0], np.broadcast_to([0, 1, 3, 4], (8, 16, 4)))
+
+
+@pytest.mark.parametrize(
+    ("grid", "seen"),
+    [((8, 16, 16), (4, 8, 8)), ((16, 16, 18), (8, 8, 10)), ((2, 16, 32), (4, 8, 16))],
+)
+def test_lnet_sees_one_downsampled_volume_however_large(grid, seen):
+    shapes, parts = [], []
+
+    def predict(batch):
+        shapes.append(batch.shape)
+        return batch
+
+    predict_lnet(predict, np.zeros(grid, np.float32), tiny_config(), on_part=parts.append)
+    assert shapes == [(1, *seen, 1)]
+    assert parts == [1]
+
+
+def test_a_model_that_sees_the_volume_predicts_so():
+    class Identity:
+        predict_on_batch = staticmethod(identity)
+
+    volume = np.random.default_rng(0).normal(size=(8, 16, 16)).astype(np.float32)
+    model = Model(Identity(), VARIANTS["lnet"], tiny_config())
+    np.testing.assert_array_equal(
+        model.predict({False: volume}), predict_lnet(identity, volume, tiny_config())
+    )

@@ -1,0 +1,233 @@
+"""Every case of a run scored by the networks of its fold, untrained or pretended ones."""
+
+import os
+import weakref
+
+import numpy as np
+import pytest
+from scans import save_untrained, scan_config, write_scans
+
+from tunet_lib import scoring
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
+from tunet_lib.evaluation import SYSTEMS, read_scores, write_scores
+from tunet_lib.files import DataError, save_json
+from tunet_lib.model import Model
+from tunet_lib.runs import open_run, prepare_run
+from tunet_lib.scoring import FoldScores, evaluate_run, label_systems, systems_of, tabulate_run
+
+# One level: a network of each kind in a moment.
+CONFIG = scan_config(levels=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scans(tmp_path / "data")
+    return prepare_run(tmp_path / "data", tmp_path / "run", CONFIG)[0]
+
+
+@pytest.fixture
+def pretend(run, monkeypatch):
+    """Let every network answer with a part of the truth: all, none, or a given share."""
+    save_names_only(run, VARIANTS)
+    answers = dict.fromkeys(VARIANTS, 1.0)
+    truths = {
+        case.volume(median).tobytes(): case.label() for case in run.cases() for median in (0, 1)
+    }
+
+    def answer(self, volumes, *, batch_size=1):
+        label = truths[volumes[self.variant.median].astype(np.float16).tobytes()]
+        masks = {"whole": label > 0, "tumor": label == 2}
+        maps = np.stack([masks[region] for region in self.variant.regions], axis=-1)
+        return maps * np.float32(answers[self.variant.name])
+
+    monkeypatch.setattr(Model, "load", lambda path: Model(None, VARIANTS[path.name], run.config))
+    monkeypatch.setattr(Model, "predict", answer)
+    return answers
+
+
+def save_names_only(run, names):
+    """Make the files by which a run knows a finished training."""
+    for fold, held_out in enumerate(run.folds):
+        seen = [c for ids in run.folds for c in ids if c not in held_out]
+        for name in names:
+            folder = run.model_folder((name, fold))
+            folder.note_cases(seen)
+            folder.weights.touch()
+
+
+def scores(rows, system):
+    return [row["grid_mean"] for row in rows if row["system"] == system]
+
+
+def test_ten_rows_by_untrained_networks(run):
+    save_untrained(run)
+    done = []
+    rows, failures = evaluate_run(run, on_case=done.append)
+    assert failures == {}
+    assert sorted(done) == sorted(run.folds[0] + run.folds[1])
+    assert {(row["system"], row["case_id"]) for row in rows} == {
+        (system, case_id) for system in SYSTEMS for case_id in done
+    }
+    assert len(rows) == 40
+    assert all(row["case_id"] in run.folds[row["fold"]] for row in rows)
+    assert read_scores(run.folder / "scores.csv") == rows
+    table = tabulate_run(run)
+    assert [(row.system, row.folds, row.cases) for row in table] == [(s, 2, 4) for s in SYSTEMS]
+    assert (run.folder / "table_1.csv").exists()
+
+
+def test_perfect_networks_score_one_in_every_row(run, pretend):
+    rows, failures = evaluate_run(run)
+    assert failures == {}
+    assert {row["grid_mean"] for row in rows} == {1.0}
+    surfaces = [row["whole_surface_dice"] for row in rows if row["system"] == list(SYSTEMS)[-1]]
+    assert all(value is not None and 0 < value <= 1 for value in surfaces)
+
+
+def test_the_ensemble_is_the_mean_of_its_voters(run, pretend):
+    # Two say 0.9 and two 0.2, so the mean is 0.55; with 0.05 for the last it is 0.475.
+    pretend |= dict(zip(ENSEMBLE, (0.9, 0.9, 0.2, 0.2), strict=True))
+    rows, _ = evaluate_run(run)
+    assert [set(scores(rows, s)) for s in (*ENSEMBLE, "ensemble")] == [{1}, {1}, {0}, {0}, {1}]
+
+
+def test_without_a_majority_the_ensemble_finds_nothing(run, pretend):
+    pretend |= dict(zip(ENSEMBLE, (0.9, 0.9, 0.05, 0.05), strict=True))
+    rows, _ = evaluate_run(run)
+    assert set(scores(rows, "ensemble")) == {0.0}
+
+
+def test_evaluating_again_keeps_what_is_up_to_date(run, pretend, monkeypatch):
+    first, _ = evaluate_run(run)
+    scored = []
+    real = scoring.score_case
+
+    def score_case(system, fold, case_id, **maps):
+        scored.append(case_id)
+        return real(system, fold, case_id, **maps)
+
+    monkeypatch.setattr(scoring, "score_case", score_case)
+    assert evaluate_run(run) == (first, {})
+    assert scored == []
+    newer = run.model_folder(("lnet", 1)).weights
+    os.utime(newer, (newer.stat().st_atime, newer.stat().st_mtime + 60))
+    assert evaluate_run(run) == (first, {})
+    assert list(dict.fromkeys(scored)) == run.folds[1]
+    assert len(scored) == len(run.folds[1]) * len(SYSTEMS)
+
+
+def test_only_what_is_trained_is_scored(run, pretend):
+    run.model_folder(("lnet_median", 0)).weights.unlink()
+    for name in ("tunet", "unet3d"):
+        run.model_folder((name, 1)).weights.unlink()
+    rows, _ = evaluate_run(run)
+    by_fold = [[r["system"] for r in rows if r["case_id"] == ids[0]] for ids in run.folds]
+    assert by_fold[0] == [s for s in SYSTEMS if s != "ensemble_postprocess"]
+    assert by_fold[1] == [s for s in SYSTEMS if s in VARIANTS and s not in ("tunet", "unet3d")]
+
+
+@pytest.mark.parametrize(
+    ("names", "systems"),
+    [
+        ([], []),
+        (LOCALIZERS, []),
+        (["tunet", "lnet"], ["tunet"]),
+        (ENSEMBLE, [*ENSEMBLE, "ensemble"]),
+        ([*ENSEMBLE, "lnet"], [*ENSEMBLE, "ensemble"]),
+        ([*ENSEMBLE, *LOCALIZERS], [*ENSEMBLE, "ensemble", "ensemble_postprocess"]),
+    ],
+)
+def test_systems(names, systems):
+    assert systems_of(names) == systems
+
+
+def test_nothing_trained(run):
+    with pytest.raises(DataError, match="nothing is trained yet"):
+        evaluate_run(run)
+
+
+def test_a_case_that_fails_is_reported_and_the_others_are_scored(run, pretend):
+    bad = run.folds[0][0]
+    (run.data / bad / "segmentation.nii.gz").write_bytes(b"\x1f\x8b")
+    rows, failures = evaluate_run(run)
+    assert list(failures) == [bad]
+    assert "segmentation.nii.gz: is cut short" in failures[bad]
+    assert len(rows) == 30
+
+
+def test_models_of_tampered_folds_score_nothing(run, pretend):
+    """The guard of cross-validation: no case is scored by a model that saw it."""
+    (a, *rest), (b, *others) = run.folds
+    save_json(run.folder / "run.json", {"data": str(run.data), "folds": [[b, *rest], [a, *others]]})
+    with pytest.raises(DataError, match=f"was trained on {b}, which fold 0 holds out"):
+        evaluate_run(open_run(run.folder))
+    assert not (run.folder / "scores.csv").exists()
+
+
+def test_tampered_scores_are_refused(run, pretend):
+    evaluate_run(run)
+    path = run.folder / "scores" / "fold_0" / f"{run.folds[0][0]}.csv"
+    write_scores(path, [{**row, "fold": 1} for row in read_scores(path)])
+    with pytest.raises(DataError, match="does not hold it out"):
+        evaluate_run(run)
+
+
+def test_damaged_weights_fail_their_fold_only(run):
+    save_untrained(run, ["unet2d"])
+    run.model_folder(("unet2d", 1)).weights.write_bytes(b"no weights")
+    rows, failures = evaluate_run(run)
+    assert sorted(failures) == run.folds[1]
+    assert "model.weights.h5" in failures[run.folds[1][0]]
+    assert [row["case_id"] for row in rows] == run.folds[0]
+
+
+def test_networks_of_another_configuration_fail_their_fold_only(run):
+    save_untrained(run, ["unet2d"])
+    scan_config(levels=1, seed=7).save(run.model_folder(("unet2d", 0)).path / "config.json")
+    rows, failures = evaluate_run(run)
+    assert sorted(failures) == run.folds[0]
+    assert "seed differ" in failures[run.folds[0][0]]
+    assert [row["case_id"] for row in rows] == run.folds[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*L-Net")
+def test_evaluation_holds_one_map_at_a_time(run, pretend, monkeypatch):
+    made = []
+
+    def answer(self, volumes, *, batch_size=1):
+        assert all(reference() is None for reference in made)
+        shape = volumes[self.variant.median].shape
+        prob = np.zeros((*shape, len(self.variant.regions)), np.float32)
+        made.append(weakref.ref(prob))
+        return prob
+
+    monkeypatch.setattr(Model, "predict", answer)
+    evaluate_run(run)
+    assert len(made) == 4 * len(VARIANTS)
+
+
+def test_the_networks_of_a_fold_are_loaded_once_and_only_when_needed(run, pretend, monkeypatch):
+    loaded, load = [], Model.load
+    monkeypatch.setattr(Model, "load", lambda path: loaded.append(path.name) or load(path))
+    scored = FoldScores(run, 0, batch_size=1)
+    assert loaded == []
+    assert scored.models() is scored.models()
+    assert sorted(loaded) == sorted(VARIANTS)
+
+
+def test_each_system_has_the_label_map_of_its_networks(run, pretend):
+    pretend |= {"unet2d": 0.0, "tunet": 0.0}
+    case = run.cases()[0]
+    volumes = {median: np.asarray(case.volume(median), np.float32) for median in (False, True)}
+    names = ["unet2d", "unet3d_median", *ENSEMBLE, *LOCALIZERS]
+    models = {name: Model(None, VARIANTS[name], run.config) for name in names}
+    labels = label_systems(models, volumes, run.config)
+    assert list(labels) == systems_of(names)
+    for system, label in labels.items():
+        assert label.dtype == np.uint8
+        expected = case.label() if pretend.get(system, 1.0) else np.zeros(case.grid_shape)
+        np.testing.assert_array_equal(label, expected)
+    # Without the median-filtered volume, what does not need it.
+    plain = label_systems({"unet3d": Model(None, VARIANTS["unet3d"], run.config)},
+                          {False: volumes[False]}, run.config)  # fmt: skip
+    np.testing.assert_array_equal(plain["unet3d"], case.label())

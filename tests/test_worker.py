@@ -1,0 +1,122 @@
+"""One training of a run, in this process and in one of its own."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scans import scan_config, write_scans
+
+from tunet_lib import model_folder, worker
+from tunet_lib.files import DataError, save_json
+from tunet_lib.runs import open_run, prepare_run
+from tunet_lib.worker import train_task
+
+
+@pytest.fixture
+def run(tmp_path):
+    write_scans(tmp_path / "data")
+    return prepare_run(tmp_path / "data", tmp_path / "run", scan_config(levels=1, epochs=9))[0]
+
+
+@pytest.fixture
+def fake_training(monkeypatch):
+    """Put a function in the place of `training.train`, and of all that it would load."""
+
+    def put(train):
+        fake = type(sys)("tunet_lib.training")
+        fake.train = train
+        monkeypatch.setitem(sys.modules, "tunet_lib.training", fake)
+
+    return put
+
+
+def test_a_training_writes_down_what_it_saw(run, fake_training):
+    calls = []
+
+    def train(variant, config, split, *, folder, on_epoch):
+        seen = [[case.case_id for case in part] for part in (split.training, split.validation)]
+        calls.append((variant.name, config, split.fold, *seen, folder))
+
+    fake_training(train)
+    folder = run.model_folder(("tunet", 0))
+    train_task(run, ("tunet", 0))
+    assert calls == [("tunet", run.config, 0, run.folds[1], run.folds[0], folder.path)]
+    assert folder.seen() == run.folds[1]
+    save_json(run.folder / "run.json", {"data": str(run.data), "folds": run.folds[::-1]})
+    with pytest.raises(DataError, match="trained on other cases"):
+        train_task(open_run(run.folder), ("tunet", 0))
+    assert len(calls) == 1
+
+
+def test_early_stopping_may_look_at_the_next_fold(tmp_path, fake_training):
+    write_scans(tmp_path / "data", 3)
+    config = scan_config(folds=3, inner_validation=True)
+    run, _ = prepare_run(tmp_path / "data", tmp_path / "run", config)
+    splits = []
+    fake_training(lambda variant, config, split, **_: splits.append(split))
+    train_task(run, ("lnet", 2))
+    assert [case.case_id for case in splits[0].training] == run.folds[1]
+    assert [case.case_id for case in splits[0].validation] == run.folds[0]
+
+
+def test_a_training_writes_down_the_code_that_it_runs(run, monkeypatch, fake_training):
+    fake_training(lambda *_, **__: None)
+    task = ("tunet", 0)
+    folder = run.model_folder(task)
+    assert folder.trained_with() == []
+    for commit in "aab":
+        state = {"commit": commit, "dirty": False}
+        monkeypatch.setattr(model_folder, "git_state", lambda state=state: state)
+        train_task(run, task)  # the second time is as the first, the third goes on with other code
+    assert [made["git"]["commit"] for made in folder.trained_with()] == ["a", "b"]
+    assert folder.trained_with()[0]["versions"]["numpy"] == np.__version__
+    folder.weights.touch()
+    monkeypatch.setattr(model_folder, "git_state", lambda: None)
+    train_task(run, task)
+    assert len(folder.trained_with()) == 2
+
+
+def test_it_stops_after_the_epoch_in_which_its_parent_was_gone(run, monkeypatch, fake_training):
+    epochs = []
+
+    def train(*_, folder, on_epoch):
+        for epoch in range(3):
+            epochs.append(epoch)
+            on_epoch({"epoch": epoch})
+
+    fake_training(train)
+    arguments = [str(run.folder), "tunet", "0", str(os.getppid())]
+    worker.main(arguments)
+    assert epochs == [0, 1, 2]
+    monkeypatch.setattr(worker.os, "getppid", lambda: 1 if len(epochs) > 4 else int(arguments[3]))
+    with pytest.raises(SystemExit) as ended:
+        worker.main(arguments)
+    assert ended.value.code == 1
+    assert epochs == [0, 1, 2, 0, 1]
+
+
+def work(*arguments):
+    command = [sys.executable, "-m", "tunet_lib.worker", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_bad_data_ends_the_process_with_one_line_and_status_1(tmp_path):
+    ended = work(tmp_path, "tunet", 0, os.getpid())
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"Error: {tmp_path}: is no run folder")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_process_without_its_parent_leaves_what_its_successor_goes_on_with(run):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    ended = work(run.folder, "unet2d", 0, gone.stdout.strip())
+    assert ended.returncode == 1
+    assert "Error" not in ended.stderr
+    folder = run.model_folder(("unet2d", 0))
+    assert len(folder.history()) == 1
+    assert folder.checkpoint.exists()
+    assert not folder.is_trained
