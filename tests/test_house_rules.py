@@ -127,7 +127,7 @@ def test_a_chapter_is_named_by_the_modules_whose_code_it_shows(chapter):
     text = sources(chapter)
     assert any(chapter in chapters_named(name) for name in MODULES)
     names: dict[str, object] = {}
-    for line in re.findall(r"^from tunet_lib.*(?:\([^)]*\)|$)", text, re.MULTILINE):
+    for line in re.findall(r"^from tunet_lib[^(\n]*(?:\([^)]*\)|$)", text, re.MULTILINE):
         exec(line, names)
     for shown in re.findall(r"show_source\(([\w.]+)", text):
         thing = eval(shown, names)

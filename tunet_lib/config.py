@@ -10,6 +10,7 @@ leads from each number to its chapter.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import types
 import typing
@@ -178,7 +179,7 @@ class Config:
     keep_low_if_high_empty: bool = True
 
     def __post_init__(self) -> None:
-        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+        for name, hint in _hints().items():
             value = getattr(self, name)
             if rule := _broken_rule(value, hint):
                 raise DataError(f"{name} is {value!r}, must be {rule}")
@@ -363,6 +364,11 @@ VARIANTS: dict[str, Variant] = {
 
 ENSEMBLE = ("tunet", "tunet_median", "tunet_seb", "tunet_seb_median")  # 3.6
 LOCALIZERS = ("lnet", "lnet_median")
+
+
+@functools.cache  # evaluating them takes longer than all checks
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Config, include_extras=True)
 
 
 def _broken_rule(value: Any, hint: Any) -> str | None:

@@ -179,15 +179,15 @@ class Placement:
         numpy.ndarray
             `grid_shape`, uint8.
         """
-        places, voxels = [], []
-        for scan, grid in zip(*self._axes(), strict=True):
+        gridded = np.zeros(self.grid_shape, np.uint8)
+        places: list[slice] = []
+        for axis, (scan, grid) in enumerate(zip(*self._axes(), strict=True)):
             position = grid.centers_mm / scan.voxel_mm + scan.count / 2
             index = np.floor(position + TIE).astype(int)
             inside = (index >= 0) & (index < scan.count)
-            places.append(np.flatnonzero(inside))
-            voxels.append(index[inside])
-        gridded = np.zeros(self.grid_shape, np.uint8)
-        gridded[np.ix_(*places)] = label[np.ix_(*voxels)]
+            label = label.take(index[inside], axis)
+            places += box_of(inside)
+        gridded[tuple(places)] = label
         return gridded
 
     def from_grid(self, prob: np.ndarray) -> np.ndarray:
