@@ -9,7 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tunet_lib.evaluation import read_scores, table_1, write_table
+from tunet_lib.evaluation import read_scores
+from tunet_lib.table import table_1, write_table
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
