@@ -154,7 +154,7 @@ class Blocks:
         self.up = layers.UpSampling3D if rank == 3 else layers.UpSampling2D
 
     def conv_block(self, x: Any, filters: int) -> Any:
-        """Convolve 3x3x3, normalize groups, ReLU, and gate: (*s, any) to (*s, filters)."""
+        """Convolve 3x3x3, normalize groups, ReLU, and gate: ``(*s, any)`` to ``(*s, filters)``."""
         x = self.conv(
             filters,
             3,
@@ -176,12 +176,12 @@ class Blocks:
         return SqueezeExcite(self.config.se_ratio, dtype=self.policy)(x)
 
     def downsample(self, x: Any) -> Any:
-        """Keep the largest of each 2x2x2 voxels: (*s, channels) to (*s/2, channels)."""
+        """Keep the largest of each 2x2x2 voxels: ``(*s, channels)`` to ``(*s/2, channels)``."""
         # TensorFlow has no float16 max-pooling in 3D for a CPU; float32 gives the same.
         return self.pool(2, dtype="float32")(x)
 
     def upsample(self, x: Any) -> Any:
-        """Repeat each voxel 2x2x2 times: (*s/2, channels) to (*s, channels)."""
+        """Repeat each voxel 2x2x2 times: ``(*s/2, channels)`` to ``(*s, channels)``."""
         return self.up(2, dtype=self.policy)(x)
 
     def sigmoid_head(self, x: Any, channels: int) -> Any:
@@ -203,19 +203,19 @@ def u_net(x: Any, blocks: Blocks, channels: int, *, injected: Any = None) -> Any
     Parameters
     ----------
     x
-        The input, (batch, *s, any number of channels).
+        The input, ``(batch, *s, any number of channels)``.
     blocks
         The building blocks; their configuration gives `levels` and `filters`.
     channels
         How many probability maps to give.
     injected
-        An image (batch, *s, 1) that joins the feature map of each lower encoder level at that
+        An image ``(batch, *s, 1)`` that joins the feature map of each lower encoder level at that
         level's size.
 
     Returns
     -------
     tensor
-        (batch, *s, channels) float32, 0 to 1.
+        ``(batch, *s, channels)`` float32, 0 to 1.
 
     Notes
     -----

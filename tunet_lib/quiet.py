@@ -1,6 +1,7 @@
 """Keras without TensorFlow's notes about the machine: ``from tunet_lib.quiet import keras``.
 
 TensorFlow reports on the CPU, and on GPUs that are not there, before it can be told not to.
+Where it is Keras' backend, `tf` is TensorFlow itself.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-__all__ = ["keras"]
+__all__ = ["keras", "tf"]
 
 
 @contextlib.contextmanager
