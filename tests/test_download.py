@@ -370,7 +370,8 @@ def test_a_whole_file_may_lie_elsewhere(server, tmp_path):
     assert server.asked == []
 
 
-def test_ctrl_c_ends_it_at_once_and_keeps_what_has_come(server, tmp_path):
+def test_ctrl_c_ends_it_at_once_and_keeps_what_has_come(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT_S", 1.5)  # or a busy machine finds no CT at all
     server.faults[image_url(0)] = ["stall"]
     server.faults[image_url(2)] = [503] * 200
     main = threading.main_thread().ident
@@ -384,7 +385,7 @@ def test_ctrl_c_ends_it_at_once_and_keeps_what_has_come(server, tmp_path):
     interrupted = []
     with pytest.raises(KeyboardInterrupt):
         get(tmp_path, cases=(0, 1, 2, 250), workers=1, on_bytes=interrupt)
-    assert time.monotonic() - interrupted[0] < 2
+    assert time.monotonic() - interrupted[0] < 3
     assert any((tmp_path / download.PART_FOLDER).iterdir())
     assert image_url(250) not in [path for path, _ in server.asked]
     server.faults.clear()

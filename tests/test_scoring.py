@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scans import save_untrained, scan_config, write_scans
 
-from tunet_lib import scoring
+from tunet_lib import model, networks, scoring
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
 from tunet_lib.evaluation import SYSTEMS, read_scores, write_scores
 from tunet_lib.files import DataError, save_json
+from tunet_lib.kits19 import find_cases
 from tunet_lib.model import Model
 from tunet_lib.runs import open_run, prepare_run
 from tunet_lib.scoring import FoldScores, evaluate_run, label_systems, systems_of, tabulate_run
@@ -40,7 +41,10 @@ def pretend(run, monkeypatch):
         maps = np.stack([masks[region] for region in self.variant.regions], axis=-1)
         return maps * np.float32(answers[self.variant.name])
 
-    monkeypatch.setattr(Model, "load", lambda path: Model(None, VARIANTS[path.name], run.config))
+    def load(path, network=None):
+        return Model(None, VARIANTS[path.name], run.config)
+
+    monkeypatch.setattr(Model, "load", load)
     monkeypatch.setattr(Model, "predict", answer)
     return answers
 
@@ -208,7 +212,12 @@ def test_evaluation_holds_one_map_at_a_time(run, pretend, monkeypatch):
 
 def test_the_networks_of_a_fold_are_loaded_once_and_only_when_needed(run, pretend, monkeypatch):
     loaded, load = [], Model.load
-    monkeypatch.setattr(Model, "load", lambda path: loaded.append(path.name) or load(path))
+
+    def noted(path, network=None):
+        loaded.append(path.name)
+        return load(path, network=network)
+
+    monkeypatch.setattr(Model, "load", noted)
     scored = FoldScores(run, 0, batch_size=1)
     assert loaded == []
     assert scored.models() is scored.models()
@@ -231,3 +240,27 @@ def test_each_system_has_the_label_map_of_its_networks(run, pretend):
     plain = label_systems({"unet3d": Model(None, VARIANTS["unet3d"], run.config)},
                           {False: volumes[False]}, run.config)  # fmt: skip
     np.testing.assert_array_equal(plain["unet3d"], case.label())
+
+
+def test_a_fold_gives_its_networks_to_the_next_one_and_scores_are_the_same(run, monkeypatch):
+    save_untrained(run, ["unet2d", "tunet"])
+    built = []
+    build = networks.build
+    monkeypatch.setattr(model, "build", lambda *what: built.append(what[0].name) or build(*what))
+    rows, failures = evaluate_run(run)
+    assert not failures
+    assert sorted(built) == ["tunet", "unet2d"]
+    apart = [
+        row
+        for fold, case_ids in enumerate(run.folds)
+        for row in fold_rows(run, fold, case_ids, monkeypatch)
+    ]
+    assert rows == apart
+
+
+def fold_rows(run, fold, case_ids, monkeypatch):
+    scored = FoldScores(run, fold, batch_size=4)
+    monkeypatch.setattr(scored, "_kept", lambda case: None)
+    prepared = {case.case_id: case for case in run.cases()}
+    sources = {case.case_id: case for case in find_cases(run.data)}
+    return [row for c in case_ids for row in scored.of(prepared[c], sources[c])]

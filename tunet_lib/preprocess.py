@@ -27,14 +27,7 @@ from tunet_lib.placement import Placement, Shape, Spacing
 from tunet_lib.scans import ScanFile, load_label, open_scan
 
 CASE_FILE = "case.json"
-FIELDS = (
-    "resample_spacing_mm",
-    "grid_fov_mm",
-    "grid_shape",
-    "pad_hu",
-    "median_size",
-    "clip_hu",
-)
+FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
 
 
 @dataclass(frozen=True)

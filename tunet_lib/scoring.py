@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,8 +51,9 @@ def evaluate_run(
     failures: dict[str, str] = {}
     prepared = {case.case_id: case for case in run.cases()}
     sources = {case.case_id: case for case in find_cases(run.data)}
+    networks: dict[str, Any] = {}
     for fold in range(len(run.folds)):
-        scored = FoldScores(run, fold, batch_size)
+        scored = FoldScores(run, fold, batch_size, networks=networks)
         for case_id in run.folds[fold]:
             with noting(failures, case_id):
                 source = sources.get(case_id, Case(case_id, None, None))
@@ -142,14 +143,26 @@ def tabulate_run(run: Run) -> list[TableRow]:
 class FoldScores:
     """The scores of one fold's cases, kept in files; its networks are loaded when needed.
 
+    Parameters
+    ----------
+    run, fold
+        Which cases and networks.
+    batch_size
+        Windows predicted at a time.
+    networks
+        Variant → what an earlier fold built for it, which takes the weights of this one.
+
     Raises
     ------
     DataError
         A network saw a case of its fold, by what its training wrote down.
     """
 
-    def __init__(self, run: Run, fold: int, batch_size: int) -> None:
+    def __init__(
+        self, run: Run, fold: int, batch_size: int, *, networks: dict[str, Any] | None = None
+    ) -> None:
         self.run, self.fold, self.batch_size = run, fold, batch_size
+        self.networks = {} if networks is None else networks
         self.folders = {
             task[0]: run.model_folder(task)
             for task in run.tasks(folds=[fold])
@@ -194,9 +207,12 @@ class FoldScores:
         from tunet_lib.model import Model
 
         if not self._models:
-            for folder in self.folders.values():
+            loaded = {}
+            for name, folder in self.folders.items():
                 folder.check_config(self.run.config)
-            self._models = {name: Model.load(f.path) for name, f in self.folders.items()}
+                loaded[name] = Model.load(folder.path, network=self.networks.get(name))
+                self.networks[name] = loaded[name].network
+            self._models = loaded  # all of them, or none
         return self._models
 
     def _path(self, case: PreparedCase) -> Path:
