@@ -73,8 +73,8 @@ class Model:
             if (count := _count_arrays(files.weights)) != len(network.weights):
                 raise ValueError(f"it holds {count} arrays, the network {len(network.weights)}")
             with warnings.catch_warnings():
-                # Keras also warns of its own tables of layers, which hold no weights.
-                warnings.filterwarnings("ignore", message="Skipping nested container")
+                # Keras warns of its own tables of layers, which hold no weights.
+                warnings.simplefilter("ignore")
                 network.load_weights(files.weights)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]  # Keras goes on to print whole arrays
