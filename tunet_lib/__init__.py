@@ -40,13 +40,8 @@ __all__ = [
     "save_label",
 ]
 
-_WHERE = {
-    "Model": "model",
-    "Placement": "placement",
-    "load_scan": "scans",
-    "predict_scan": "predict",
-    "save_label": "scans",
-}
+_WHERE = {"Model": "model", "Placement": "placement", "predict_scan": "predict"}
+_WHERE |= {"load_scan": "scans", "save_label": "scans"}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,9 +29,7 @@ SURFACE_TOLERANCE_MM = 2.0  # of the surface Dice: one in-plane voxel of the pap
 REGIONS = ("whole", "tumor", "mean")
 SURFACE_FIGURES = ("hd95_mm", "mean_mm", "surface_dice")
 SCORE_FIELDS = (
-    "system",
-    "fold",
-    "case_id",
+    *("system", "fold", "case_id"),
     *(f"grid_{region}" for region in REGIONS),
     *(f"native_{region}" for region in REGIONS),
     *(f"{region}_{figure}" for region in ("whole", "tumor") for figure in SURFACE_FIGURES),

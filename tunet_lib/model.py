@@ -173,7 +173,7 @@ class Model:
 
 
 def _count_arrays(path: Path) -> int:
-    arrays = []
+    names: list[str] = []
     with h5py.File(path) as file:
-        file.visititems(lambda _, item: arrays.append(item) if hasattr(item, "shape") else None)
-    return len(arrays)
+        file.visit(names.append)  # to open each of them would take ten times as long
+    return sum("/vars/" in name for name in names)
