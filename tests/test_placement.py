@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import ORIENTATIONS, as_oriented
+from scans import ORIENTATIONS, SMALL, as_oriented
 from scipy import ndimage
 
 from tunet_lib import nifti, placement
@@ -14,16 +14,6 @@ from tunet_lib.placement import Axis, Placement, box_average, linear_interpolati
 from tunet_lib.preprocess import prepare_case
 from tunet_lib.scans import ipl_affine, load_label_map, load_scan, open_scan, scan_of
 
-# A grid of 8 x 16 x 16 voxels of 4 x 2 x 2 mm: 32 x 32 x 32 mm
-SMALL = Config(
-    resample_spacing_mm=(2.0, 1.0, 1.0),
-    grid_fov_mm=(32.0, 32.0, 32.0),
-    grid_shape=(8, 16, 16),
-    lnet_shape=(4, 8, 8),
-    levels=3,
-    patch_shape=(8, 8, 8),
-    patch_stride=(8, 8, 8),
-)
 GEOMETRIES = [
     ((8, 16, 16), (4.0, 2.0, 2.0)),  # the grid itself
     ((16, 32, 32), (2.0, 1.0, 1.0)),  # as resampled

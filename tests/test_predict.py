@@ -2,12 +2,19 @@
 
 import dataclasses
 import shutil
-import weakref
 
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import SHAPE, SPACING_MM, as_oriented, save_network, scan_config, write_scans
+from scans import (
+    SHAPE,
+    SPACING_MM,
+    as_oriented,
+    one_map_at_a_time,
+    save_network,
+    scan_config,
+    write_scans,
+)
 from tiny import tiny_config
 
 from tunet_lib import model as model_module
@@ -89,15 +96,7 @@ def case(tmp_path_factory):
 @pytest.mark.filterwarnings("ignore:.*L-Net")
 def test_prediction_holds_one_map_at_a_time(models, case, monkeypatch):
     made = []
-
-    def answer(self, volumes, **_):
-        assert all(reference() is None for reference in made)
-        shape = volumes[self.variant.median].shape
-        prob = np.zeros((*shape, len(self.variant.regions)), np.float32)
-        made.append(weakref.ref(prob))
-        return prob
-
-    monkeypatch.setattr(Model, "predict", answer)
+    monkeypatch.setattr(Model, "predict", one_map_at_a_time(made))
     predict_scan(load_scan(case.image_path), models)
     assert len(made) == 6
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import as_oriented
+from scans import SMALL, as_oriented
 from scipy import ndimage
 
 from tunet_lib import nifti, preprocess
-from tunet_lib.config import Config
 from tunet_lib.files import DataError, save_array
 from tunet_lib.kits19 import Case, find_cases, save_case
 from tunet_lib.placement import Placement
@@ -23,18 +22,6 @@ from tunet_lib.preprocess import (
     prepare_scan,
 )
 from tunet_lib.scans import ipl_affine, load_label, load_scan, open_scan, scan_of
-
-# A grid of 8 x 16 x 16 voxels of 4 x 2 x 2 mm: 32 x 32 x 32 mm
-SMALL = Config(
-    resample_spacing_mm=(2.0, 1.0, 1.0),
-    grid_fov_mm=(32.0, 32.0, 32.0),
-    grid_shape=(8, 16, 16),
-    lnet_shape=(4, 8, 8),
-    levels=3,
-    patch_shape=(8, 8, 8),
-    patch_stride=(8, 8, 8),
-)
-
 
 # Normalization and median
 

@@ -1,11 +1,10 @@
 """Every case of a run scored by the networks of its fold, untrained or pretended ones."""
 
 import os
-import weakref
 
 import numpy as np
 import pytest
-from scans import save_untrained, scan_config, write_scans
+from scans import one_map_at_a_time, save_untrained, scan_config, write_scans
 
 from tunet_lib import model, networks, scoring
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
@@ -197,15 +196,7 @@ def test_networks_of_another_configuration_fail_their_fold_only(run):
 @pytest.mark.filterwarnings("ignore:.*L-Net")
 def test_evaluation_holds_one_map_at_a_time(run, pretend, monkeypatch):
     made = []
-
-    def answer(self, volumes, *, batch_size=1):
-        assert all(reference() is None for reference in made)
-        shape = volumes[self.variant.median].shape
-        prob = np.zeros((*shape, len(self.variant.regions)), np.float32)
-        made.append(weakref.ref(prob))
-        return prob
-
-    monkeypatch.setattr(Model, "predict", answer)
+    monkeypatch.setattr(Model, "predict", one_map_at_a_time(made))
     evaluate_run(run)
     assert len(made) == 4 * len(VARIANTS)
 

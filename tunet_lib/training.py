@@ -106,7 +106,7 @@ def train(
     Returns
     -------
     list of dict
-        For each epoch: epoch (from 1), loss, val_loss (L2 included), learning_rate, time_s.
+        The log of each epoch, as `history.read_history` gives it.
 
     Raises
     ------
