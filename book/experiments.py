@@ -1,22 +1,25 @@
-"""Find the recipe: python book/experiments.py NAME --data DATA trains, scores and notes one line.
+"""Find the recipe: python book/experiments.py NAME… --data DATA trains, scores, notes a line each.
 
-The experiments are the table `EXPERIMENTS`, oldest first: each says what it changes and why. The
-phantoms that train and those that score (the tuning cases) have seeds of their own, apart from
-the study's, so that no case of the study is looked at before the recipe is written down.
+The experiments are the table `EXPERIMENTS`: each says what it changes and why. The phantoms that
+train, those on which the best epoch is chosen, and those that score (the tuning cases) have
+seeds of their own, apart from the study's, so that no case of the study is looked at before the
+recipe is written down.
 
-One experiment is one process. Started again it goes on from its checkpoint; finished, it adds
-its line to book/results/experiments.csv (L-Net: experiments_lnet.csv).
+An experiment that was cut short goes on from its last epoch; finished, it adds its line to
+book/results/experiments.csv (L-Net: experiments_lnet.csv).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import math
 import platform
+import subprocess
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,48 +27,77 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from tunet_lib.config import VARIANTS, Config, Variant
-from tunet_lib.files import atomic_path
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.folds import Split
 from tunet_lib.losses import DiceLoss
 from tunet_lib.metrics import dice
 from tunet_lib.model import Model
-from tunet_lib.networks import build
-from tunet_lib.patches import PatchSource
 from tunet_lib.phantom import write_phantoms
-from tunet_lib.preprocess import prepare_cases
-from tunet_lib.quiet import keras, tf
-from tunet_lib.windows import cut_patch
+from tunet_lib.preprocess import PreparedCase, prepare_cases
+from tunet_lib.quiet import keras
+from tunet_lib.training import Training
 
 RESULTS = Path(__file__).parent / "results"
 TRAINING_SEED, TUNING_SEED = 77001, 77002  # the study's is 2019
-TUNING_CASES = 32
-SAVE_EVERY = 100  # steps
+TUNING_CASES, WATCHED_CASES = (
+    32,
+    16,
+)  # scored; and of the training cases those that choose the epoch
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
 CLASSES_ML = (0, 10, 30, 100, math.inf)
-BASE: dict[str, Any] = {
-    "levels": 4,
+COARSE: dict[str, Any] = {
+    "grid_shape": (48, 80, 80),
+    "lnet_shape": (24, 40, 40),
     "patch_shape": (48, 40, 40),  # all slices, half of the plane
     "patch_stride": (48, 10, 10),  # the paper's 25 windows
+    "levels": 4,
+    "patch_sampling": "random",
+    "patches_per_case": 2,
+    "foreground_fraction": 0.3,
+    "tumor_fraction": 0.4,
+    "dice_over": "batch",
+    "batch_size": 8,
+    "batch_size_2d": 32,
+    "decay": "cosine",
+    "learning_rate": 2e-3,
+    "warmup_epochs": 1,
     "precision": "bfloat16",
+    "epochs": 12,
+    "stop_patience": 1000,
 }
+FINE: dict[str, Any] = {
+    "grid_shape": (64, 112, 112),
+    "lnet_shape": (32, 56, 56),
+    "patch_shape": (64, 56, 56),
+    "patch_stride": (64, 14, 14),
+}
+STRONG: dict[str, Any] = {"rotation_deg": 10.0, "zoom": 0.15, "gain": 0.1, "shift": 0.1}
+MIRROR: dict[str, Any] = STRONG | {"mirror": True}
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How far a training patch may be changed, uniformly drawn up to these limits.
+class DiceAndCrossEntropy(DiceLoss):
+    """Dice, plus the mean binary cross-entropy of each channel, times a weight."""
 
-    `rotation_deg` is in plane; `scale` zooms by 1 ± scale, all axes alike; `flip` mirrors left
-    and right half of the time (livers on the wrong side: no such patient is ever tested);
-    `gain` and `shift` change the intensities by x (1 ± gain) ± shift (in SD of the volume, about
-    150 HU); `noise` adds white noise of up to that SD.
-    """
+    weight = 0.1
 
-    rotation_deg: float = 1.0
-    scale: float = 0.0
-    flip: bool = False
-    gain: float = 0.0
-    shift: float = 0.0
-    noise: float = 0.0
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Give the loss of a batch."""
+        v, u = (keras.ops.cast(x, "float32") for x in (y_true, y_pred))
+        each = keras.ops.mean(keras.ops.binary_crossentropy(v, u))
+        return super().call(y_true, y_pred) + self.weight * each * u.shape[-1]
+
+
+class DiceOfThree(DiceLoss):
+    """Dice of whole and tumor, and a third one, of the kidney without its tumor."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Give the loss of a batch."""
+        v, u = (keras.ops.cast(x, "float32") for x in (y_true, y_pred))
+        kidney = super().call(v[..., :1] - v[..., 1:], u[..., :1] * (1 - u[..., 1:]))
+        return super().call(v, u) + kidney
+
+
+LOSSES = {"dice": DiceLoss, "cross-entropy": DiceAndCrossEntropy, "kidney": DiceOfThree}
 
 
 @dataclass(frozen=True)
@@ -77,380 +109,132 @@ class Experiment:
     name, changed
         What it is called, and what it asks, for the CSV.
     variant, config
-        The network, and the fields that differ from the preset `course` and `BASE`.
-    steps, batch, accumulate
-        Updates; patches at a time; batches whose gradients are averaged for one update.
-    learning_rate, warmup
-        Its peak, reached over the first steps, then falling to zero along half a cosine.
-    ema
-        Decay of the averaged weights, which are the ones that are scored.
-    cross_entropy, cross_entropy_in
-        Weight of the mean binary cross-entropy (summed over the channels), and between which
-        shares of the steps it counts.
-    kidney_dice
-        Weight of a third Dice, of the kidney without its tumor: whole x (1 - tumor).
-    head_bias
-        First bias of the last layers: -3 begins with a probability of 0.05 instead of 0.5.
-    cases, training_scored
-        Training cases; how many of them are scored as well, for the gap to unseen ones.
-    start
-        An experiment whose averaged weights are the first ones.
+        The network, and the fields that differ from `COARSE`.
+    loss
+        A key of `LOSSES`.
+    cases
+        Training cases.
+    training_scored
+        How many of them are scored as well, for the gap to unseen ones.
     """
 
     name: str
     changed: str
     variant: str = "tunet"
     config: dict[str, Any] = field(default_factory=dict)
-    steps: int = 480
-    batch: int = 2
-    accumulate: int = 1
-    learning_rate: float = 2e-3
-    warmup: int = 50
-    ema: float = 0.99
-    cross_entropy: float = 0.0
-    cross_entropy_in: tuple[float, float] = (0.0, 1.0)
-    kidney_dice: float = 0.0
-    head_bias: float = 0.0
-    cases: int = 194
+    loss: str = "dice"
+    cases: int = 168
     training_scored: int = 0
-    augmentation: Augmentation = Augmentation()
-    start: str = ""
-    seed: int = 0
 
     @property
     def full_config(self) -> Config:
         """Give all numbers of the method."""
-        return Config.preset("course", **(BASE | self.config))
+        return Config.preset("course", **(COARSE | self.config))
 
 
-STRONG = Augmentation(rotation_deg=10, scale=0.15, gain=0.1, shift=0.1, noise=0.15)
-FRUIT_FLY: dict[str, Any] = {
-    "variant": "unet2d",
-    "steps": 1500,
-    "batch": 16,
-    "training_scored": 16,
-}
 EXPERIMENTS = (
-    Experiment("b2", "base: Dice, batch 2, peak 2e-3"),
+    Experiment("base", "base: coarse grid, Dice, batch 8, peak 2e-3"),
+    Experiment("long", "three times the steps", config={"epochs": 36}),
+    Experiment("strong", "stronger augmentation", config=STRONG),
+    Experiment("mirror", "and left-right mirrors", config=MIRROR, training_scored=16),
     Experiment(
-        "b8", "batch 8 at equal voxels: more phantoms a step", batch=8, steps=120, warmup=20
+        "mirror_long",
+        "mirrors, three times the steps",
+        config=MIRROR | {"epochs": 36},
+        training_scored=16,
     ),
-    Experiment("kidney", "third Dice: kidney without tumor", kidney_dice=1.0),
+    Experiment("mirror_b2", "mirrors, batch 2", config=MIRROR | {"batch_size": 2}),
+    Experiment("mirror_b24", "mirrors, batch 24", config=MIRROR | {"batch_size": 24}),
+    Experiment("mirror_lr5e-4", "mirrors, peak 5e-4", config=MIRROR | {"learning_rate": 5e-4}),
+    Experiment("mirror_lr4e-3", "mirrors, peak 4e-3", config=MIRROR | {"learning_rate": 4e-3}),
+    Experiment("mirror_kidney", "mirrors, third Dice", config=MIRROR, loss="kidney"),
     Experiment(
-        "ce_first",
-        "cross-entropy in the first quarter",
-        cross_entropy=1.0,
-        cross_entropy_in=(0, 0.25),
+        "mirror_ce", "mirrors, a tenth of cross-entropy", config=MIRROR, loss="cross-entropy"
     ),
-    Experiment("bias", "first probability 0.05 instead of 0.5", head_bias=-3.0),
-    Experiment("lr5e-4", "peak 5e-4", learning_rate=5e-4),
-    Experiment("lr1e-3", "peak 1e-3", learning_rate=1e-3),
-    Experiment("lr4e-3", "peak 4e-3", learning_rate=4e-3),
-    Experiment("u2d", **FRUIT_FLY, changed="base in 2D, where a run is cheap: Dice, batch 16"),
-    Experiment("u2d_aug", **FRUIT_FLY, changed="stronger augmentation", augmentation=STRONG),
+    Experiment("mirror_float32", "mirrors, float32", config=MIRROR | {"precision": "float32"}),
     Experiment(
-        "u2d_flip",
-        **FRUIT_FLY,
-        changed="stronger augmentation and left-right flips",
-        augmentation=replace(STRONG, flip=True),
+        "mirror_uniform",
+        "mirrors, windows drawn uniformly",
+        config=MIRROR | {"foreground_fraction": 0.0, "tumor_fraction": 0.0},
+    ),
+    Experiment("mirror_f16", "mirrors, 16 filters", config=MIRROR | {"filters": 16}),
+    Experiment("mirror_500", "mirrors, 500 phantoms", config=MIRROR | {"epochs": 4}, cases=500),
+    Experiment("fine", "finer grid, mirrors", config=FINE | MIRROR, training_scored=16),
+    Experiment(
+        "fine_long", "finer grid, mirrors, three times", config=FINE | MIRROR | {"epochs": 36}
     ),
     Experiment(
-        "u2d_kidney", **FRUIT_FLY, changed="third Dice: kidney without tumor", kidney_dice=1.0
+        "fine_kidney", "finer grid, mirrors, third Dice", config=FINE | MIRROR, loss="kidney"
     ),
-    Experiment(
-        "u2d_sample",
-        **FRUIT_FLY,
-        changed="Dice over the sample, cross-entropy 0.2",
-        config={"dice_over": "sample"},
-        cross_entropy=0.2,
-    ),
-    Experiment("lnet", variant="lnet", steps=700, changed="L-Net: Dice, batch 2, peak 2e-3"),
-    Experiment(
-        "lnet_aug",
-        variant="lnet",
-        steps=700,
-        changed="L-Net: stronger augmentation",
-        augmentation=STRONG,
-    ),
-    Experiment("f4", "4 filters instead of 8", config={"filters": 4, "norm_groups": 4}),
+    Experiment("fine_f16", "finer grid, 16 filters", config=FINE | MIRROR | {"filters": 16}),
+    Experiment("fine_u3d", "U-Net 3D, finer grid", "unet3d", FINE | MIRROR),
+    Experiment("fine_u2d", "U-Net 2D, finer grid", "unet2d", FINE | MIRROR),
+    Experiment("fine_seb", "TuNet + SEB, finer grid", "tunet_seb", FINE | MIRROR),
+    Experiment("fine_median", "TuNet + median, finer grid", "tunet_median", FINE | MIRROR),
+    Experiment("u3d", "U-Net 3D, mirrors", "unet3d", MIRROR),
+    Experiment("u2d", "U-Net 2D, mirrors", "unet2d", MIRROR, training_scored=16),
+    Experiment("fine_lnet", "L-Net, finer grid, mirrors", "lnet", FINE | MIRROR),
+    Experiment("lnet", "L-Net, mirrors", "lnet", MIRROR),
 )
 
 
-@dataclass
-class Case:
-    """A prepared case in memory."""
+class Cases:
+    """The phantoms of an experiment, made and prepared if they are not there yet."""
 
-    case_id: str
-    volume_plain: np.ndarray
-    volume_median: np.ndarray
-    truth: np.ndarray
-    voxel_ml: float
+    def __init__(self, data: Path, config: Config) -> None:
+        self.data, self.config = data, config
+
+    def load(self, name: str, count: int, seed: int) -> list[PreparedCase]:
+        """Give the first `count` of a seed."""
+        phantoms = write_phantoms(self.data / name, count, seed)
+        grid = "x".join(map(str, self.config.grid_shape))
+        prepared, failures = prepare_cases(phantoms, self.data / f"{name}_{grid}", self.config)
+        if failures:
+            raise RuntimeError(f"not prepared: {failures}")
+        return prepared[:count]
+
+
+@dataclass
+class InMemory:
+    """A prepared case read once, so that an epoch reads no file."""
+
+    case: PreparedCase
+
+    def __post_init__(self) -> None:
+        self.case_id = self.case.case_id
+        self.truth = np.array(self.case.label())
+        self.volumes: dict[bool, np.ndarray] = {}
 
     def volume(self, median: bool) -> np.ndarray:
         """Give the normalized volume, float32."""
-        return self.volume_median if median else self.volume_plain
+        if median not in self.volumes:
+            self.volumes[median] = np.array(self.case.volume(median), np.float32)
+        return self.volumes[median]
 
     def label(self) -> np.ndarray:
         """Give the label map."""
         return self.truth
 
 
-def load_cases(data: Path, name: str, count: int, seed: int, config: Config) -> list[Case]:
-    """Make the phantoms of `seed` that are not there yet, prepare them and read them."""
-    phantoms = write_phantoms(data / name / "phantoms", count, seed)
-    folder = data / name / f"prepared_{'x'.join(map(str, config.grid_shape))}"
-    prepared, failures = prepare_cases(phantoms, folder, config)
-    if failures:
-        raise RuntimeError(f"not prepared: {failures}")
-    return [
-        Case(
-            case.case_id,
-            np.array(case.volume(False), np.float32),
-            np.array(case.volume(True), np.float32),
-            np.array(case.label()),
-            math.prod(config.grid_spacing_mm) / 1000,
-        )
-        for case in prepared
-    ]
-
-
-def draw_patch(
-    source: PatchSource, augmentation: Augmentation, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a place of a case and give image (z, y, x, 1) and target (z, y, x, channels)."""
-    if augmentation.scale or augmentation.flip or augmentation.rotation_deg > 1:
-        image, label = _transformed_patch(source, augmentation, rng)
-        masks = {"whole": label > 0, "tumor": label == 2}
-        channels = [masks[region] for region in source.variant.regions]
-        image, target = image[..., None], np.stack(channels, axis=-1).astype(np.float32)
-    else:
-        limit = augmentation.rotation_deg
-        image, target = source.patch(source.random_start(rng), rng.uniform(-limit, limit))
-    gain = 1 + rng.uniform(-augmentation.gain, augmentation.gain)
-    image = image * np.float32(gain) + rng.uniform(-augmentation.shift, augmentation.shift)
-    if augmentation.noise:
-        image += rng.uniform(0, augmentation.noise) * rng.standard_normal(image.shape)
-    return image.astype(np.float32), target
-
-
-def _transformed_patch(
-    source: PatchSource, augmentation: Augmentation, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sample a patch along turned, stretched and mirrored axes about its own center."""
-    volume, label = source.arrays()
-    start, shape = source.random_start(rng), source.variant.patch_shape(source.config)
-    turn = np.deg2rad(rng.uniform(-augmentation.rotation_deg, augmentation.rotation_deg))
-    scale = 1 + rng.uniform(-augmentation.scale, augmentation.scale)
-    mirror = -1 if augmentation.flip and rng.random() < 0.5 else 1
-    matrix = np.array(
-        [
-            [1, 0, 0],
-            [0, np.cos(turn), -np.sin(turn) * mirror],
-            [0, np.sin(turn), np.cos(turn) * mirror],
-        ]
-    )
-    if shape[0] > 1:
-        matrix[0, 0] = scale
-    matrix[1:] *= scale
-    # Cut first: to transform a few voxels of a float32 volume does not need all of it.
-    margin = math.ceil(0.25 * max(shape[1:]))
-    half = (np.array(shape) - 1) / 2
-    pieces = [cut_patch(array, start, shape, margin=margin) for array in (volume, label)]
-    offset = half + np.array([0, margin, margin]) - matrix @ half
-    image = ndimage.affine_transform(
-        pieces[0].astype(np.float32), matrix, offset, shape, order=1, mode="nearest"
-    )
-    return image, ndimage.affine_transform(
-        pieces[1], matrix, offset, shape, order=0, mode="nearest"
-    )
-
-
-def draw_batch(
-    sources: list[PatchSource], experiment: Experiment, step: int, part: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the patches of one batch, each of another case; the same for the same step."""
-    rng = np.random.default_rng([experiment.seed, step, part])
-    chosen = rng.choice(len(sources), experiment.batch, replace=False)
-    pairs = [draw_patch(sources[k], experiment.augmentation, rng) for k in chosen]
-    images, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-    if experiment.variant.startswith("unet2d"):
-        return images[:, 0], targets[:, 0]
-    return images, targets
-
-
-class Trainer:
-    """Network, optimizer, averaged weights and everything else that a step changes.
-
-    `guard` counts what went wrong: a step whose loss or gradient is not finite (its update is
-    left out), and weights or a state of the optimizer that are not finite. The latter can come
-    with a finite loss: a kernel with an infinite Adam velocity never moves again.
-    """
-
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        config, variant = experiment.full_config, VARIANTS[experiment.variant]
-        keras.utils.set_random_seed(experiment.seed)
-        self.model = build(variant, config)
-        for weight in self.model.weights:
-            if weight.path.endswith("probability/bias"):
-                weight.assign(np.full(weight.shape, experiment.head_bias, np.float32))
-        self.optimizer = keras.optimizers.Adam(
-            experiment.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
-        )
-        self.optimizer.build(self.model.trainable_variables)
-        self.dice = DiceLoss(config.dice_over, config.dice_epsilon)
-        self.average = [np.array(value) for value in self.model.get_weights()]
-        self.step = 0
-        self.losses: list[list[float]] = []  # Dice of each channel, of each step
-        self.cpu_s = 0.0
-        self.guard = {"loss or gradient": 0, "weights": 0, "optimizer": 0}
-        self._gradients = tf.function(self._gradients_of, jit_compile=False)
-        self._apply = tf.function(
-            lambda gradients: self.optimizer.apply(gradients, self.model.trainable_variables),
-            jit_compile=False,
-        )
-
-    def _gradients_of(self, image: Any, truth: Any, cross_entropy: Any) -> Any:
-        spec = self.experiment
-        with tf.GradientTape() as tape:
-            prob = self.model(image, training=True)
-            channels = [
-                self.dice(truth[..., c : c + 1], prob[..., c : c + 1])
-                for c in range(truth.shape[-1])
-            ]
-            total = tf.add_n(channels) + tf.add_n(self.model.losses)
-            if spec.cross_entropy:
-                each = keras.ops.binary_crossentropy(truth, prob)
-                total += cross_entropy * tf.reduce_mean(each) * len(channels)
-            if spec.kidney_dice:
-                total += spec.kidney_dice * self.dice(
-                    truth[..., :1] - truth[..., 1:], prob[..., :1] * (1 - prob[..., 1:])
-                )
-        gradients = tape.gradient(total, self.model.trainable_variables)
-        return tf.stack(channels), gradients, tf.linalg.global_norm(gradients)
-
-    def learning_rate(self) -> float:
-        """Give the learning rate of the next step."""
-        spec = self.experiment
-        if self.step < spec.warmup:
-            return spec.learning_rate * (self.step + 1) / spec.warmup
-        done = (self.step - spec.warmup) / (spec.steps - spec.warmup)
-        return spec.learning_rate * (1 + math.cos(math.pi * done)) / 2
-
-    def cross_entropy(self) -> float:
-        """Give the weight of the cross-entropy in the next step."""
-        first, last = (share * self.experiment.steps for share in self.experiment.cross_entropy_in)
-        return self.experiment.cross_entropy if first <= self.step < last else 0.0
-
-    def run_step(self, sources: list[PatchSource]) -> None:
-        """Make one update."""
-        spec, started = self.experiment, time.process_time()
-        weight = tf.constant(self.cross_entropy())
-        total, mean_loss = None, np.zeros(())
-        for part in range(spec.accumulate):
-            image, truth = draw_batch(sources, spec, self.step, part)
-            loss, gradients, norm = self._gradients(image, truth, weight)
-            mean_loss = mean_loss + (loss + 0 * norm).numpy() / spec.accumulate
-            total = gradients if total is None else list(map(tf.add, total, gradients))
-        if np.isfinite(mean_loss).all():
-            self.optimizer.learning_rate.assign(self.learning_rate())
-            self._apply([gradient / spec.accumulate for gradient in total])
-        else:
-            self.guard["loss or gradient"] += 1
-        decay = min(spec.ema, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.average, self.model.weights, strict=True):
-            mean += (1 - decay) * (value.numpy() - mean)
-        self.step += 1
-        self.losses.append(mean_loss.tolist())
-        self.cpu_s += time.process_time() - started
-
-    def check(self) -> None:
-        """Count weights and states of the optimizer that are not finite."""
-        for name, variables in (
-            ("weights", self.model.weights),
-            ("optimizer", self.optimizer.variables),
-        ):
-            bad = sum(not np.isfinite(keras.ops.convert_to_numpy(v)).all() for v in variables)
-            self.guard[name] = max(self.guard[name], bad)
-
-    def save(self, path: Path) -> None:
-        """Write all of it as one file, atomically."""
-        arrays = {f"weight_{i}": v for i, v in enumerate(self.model.get_weights())}
-        arrays |= {f"average_{i}": v for i, v in enumerate(self.average)}
-        arrays |= {f"optimizer_{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
-        arrays |= {f"guard {name}": np.array(count) for name, count in self.guard.items()}
-        numbers = {"step": self.step, "cpu_s": self.cpu_s, "losses": self.losses}
-        arrays |= {name: np.array(value) for name, value in numbers.items()}
-        with atomic_path(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
-
-    def load(self, path: Path) -> None:
-        """Go on where `save` was called."""
-        with np.load(path) as arrays:
-            self.model.set_weights([arrays[f"weight_{i}"] for i in range(len(self.average))])
-            self.average = [arrays[f"average_{i}"] for i in range(len(self.average))]
-            for i, variable in enumerate(self.optimizer.variables):
-                variable.assign(arrays[f"optimizer_{i}"])
-            self.guard = {name: int(arrays[f"guard {name}"]) for name in self.guard}
-            self.step, self.cpu_s = int(arrays["step"]), float(arrays["cpu_s"])
-            self.losses = arrays["losses"].tolist()
-
-    def start_from(self, path: Path) -> None:
-        """Take over the averaged weights of another experiment."""
-        with np.load(path) as arrays:
-            self.average = [arrays[f"average_{i}"] for i in range(len(self.average))]
-        self.model.set_weights(self.average)
-
-
-def train(
-    experiment: Experiment, cases: list[Case], data: Path, pause: Path | None, until: int | None
-) -> Trainer:
-    """Train, or go on, or take what is finished; stop at step `until`, if given."""
+def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[Training, float]:
+    """Train, or go on with it; give the training and its seconds of processor time."""
+    folder.mkdir(parents=True, exist_ok=True)
     config, variant = experiment.full_config, VARIANTS[experiment.variant]
-    trainer = Trainer(experiment)
-    checkpoint = data / "runs" / f"{experiment.name}.npz"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    if checkpoint.exists():
-        trainer.load(checkpoint)
-    elif experiment.start:
-        trainer.start_from(data / "runs" / f"{experiment.start}.npz")
-    sources = [PatchSource(case, variant, config) for case in cases[: experiment.cases]]
-    last = min(experiment.steps, until or experiment.steps)
-    while trainer.step < last:
-        wait(pause)
-        trainer.run_step(sources)
-        if trainer.step % 20 == 0:
-            recent = np.mean(trainer.losses[-20:], axis=0).round(3)
-            print(f"{trainer.step} loss {recent} {trainer.cpu_s:.0f} s", flush=True)
-        if trainer.step % SAVE_EVERY == 0 or trainer.step == last:
-            trainer.check()
-            trainer.save(checkpoint)
-    return trainer
+    split = Split(0, cases[WATCHED_CASES:], cases[:WATCHED_CASES])
+    training = Training(variant, config, split, workers=2)
+    loss = LOSSES[experiment.loss](config.dice_over, config.dice_epsilon)
+    network = training.network
+    network.compile(network.optimizer, loss, jit_compile=network.jit_compile)
+    training.restore(folder / "training.npz")
+    started_s = time.process_time()
+    while not training.schedule.finished(config):
+        log = training.run_epoch()
+        training.save(folder / "training.npz")
+        print(experiment.name, *(f"{name} {value:.4g}" for name, value in log.items()), flush=True)
+    return training, time.process_time() - started_s
 
 
-def wait(pause: Path | None) -> None:
-    """Sleep while the file `pause` exists."""
-    while pause is not None and pause.exists():
-        time.sleep(5)
-
-
-def predict(model: keras.Model, variant: Variant, case: Case, config: Config) -> np.ndarray:
-    """Predict as the library does: all windows of the configuration, averaged."""
-    volumes = {variant.median: case.volume(variant.median)}
-    batch = 16 if variant.sees == "slice" else 5
-    return Model(model, variant, config).predict(volumes, batch_size=batch)
-
-
-def averaged_model(trainer: Trainer) -> keras.Model:
-    """Give a network with the averaged weights, in the precision of the training."""
-    experiment = trainer.experiment
-    model = build(VARIANTS[experiment.variant], experiment.full_config)
-    model.set_weights(trainer.average)
-    model.compile(jit_compile=False)  # XLA is many times slower here
-    return model
-
-
-def score_case(prob: np.ndarray, case: Case) -> dict[str, float]:
+def score_case(prob: np.ndarray, label: np.ndarray, voxel_ml: float) -> dict[str, float]:
     """Score one case at the threshold 0.5, and its tumor at the others as well.
 
     ``sensitivity`` and ``precision`` are of tumor voxels; a case without any predicted tumor has
@@ -458,22 +242,22 @@ def score_case(prob: np.ndarray, case: Case) -> dict[str, float]:
     of the body that holds no true tumor, ``false_side_ml`` all predicted tumor on that side; nan
     where both sides hold one. The sides meet half way between the two kidneys.
     """
-    truth, tumor = case.label() == 2, prob[..., 1] >= 0.5
+    truth, tumor = label == 2, prob[..., 1] >= 0.5
     scores = {
-        "whole": dice((prob[..., 0] >= 0.5) | tumor, case.label() > 0),
+        "whole": dice((prob[..., 0] >= 0.5) | tumor, label > 0),
         "tumor": dice(tumor, truth),
-        "sensitivity": float((tumor & truth).sum() / truth.sum()),
+        "sensitivity": float((tumor & truth).sum() / max(1, truth.sum())),
         "precision": float((tumor & truth).sum() / max(1, tumor.sum())),
-        "tumor_ml": float(truth.sum() * case.voxel_ml),
+        "tumor_ml": float(truth.sum() * voxel_ml),
         "false_kidney_ml": math.nan,
         "false_side_ml": math.nan,
     }
     for threshold in THRESHOLDS:
         scores[f"tumor_{threshold}"] = dice(prob[..., 1] >= threshold, truth)
-    for side in healthy_sides(case.label()):
+    for side in healthy_sides(label):
         false = tumor & side
-        scores["false_side_ml"] = float(false.sum() * case.voxel_ml)
-        scores["false_kidney_ml"] = float((false & (case.label() > 0)).sum() * case.voxel_ml)
+        scores["false_side_ml"] = float(false.sum() * voxel_ml)
+        scores["false_kidney_ml"] = float((false & (label > 0)).sum() * voxel_ml)
     return scores
 
 
@@ -506,32 +290,42 @@ def summary(scores: list[dict[str, float]]) -> dict[str, Any]:
     return row
 
 
-def facts(trainer: Trainer) -> dict[str, Any]:
+def facts(experiment: Experiment, training: Training, cpu_s: float) -> dict[str, Any]:
     """Give what is known of a training before it is scored."""
-    spec = trainer.experiment
-    config, variant = spec.full_config, VARIANTS[spec.variant]
-    voxels = math.prod(variant.patch_shape(config)) * spec.batch * spec.accumulate * spec.steps
-    wrong = [f"{name} {count}" for name, count in trainer.guard.items() if count]
+    config, variant = experiment.full_config, VARIANTS[experiment.variant]
+    history = training.schedule.history
+    batches = training._batches(training.sources, 0, augment=True)
+    steps = len(batches) * len(history)
+    voxels = math.prod(variant.patch_shape(config)) * batches.batch * steps
     return {
-        "name": spec.name,
-        "what_changed": spec.changed,
-        "variant": spec.variant,
-        "start": spec.start,
-        "steps": spec.steps,
-        "batch": spec.batch * spec.accumulate,
-        "learning_rate": spec.learning_rate,
-        "cases": spec.cases,
-        "million_voxels": round(voxels / 1e6, 1),
-        "cpu_minutes": round(trainer.cpu_s / 60, 1),
-        "processor": processor(),
+        "name": experiment.name,
+        "what_changed": experiment.changed,
+        "variant": experiment.variant,
+        "grid": "x".join(map(str, config.grid_shape)),
+        "cases": experiment.cases - WATCHED_CASES,
+        "steps": steps,
+        "batch": batches.batch,
+        "learning_rate": config.learning_rate,
         "precision_of_training": config.precision,
-        "train_loss": " ".join(f"{loss:.3f}" for loss in np.mean(trainer.losses[-50:], axis=0)),
-        "not_finite": "; ".join(wrong) or "none",
+        "million_voxels": round(voxels / 1e6, 1),
+        "cpu_minutes": round(cpu_s / 60, 1),
+        "minutes": round(sum(log["time_s"] for log in history) / 60, 1),
+        "machine": machine(),
+        "train_loss": round(history[-1]["loss"], 4),
+        "watched_loss": round(training.schedule.best_loss, 4),
+        "best_epoch": training.schedule.best_epoch,
+        "epochs_begun_anew": sum(log["attempts"] - 1 for log in history),
     }
 
 
-def processor() -> str:
-    """Name the processor, and whether it computes in bfloat16."""
+def machine() -> str:
+    """Name the card, or else the processor."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -542,17 +336,14 @@ def processor() -> str:
     return named.get("model name", platform.processor()) + extra
 
 
-def lnet_rows(trainer: Trainer, cases: Iterable[Case], pause: Path | None) -> list[dict[str, Any]]:
+def lnet_rows(predict: Any, cases: Iterable[InMemory]) -> list[dict[str, Any]]:
     """Say, for thresholds and margins, what L-Net's mask keeps and how large it is.
 
     A margin is a dilation by so many grid voxels along each axis.
     """
-    config, variant = trainer.experiment.full_config, VARIANTS[trainer.experiment.variant]
-    model = averaged_model(trainer)
     found: dict[tuple[float, int], list[tuple[float, ...]]] = {}
     for case in cases:
-        wait(pause)
-        prob, label = predict(model, variant, case, config)[..., 0], case.label()
+        prob, label = predict(case)[..., 0], case.label()
         for threshold in (0.05, 0.1, *THRESHOLDS):
             mask = prob >= threshold
             for margin in range(5):
@@ -569,7 +360,7 @@ def lnet_rows(trainer: Trainer, cases: Iterable[Case], pause: Path | None) -> li
         names = ("dsc", "tumor_kept", "whole_kept", "volume_ratio")
         row |= dict(zip(names, table.mean(axis=0).tolist(), strict=True))
         row["tumor_kept_worst"], row["volume_ratio_worst"] = table[:, 1].min(), table[:, 3].max()
-        rows.append(facts(trainer) | row)
+        rows.append(row)
     return rows
 
 
@@ -581,47 +372,50 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
         if new:
             writer.writeheader()
         for row in rows:
-            writer.writerow(
-                {
-                    k: f"{v:.4f}" if isinstance(v, float) and k not in ("learning_rate",) else v
-                    for k, v in row.items()
-                }
-            )
+            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+
+
+def run(experiment: Experiment, data: Path, results: Path) -> None:
+    """Train one, score it on the tuning cases, and note its line."""
+    config, variant = experiment.full_config, VARIANTS[experiment.variant]
+    cases = Cases(data, config)
+    tuning = list(map(InMemory, cases.load("tuning", TUNING_CASES, TUNING_SEED)))
+    chosen = list(map(InMemory, cases.load("train", experiment.cases, TRAINING_SEED)))
+    training, cpu_s = train(experiment, chosen, data / "runs" / experiment.name)
+    model = Model.untrained(variant, dataclasses.replace(config, precision="float32"))
+    model.network.set_weights(training.best)
+    voxel_ml = math.prod(config.grid_spacing_mm) / 1000
+
+    def predict(case: InMemory) -> np.ndarray:
+        batch = 16 if variant.sees == "slice" else 25
+        return model.predict({variant.median: case.volume(variant.median)}, batch_size=batch)
+
+    def score(cases: list[InMemory]) -> list[dict[str, float]]:
+        return [score_case(predict(case), case.label(), voxel_ml) for case in cases]
+
+    row = facts(experiment, training, cpu_s)
+    if variant.sees == "volume":
+        append(results / "experiments_lnet.csv", [row | r for r in lnet_rows(predict, tuning)])
+        return
+    row |= summary(score(tuning))
+    seen = score(chosen[WATCHED_CASES:][: experiment.training_scored])
+    for name in ("whole", "tumor"):
+        row[f"{name}_on_training_cases"] = np.mean([s[name] for s in seen]) if seen else math.nan
+    append(results / "experiments.csv", [row])
+    print(row, flush=True)
 
 
 def main() -> None:
-    """Run the experiment that is named."""
+    """Run the experiments that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[experiment.name for experiment in EXPERIMENTS])
+    names = [experiment.name for experiment in EXPERIMENTS]
+    parser.add_argument("name", nargs="+", choices=names)
     parser.add_argument("--data", type=Path, required=True, help="folder of phantoms and runs")
-    parser.add_argument("--pause", type=Path, help="sleep while this file exists")
-    parser.add_argument("--until", type=int, help="stop at this step, to look at the losses")
-    name, data, pause, until = vars(parser.parse_args()).values()
-    experiment = next(e for e in EXPERIMENTS if e.name == name)
-    config, variant = experiment.full_config, VARIANTS[experiment.variant]
-    tuning = load_cases(data, "tuning", TUNING_CASES, TUNING_SEED, config)
-    training = load_cases(data, "train", experiment.cases, TRAINING_SEED, config)
-    trainer = train(experiment, training, data, pause, until)
-    if trainer.step < experiment.steps:
-        return
-    if variant.network == "lnet":
-        append(RESULTS / "experiments_lnet.csv", lnet_rows(trainer, tuning, pause))
-        return
-    model = averaged_model(trainer)
-
-    def score(cases: list[Case]) -> list[dict[str, float]]:
-        scores = []
-        for case in cases:
-            wait(pause)
-            scores.append(score_case(predict(model, variant, case, config), case))
-        return scores
-
-    row = facts(trainer) | summary(score(tuning))
-    seen = score(training[: experiment.training_scored])
-    for name in ("whole", "tumor"):
-        row[f"{name}_on_training_cases"] = np.mean([s[name] for s in seen]) if seen else math.nan
-    append(RESULTS / "experiments.csv", [row])
-    print(row)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
+    wanted, data, results = vars(parser.parse_args()).values()
+    for experiment in EXPERIMENTS:
+        if experiment.name in wanted:
+            run(experiment, data, results)
 
 
 if __name__ == "__main__":

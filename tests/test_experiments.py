@@ -1,5 +1,5 @@
-import dataclasses
 import importlib.util
+import math
 import sys
 from pathlib import Path
 
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tunet_lib.config import VARIANTS
-from tunet_lib.patches import PatchSource
 
 PATH = Path(__file__).parents[1] / "book" / "experiments.py"
 pytestmark = pytest.mark.skipif(not PATH.exists(), reason="the book is not there")
+SMALL = {"filters": 2, "norm_groups": 2, "levels": 2, "epochs": 2, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,12 @@ def experiments():
 
 
 @pytest.fixture
-def case(experiments):
+def label():
     label = np.zeros((8, 16, 16), np.uint8)
     label[2:6, 4:10, 2:6] = 1
     label[2:6, 4:10, 10:14] = 1
     label[3:5, 5:8, 10:12] = 2
-    volume = np.random.default_rng(0).standard_normal(label.shape).astype(np.float32)
-    return experiments.Case("case_00000", volume + label, volume, label, voxel_ml=0.5)
+    return label
 
 
 def test_names_are_unique_and_every_configuration_is_valid(experiments):
@@ -36,79 +35,70 @@ def test_names_are_unique_and_every_configuration_is_valid(experiments):
     assert len(names) == len(set(names))
     for experiment in experiments.EXPERIMENTS:
         assert experiment.full_config.levels == 4
-        assert experiment.start in {"", *names}
+        assert experiment.variant in VARIANTS
+        assert experiment.loss in experiments.LOSSES
 
 
-def test_false_tumor_is_counted_on_the_side_without_one(experiments, case):
-    prob = np.zeros((*case.truth.shape, 2), np.float32)
-    prob[..., 0] = case.truth > 0
-    prob[..., 1] = case.truth == 2
-    perfect = experiments.score_case(prob, case)
+def test_false_tumor_is_counted_on_the_side_without_one(experiments, label):
+    prob = np.zeros((*label.shape, 2), np.float32)
+    prob[..., 0] = label > 0
+    prob[..., 1] = label == 2
+    perfect = experiments.score_case(prob, label, 0.5)
     assert perfect["whole"] == perfect["tumor"] == perfect["precision"] == 1
     assert perfect["tumor_ml"] == 6
     assert perfect["false_kidney_ml"] == perfect["false_side_ml"] == 0
     prob[2:6, 4:10, 2:8, 1] = 1  # all of the healthy kidney, and as much again beside it
-    scores = experiments.score_case(prob, case)
+    scores = experiments.score_case(prob, label, 0.5)
     assert scores["false_kidney_ml"] == 4 * 6 * 4 / 2
     assert scores["false_side_ml"] == 4 * 6 * 6 / 2
     assert scores["sensitivity"] == 1
     assert scores["precision"] == pytest.approx(12 / (12 + 144))
 
 
-def test_two_sick_kidneys_leave_no_healthy_side(experiments, case):
-    case.truth[3, 5, 3] = 2
-    assert experiments.healthy_sides(case.truth) == []
+def test_two_sick_kidneys_leave_no_healthy_side(experiments, label):
+    label[3, 5, 3] = 2
+    assert experiments.healthy_sides(label) == []
 
 
-def test_a_patch_that_is_not_changed_is_the_patch(experiments, case):
-    config = dataclasses.replace(
-        experiments.Experiment("x", "").full_config,
-        grid_shape=case.truth.shape,
-        lnet_shape=case.truth.shape,
-        patch_shape=case.truth.shape,
-        patch_stride=case.truth.shape,
-    )
-    source = PatchSource(case, VARIANTS["unet3d"], config)
-    only_flips = experiments.Augmentation(rotation_deg=0, flip=True)
-    seen = set()
-    for seed in range(8):
-        image, target = experiments.draw_patch(source, only_flips, np.random.default_rng(seed))
-        mirrored = np.allclose(image[..., ::-1, 0], case.volume(False), atol=1e-4)
-        assert mirrored or np.allclose(image[..., 0], case.volume(False), atol=1e-4)
-        truth = case.truth[..., ::-1] if mirrored else case.truth
-        assert (target[..., 1] == (truth == 2)).all()
-        seen.add(mirrored)
-    assert seen == {True, False}
+def test_losses_agree_with_their_formulas(experiments):
+    rng = np.random.default_rng(0)
+    u = rng.random((2, 3, 4, 5, 2)).astype(np.float32)
+    v = (rng.random(u.shape) < 0.3).astype(np.float32)
+    v[..., 1] *= v[..., 0]
+
+    def dice(v, u):
+        return -2 * (u * v).sum() / (u.sum() + v.sum())
+
+    expected = dice(v[..., 0], u[..., 0]) + dice(v[..., 1], u[..., 1])
+    kidney = dice(v[..., 0] - v[..., 1], u[..., 0] * (1 - u[..., 1]))
+    entropy = -(v * np.log(u) + (1 - v) * np.log(1 - u)).mean() * 2
+    for name, value in (
+        ("dice", expected),
+        ("kidney", expected + kidney),
+        ("cross-entropy", expected + 0.1 * entropy),
+    ):
+        loss = experiments.LOSSES[name]("batch", 1e-5)
+        assert float(loss.call(v, u)) == pytest.approx(value, rel=1e-4)
 
 
-def test_a_killed_training_goes_on_as_if_nothing_had_been(experiments, tmp_path, monkeypatch):
-    rng = np.random.default_rng(1)
-    cases = []
-    for k in range(3):
-        label = np.zeros((48, 80, 80), np.uint8)
-        label[20:30, 30:50, 30:40] = 1
-        label[22:26, 34:40, 32:36] = 2
-        volume = rng.standard_normal(label.shape).astype(np.float32) + label
-        cases.append(experiments.Case(f"case_{k:05d}", volume, volume, label, 0.2))
-    small = {"precision": "float32", "levels": 2, "filters": 2, "norm_groups": 2}
-    spec = experiments.Experiment("x", "", variant="unet2d", steps=4, warmup=1, config=small)
-    monkeypatch.setattr(experiments, "SAVE_EVERY", 2)
-    whole = experiments.train(spec, cases, tmp_path / "a", None, None)
-    experiments.train(spec, cases, tmp_path / "b", None, until=2)
-    resumed = experiments.train(spec, cases, tmp_path / "b", None, None)
-    assert whole.guard == resumed.guard == {"loss or gradient": 0, "weights": 0, "optimizer": 0}
-    np.testing.assert_allclose(whole.losses, resumed.losses, rtol=1e-4)
-    for a, b in zip(whole.average, resumed.average, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-4)
-
-
-def test_an_infinite_state_of_the_optimizer_is_seen(experiments):
-    spec = experiments.Experiment("x", "", variant="unet2d")
-    trainer = experiments.Trainer(spec)
-    trainer.check()
-    assert not any(trainer.guard.values())
-    trainer.optimizer.variables[-1].assign(
-        np.full(trainer.optimizer.variables[-1].shape, np.inf, np.float32)
-    )
-    trainer.check()
-    assert trainer.guard["optimizer"] == 1
+@pytest.mark.parametrize(("variant", "loss"), [("unet2d", "kidney"), ("lnet", "dice")])
+def test_an_experiment_leaves_its_line(experiments, variant, loss, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "TUNING_CASES", 2)
+    monkeypatch.setattr(experiments, "WATCHED_CASES", 1)
+    config = SMALL | {"batch_size": 2, "batch_size_2d": 16}
+    spec = experiments.Experiment("x", "a test", variant, config, loss, cases=3, training_scored=1)
+    experiments.run(spec, tmp_path, tmp_path)
+    experiments.run(spec, tmp_path, tmp_path)  # takes what is trained
+    name = "experiments_lnet.csv" if variant == "lnet" else "experiments.csv"
+    with (tmp_path / name).open() as stream:
+        rows = list(experiments.csv.DictReader(stream))
+    assert len(rows) == (2 * 7 * 5 if variant == "lnet" else 2)
+    assert {row["name"] for row in rows} == {"x"}
+    steps = 2 * {"unet2d": math.ceil(2 * 2 * 12 / 16), "lnet": 1}[variant]
+    assert int(rows[0]["steps"]) == steps
+    if variant == "lnet":
+        assert all(0 <= float(row["tumor_kept"]) <= 1 for row in rows)
+    else:
+        same = [{k: v for k, v in row.items() if k != "cpu_minutes"} for row in rows]
+        assert same[0] == same[1]
+        assert 0 <= float(rows[0]["whole"]) <= 1

@@ -5,7 +5,7 @@ import pytest
 from tiny import SHAPE, TinyCase, tiny_config, write_cases
 
 from tunet_lib.config import VARIANTS
-from tunet_lib.patches import PatchDataset, PatchSource, rotate_in_plane
+from tunet_lib.patches import Augmentation, PatchDataset, PatchSource, rotate_in_plane
 from tunet_lib.windows import block_mean
 
 TUNET = VARIANTS["tunet"]
@@ -91,7 +91,7 @@ def test_image_and_label_turn_alike_and_nothing_comes_from_the_patchs_border():
         patch_stride=(2, 4, 4),
     )
     source = PatchSource(case, TUNET, config)
-    image, target = source.patch((0, 12, 12), 10.0)
+    image, target = source.patch((0, 12, 12), Augmentation(angle_deg=10.0))
     assert image.shape == (2, 8, 8, 1)
     assert target.shape == (2, 8, 8, 2)
     assert ((image[..., 0] >= 0.5) == (target[..., 0] > 0)).all()
@@ -101,6 +101,71 @@ def test_image_and_label_turn_alike_and_nothing_comes_from_the_patchs_border():
     np.testing.assert_array_equal(target[..., 0], expected > 0)
 
 
+def test_zoom_and_mirror():
+    patch = random_patch(2, 8, 8)
+    mirrored = rotate_in_plane(patch, 0.0, 1, mirror=True)
+    np.testing.assert_array_equal(mirrored, patch[..., ::-1])
+    # Turned clockwise and then mirrored, as one step and as two.
+    turned = rotate_in_plane(patch, 90.0, 1)[..., ::-1]
+    np.testing.assert_allclose(rotate_in_plane(patch, 90.0, 1, mirror=True), turned, atol=1e-5)
+    # A ramp of twice the size is half as steep.
+    ramp = np.broadcast_to(np.arange(-7.5, 8).astype(np.float32), (1, 16, 16))
+    np.testing.assert_allclose(rotate_in_plane(ramp, 0.0, 1, zoom=2.0), ramp / 2, atol=1e-6)
+    np.testing.assert_allclose(
+        rotate_in_plane(ramp, 0.0, 1, zoom=0.8, margin=4), 1.25 * ramp[:, 4:-4, 4:-4], atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_zooming_keeps_a_constant(order):
+    patch = np.full((2, 9, 9), 3.25, np.float32)
+    zoomed = rotate_in_plane(patch, 7.0, order, zoom=0.7, mirror=True, margin=1)
+    np.testing.assert_allclose(zoomed, patch[:, 1:-1, 1:-1], rtol=1e-6)
+
+
+def test_a_margin_is_wide_enough_for_every_corner():
+    config = tiny_config(rotation_deg=45.0, zoom=0.3, mirror=True)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        changed = Augmentation.draw(config, rng)
+        margin = changed.margin(16)
+        size = 16 + 2 * margin
+        y, x = np.indices((size, size)) - (size - 1) / 2
+        for ramp in (y, x):  # what comes from beyond the border is repeated, and no ramp
+            turn = np.deg2rad(changed.angle_deg)
+            down, right = y, -x if changed.mirror else x
+            source = {
+                id(y): np.cos(turn) * down - np.sin(turn) * right,
+                id(x): np.sin(turn) * down + np.cos(turn) * right,
+            }[id(ramp)] / changed.zoom
+            found = rotate_in_plane(
+                ramp[None], changed.angle_deg, 1,
+                zoom=changed.zoom, mirror=changed.mirror, margin=margin,
+            )[0]  # fmt: skip
+            inner = np.s_[margin : size - margin, margin : size - margin]
+            np.testing.assert_allclose(found, source[inner], atol=1e-3)
+
+
+def test_augmentations_fill_the_configured_ranges_and_reach_the_patch(cases):
+    config = tiny_config(rotation_deg=5.0, zoom=0.2, mirror=True, gain=0.3, shift=0.4)
+    rng = np.random.default_rng(0)
+    drawn = [Augmentation.draw(config, rng) for _ in range(500)]
+    for name, low, high in (
+        ("angle_deg", -5, 5), ("zoom", 0.8, 1.2), ("gain", 0.7, 1.3), ("shift", -0.4, 0.4)
+    ):  # fmt: skip
+        values = [getattr(changed, name) for changed in drawn]
+        assert low <= min(values) < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < max(values) <= high
+    assert 0.4 < np.mean([changed.mirror for changed in drawn]) < 0.6
+    none = Augmentation.draw(tiny_config(rotation_deg=0.0), rng)
+    assert none == Augmentation()
+    source = PatchSource(cases[0], TUNET, config)
+    plain, truth = source.patch((0, 4, 4))
+    changed, same = source.patch((0, 4, 4), Augmentation(mirror=True, gain=1.5, shift=-0.25))
+    np.testing.assert_allclose(changed, 1.5 * plain[:, :, ::-1] - 0.25, rtol=1e-5)
+    np.testing.assert_array_equal(same, truth[:, :, ::-1])
+
+
 def test_whole_includes_tumor():
     label = np.array([0, 1, 2, 0], np.uint8).reshape(1, 2, 2)
     case = MemoryCase(label.astype(np.float16), label)
@@ -108,10 +173,10 @@ def test_whole_includes_tumor():
         grid_shape=(1, 2, 2), lnet_shape=(1, 2, 2), patch_shape=(1, 2, 2), patch_stride=(1, 1, 1),
         levels=1,
     )  # fmt: skip
-    _, target = PatchSource(case, TUNET, config).patch((0, 0, 0), 0.0)
+    _, target = PatchSource(case, TUNET, config).patch((0, 0, 0))
     np.testing.assert_array_equal(target[0, ..., 0], [[0, 1], [1, 0]])
     np.testing.assert_array_equal(target[0, ..., 1], [[0, 0], [1, 0]])
-    _, target = PatchSource(case, VARIANTS["lnet"], config).patch((0, 0, 0), 0.0)
+    _, target = PatchSource(case, VARIANTS["lnet"], config).patch((0, 0, 0))
     np.testing.assert_array_equal(target[0], [[[0], [1]], [[1], [0]]])
 
 

@@ -255,7 +255,7 @@ def test_a_damaged_checkpoint(tmp_path, split, trained):
         content[:middle] + bytes(2000) + content[middle + 2000 :],
         {name: array for name, array in arrays.items() if name != "best_0"},
         {**arrays, "schedule": np.array("{}")},
-        {**arrays, "optimizer_2": np.zeros(1)},
+        {**arrays, "state_2": np.zeros(1)},
     ):
         if isinstance(damaged, dict):
             np.savez(path, **damaged)
@@ -343,7 +343,7 @@ def die():
 def get_or_die(self, index):
     if when == "from outside":
         time.sleep(0.05)
-    if when == "in mid-epoch" and self.augment and self.seed[-1] == 3 and index == 3:
+    if when == "in mid-epoch" and self.augment and self.seed[-2] == 3 and index == 3:
         die()
     return get(self, index)
 
@@ -414,13 +414,67 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path):
     assert left[0] == left[1]
 
 
-def test_a_loss_that_never_was_a_number_is_no_success(split, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where", ["loss", "validation", "weight", "optimizer"])
+def test_an_epoch_whose_numbers_are_not_finite_begins_anew(where, split, monkeypatch):
+    # The optimizer's is the silent one: the losses and the weights are in order.
+    config = tiny_config(epochs=2)
+    straight = Training(VARIANTS["unet2d"], config, split)
+    disturbed = Training(VARIANTS["unet2d"], config, split)
+    log = straight.run_epoch()
+    calls = []
+
+    def overflowing(network, batches, **options):
+        fitted = keras.Model.fit(network, batches, **options)
+        calls.append(float(network.optimizer.learning_rate))
+        if len(calls) == 1:
+            values = network.weights if where == "weight" else network.optimizer.variables
+            if where == "loss":
+                fitted.history["loss"][0] = float("nan")
+            elif where != "validation":
+                values[-1].assign(np.full(values[-1].shape, np.inf, np.float32))
+        return fitted
+
+    def evaluate(network, *args, **options):
+        losses = keras.Model.evaluate(network, *args, **options)
+        return {"loss": float("inf")} if where == "validation" and len(calls) == 1 else losses
+
+    monkeypatch.setattr(disturbed, "network", Disturbed(disturbed.network, overflowing, evaluate))
+    again = disturbed.run_epoch()
+    assert (log["attempts"], again["attempts"]) == (1, 2)
+    assert calls == [pytest.approx(config.learning_rate)] * 2
+    assert np.isfinite(again["val_loss"])
+    assert all(np.isfinite(array).all() for array in disturbed._state())
+    assert again["loss"] != log["loss"]  # with other batches
+
+
+class Disturbed:
+    """A network with other `fit` and `evaluate`."""
+
+    def __init__(self, network, fit, evaluate):
+        self.network, self.own = network, {"fit": fit, "evaluate": evaluate}
+
+    def __getattr__(self, name):
+        if name in self.own:
+            return functools.partial(self.own[name], self.network)
+        return getattr(self.network, name)
+
+
+def test_a_training_that_never_is_finite_is_given_up(split, tmp_path, monkeypatch):
     nan = float("nan")
     monkeypatch.setattr(
         keras.Model, "fit", lambda *_, **__: SimpleNamespace(history={"loss": [nan]})
     )
     monkeypatch.setattr(keras.Model, "evaluate", lambda *_, **__: {"loss": nan})
-    with pytest.raises(DataError, match="never a number"):
+    with pytest.raises(DataError, match="epoch 1 of L-Net: 3 times numbers grew"):
         train(VARIANTS["lnet"], tiny_config(), split, folder=tmp_path)
-    assert len(read_history(tmp_path / "history.csv")) == 2
     assert not (tmp_path / "model.weights.h5").exists()
+
+
+def test_the_learning_rate_rises_in_equal_steps_and_then_falls():
+    config = Config.preset("paper", warmup_epochs=3, decay="cosine", epochs=7, stop_patience=9)
+    schedule, rates = Schedule(config.learning_rate), []
+    while not schedule.finished(config):
+        rates.append(schedule.rate(config) / config.learning_rate)
+        schedule.add({"val_loss": -1.0}, config)
+    cosine = (1 + np.cos(np.pi * np.arange(7) / 7)) / 2
+    np.testing.assert_allclose(rates, cosine * [1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1])

@@ -119,6 +119,14 @@ class Config:
     tumor_fraction: ZeroToOne = 0.0
     #: Largest angle of the random rotation in plane, either way (3.4).
     rotation_deg: Annotated[float, Within(ge=0, le=180)] = 1.0
+    #: Random zoom in plane, by a factor of 1 - zoom to 1 + zoom (open).
+    zoom: Annotated[float, Within(ge=0, lt=1)] = 0.0
+    #: Mirror left and right in half of the patches (open).
+    mirror: bool = False
+    #: Random factor on the intensities, 1 - gain to 1 + gain (open).
+    gain: Annotated[float, Within(ge=0, lt=1)] = 0.0
+    #: Random offset of the intensities, up to so many SD either way (open).
+    shift: Annotated[float, Within(ge=0, le=10)] = 0.0
 
     # Loss and training
 
@@ -128,6 +136,8 @@ class Config:
     dice_epsilon: Annotated[float, Within(gt=0, le=1)] = 1e-5
     #: Adam's step size at the start (3.2).
     learning_rate: Annotated[float, Within(gt=0, le=1)] = 1e-4
+    #: Epochs over which it rises to that, in equal steps (open).
+    warmup_epochs: Annotated[int, Within(ge=0)] = 0
     #: How it falls, where the loss stands still or by a cosine to zero over `epochs` (3.2).
     decay: Literal["plateau", "cosine"] = "plateau"
     #: Adam's memory of gradients (3.2).

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunet_lib.files import DataError, atomic_path
 
-FIELDS = ("epoch", "loss", "val_loss", "learning_rate", "time_s")
+FIELDS = ("epoch", "loss", "val_loss", "learning_rate", "attempts", "time_s")
 
 EpochLog = dict[str, float]
 
@@ -30,7 +30,8 @@ def read_history(path: str | Path) -> list[EpochLog]:
     Returns
     -------
     list of dict
-        For each epoch: epoch (from 1), loss, val_loss (L2 included), learning_rate, time_s.
+        For each epoch: epoch (from 1), loss, val_loss (L2 included), learning_rate, attempts
+        (1 unless numbers ceased to be finite, and the epoch began anew), time_s.
 
     Raises
     ------
@@ -40,6 +41,8 @@ def read_history(path: str | Path) -> list[EpochLog]:
     try:
         with Path(path).open(newline="") as stream:
             rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        return [
+            {**row, "epoch": int(row["epoch"]), "attempts": int(row["attempts"])} for row in rows
+        ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as a training history ({error})") from error

@@ -31,7 +31,55 @@ class GridCase(Protocol):
         """Give the label map (z, y, x), uint8 0/1/2."""
 
 
-def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarray:
+@dataclass(frozen=True)
+class Augmentation:
+    """How a training patch differs from what the CT shows at its place.
+
+    Attributes
+    ----------
+    angle_deg
+        Rotation in plane, clockwise as a slice is shown with y downward.
+    zoom
+        Factor by which all is larger in plane.
+    mirror
+        Left and right are exchanged.
+    gain, shift
+        The intensities are multiplied by the one, then the other is added, in SD of the volume.
+    """
+
+    angle_deg: float = 0.0
+    zoom: float = 1.0
+    mirror: bool = False
+    gain: float = 1.0
+    shift: float = 0.0
+
+    @classmethod
+    def draw(cls, config: Config, rng: np.random.Generator) -> Augmentation:
+        """Draw each number uniformly from what the configuration allows."""
+        return cls(
+            angle_deg=rng.uniform(-config.rotation_deg, config.rotation_deg),
+            zoom=1 + rng.uniform(-config.zoom, config.zoom),
+            mirror=config.mirror and rng.random() < 0.5,
+            gain=1 + rng.uniform(-config.gain, config.gain),
+            shift=rng.uniform(-config.shift, config.shift),
+        )
+
+    def margin(self, width: int) -> int:
+        """Give how many voxels beside a patch of that width may move into it."""
+        # A corner lies half a diagonal from the center, which is less than the width.
+        turned, drawn_in = np.deg2rad(abs(self.angle_deg)), max(0.0, 1 / self.zoom - 1)
+        return int(np.ceil((turned + drawn_in) * width))
+
+
+def rotate_in_plane(
+    patch: np.ndarray,
+    angle_deg: float,
+    order: int,
+    *,
+    zoom: float = 1.0,
+    mirror: bool = False,
+    margin: int = 0,
+) -> np.ndarray:
     """Rotate each axial slice about its center; borders are repeated.
 
     Parameters
@@ -42,19 +90,29 @@ def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarr
         Clockwise, as a slice is shown with y downward.
     order
         1 (linear) for an image, 0 (nearest) for a label map.
+    zoom
+        Enlarge by this factor as well.
+    mirror
+        Exchange left and right, in the end.
+    margin
+        Voxels on each side in plane that are there to move into the rest; the result has none.
     """
-    if angle_deg == 0:
-        return patch
-    depth, height, width = patch.shape
+    inner = patch[:, margin : patch.shape[1] - margin, margin : patch.shape[2] - margin]
+    if angle_deg == 0 and zoom == 1:
+        return inner[..., ::-1] if mirror else inner
+    _, height, width = patch.shape
     turn = np.deg2rad(angle_deg)
-    down, right = np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2
-    y = np.cos(turn) * down[:, None] - np.sin(turn) * right + (height - 1) / 2
-    x = np.sin(turn) * down[:, None] + np.cos(turn) * right + (width - 1) / 2
+    down = np.arange(margin, height - margin) - (height - 1) / 2
+    right = np.arange(margin, width - margin) - (width - 1) / 2
+    if mirror:
+        right = right[::-1]
+    y = (np.cos(turn) * down[:, None] - np.sin(turn) * right) / zoom + (height - 1) / 2
+    x = (np.sin(turn) * down[:, None] + np.cos(turn) * right) / zoom + (width - 1) / 2
     y, x = np.clip(y, 0, height - 1).ravel(), np.clip(x, 0, width - 1).ravel()
-    slices = patch.reshape(depth, -1)
+    slices = patch.reshape(len(patch), -1)
     if order == 0:
         nearest = np.rint(y).astype(np.intp) * width + np.rint(x).astype(np.intp)
-        return slices[:, nearest].reshape(patch.shape)
+        return slices[:, nearest].reshape(inner.shape)
     # All slices turn alike, so four weights a pixel serve them all: one sparse matrix.
     y0, x0 = y.astype(int), x.astype(int)
     y1, x1 = np.minimum(y0 + 1, height - 1), np.minimum(x0 + 1, width - 1)
@@ -67,9 +125,9 @@ def rotate_in_plane(patch: np.ndarray, angle_deg: float, order: int) -> np.ndarr
             np.stack(corners, axis=1).ravel(),
             np.arange(0, 4 * y.size + 1, 4),
         ),
-        shape=(y.size, y.size),
+        shape=(y.size, height * width),
     )
-    return np.ascontiguousarray((matrix @ slices.T).T).reshape(patch.shape)
+    return np.ascontiguousarray((matrix @ slices.T).T).reshape(inner.shape)
 
 
 @dataclass
@@ -135,17 +193,26 @@ class PatchSource:
             self._places[lowest] = np.flatnonzero(self.arrays()[1] >= lowest).astype(np.int32)
         return self._places[lowest]
 
-    def patch(self, start: Shape, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
+    def patch(
+        self, start: Shape, augmentation: Augmentation = Augmentation()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Give image (z, y, x, 1) float32 and target (z, y, x, channels) float32."""
         volume, label = self.arrays()
         shape = self.variant.patch_shape(self.config)
-        # A corner moves by at most half a diagonal times the angle.
-        margin = int(np.ceil(np.deg2rad(abs(angle_deg)) * max(shape[1:])))
-        inner = np.s_[:, margin : margin + shape[1], margin : margin + shape[2]]
-        image = cut_patch(volume, start, shape, margin=margin).astype(np.float32)
-        truth = cut_patch(label, start, shape, margin=margin)
-        image = rotate_in_plane(image, angle_deg, order=1)[inner]
-        truth = rotate_in_plane(truth, angle_deg, order=0)[inner]
+        margin = augmentation.margin(max(shape[1:]))
+
+        def cut(array: np.ndarray, order: int) -> np.ndarray:
+            return rotate_in_plane(
+                cut_patch(array, start, shape, margin=margin),
+                augmentation.angle_deg,
+                order,
+                zoom=augmentation.zoom,
+                mirror=augmentation.mirror,
+                margin=margin,
+            )
+
+        image, truth = cut(volume, 1).astype(np.float32), cut(label, 0)
+        image = image * np.float32(augmentation.gain) + np.float32(augmentation.shift)
         masks = {"whole": truth > 0, "tumor": truth == 2}
         target = np.stack([masks[region] for region in self.variant.regions], axis=-1)
         return image[..., None], target.astype(np.float32)
@@ -163,8 +230,8 @@ class PatchDataset(keras.utils.PyDataset):
     seed
         Numbers that name this epoch, for instance (config.seed, fold, epoch).
     augment
-        Rotate by up to ``config.rotation_deg``, draw random patches anew, shuffle. False
-        gives the windows, or the random patches of this seed, in order.
+        Change each patch by an `Augmentation` of its own, and shuffle. False gives the
+        windows, or the random patches of this seed, as they are and in order.
     workers
         Threads that prepare batches ahead.
 
@@ -213,8 +280,8 @@ class PatchDataset(keras.utils.PyDataset):
         rng = np.random.default_rng((*self.seed, index))
         images, targets = [], []
         for source, start in chosen:
-            limit = self.config.rotation_deg if self.augment else 0.0
-            image, target = source.patch(start, rng.uniform(-limit, limit))
+            changed = Augmentation.draw(self.config, rng) if self.augment else Augmentation()
+            image, target = source.patch(start, changed)
             images.append(image)
             targets.append(target)
         if self.variant.sees == "slice":

@@ -30,15 +30,17 @@ from tunet_lib.patches import PatchDataset, as_sources
 from tunet_lib.quiet import keras
 
 VALIDATION_EPOCH = 2**31  # a seed that no training epoch has
+ATTEMPTS = 3  # at an epoch, before a training is given up
 
 
 @dataclass
 class Schedule:
     """The learning rate and when to stop, from the validation losses seen so far.
 
-    The learning rate falls by `plateau_factor` after `plateau_patience` epochs without
-    improvement, or with ``decay="cosine"`` along half a cosine that ends at zero; training
-    ends after `stop_patience` epochs without improvement, or after `epochs`.
+    The learning rate rises over `warmup_epochs`. It falls by `plateau_factor` after
+    `plateau_patience` epochs without improvement, or with ``decay="cosine"`` along half a cosine
+    that ends at zero; training ends after `stop_patience` epochs without improvement, or after
+    `epochs`.
     Source: Vu et al. 2019, 3.2.
     """
 
@@ -57,6 +59,10 @@ class Schedule:
         """Tell whether training is over."""
         stopped = self.epoch - self.best_epoch >= config.stop_patience
         return self.epoch >= config.epochs or stopped
+
+    def rate(self, config: Config) -> float:
+        """Give the learning rate of the next epoch: at first a part of `learning_rate`."""
+        return self.learning_rate * min(1, (self.epoch + 1) / (config.warmup_epochs + 1))
 
     def add(self, log: EpochLog, config: Config) -> bool:
         """Take note of one more epoch; tell whether it is the best so far."""
@@ -112,7 +118,7 @@ def train(
     ------
     DataError
         `folder` holds a training with another configuration, there is no case or no label
-        map, the validation loss was never a number, or the disk is full.
+        map, an epoch failed again and again (see `Training.run_epoch`), or the disk is full.
     """
     files = ModelFolder(Path(folder))
     if not split.training or not split.validation:
@@ -135,11 +141,6 @@ def train(
         if on_epoch is not None:
             on_epoch(log)
     write_history(files.history_path, training.schedule.history)
-    if not training.schedule.best_epoch:
-        raise DataError(
-            f"{folder}: the validation loss was never a number; lower learning_rate, or "
-            "set precision to float32, and remove the folder to train again"
-        )
     training.best_model().save(folder)
     files.checkpoint.unlink(missing_ok=True)
     return training.schedule.history
@@ -167,17 +168,40 @@ class Training:
         self.watched = self._batches(split.validation, VALIDATION_EPOCH, augment=False)
 
     def run_epoch(self) -> EpochLog:
-        """Train for one epoch, validate, and take note of both."""
-        start_s = time.monotonic()
-        self.network.optimizer.learning_rate = self.schedule.learning_rate
-        batches = self._batches(self.sources, self.schedule.epoch, augment=True)
-        fitted = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
-        val_loss = self.network.evaluate(self.watched, verbose=0, return_dict=True)["loss"]
+        """Train for one epoch, validate, and take note of both.
+
+        With few bits a number can overflow: a loss, a weight, or, in silence, Adam's memory of a
+        gradient, and then that weight never moves again. So all of them are looked at, and where
+        one is not finite the epoch begins anew, with other batches.
+
+        Raises
+        ------
+        DataError
+            That did not help.
+        """
+        start_s, start = time.monotonic(), self._state()
+        rate = self.schedule.rate(self.config)
+        for attempt in range(ATTEMPTS):
+            self.network.optimizer.learning_rate = rate  # part of the state that comes back
+            batches = self._batches(self.sources, self.schedule.epoch, attempt, augment=True)
+            fitted = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
+            val_loss = self.network.evaluate(self.watched, verbose=0, return_dict=True)["loss"]
+            losses = [fitted.history["loss"][0], val_loss]
+            if all(np.isfinite(array).all() for array in (*losses, *self._state())):
+                break
+            self._set_state(start)
+        else:
+            raise DataError(
+                f"epoch {self.schedule.epoch + 1} of {self.variant.title}: {ATTEMPTS} times "
+                "numbers grew beyond all bounds; lower learning_rate, or set precision to "
+                "float32, and train again in another folder"
+            )
         log = {
             "epoch": self.schedule.epoch + 1,
-            "loss": float(fitted.history["loss"][0]),
+            "loss": float(losses[0]),
             "val_loss": float(val_loss),
-            "learning_rate": self.schedule.learning_rate,
+            "learning_rate": rate,
+            "attempts": attempt + 1,
             "time_s": round(time.monotonic() - start_s, 2),
         }
         if self.schedule.add(log, self.config):
@@ -192,10 +216,8 @@ class Training:
 
     def save(self, checkpoint: Path) -> None:
         """Write all that the next epoch depends on, as one file: it is there whole or not."""
-        arrays = {f"weight_{i}": value for i, value in enumerate(self.network.get_weights())}
+        arrays = {f"state_{i}": value for i, value in enumerate(self._state())}
         arrays |= {f"best_{i}": value for i, value in enumerate(self.best)}
-        for i, variable in enumerate(self.network.optimizer.variables):
-            arrays[f"optimizer_{i}"] = keras.ops.convert_to_numpy(variable)
         arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(self.schedule)))
         with atomic_path(checkpoint) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
@@ -212,23 +234,32 @@ class Training:
             return
         try:
             with np.load(checkpoint, allow_pickle=False) as arrays:
-                count = len(self.best)
-                self.network.set_weights([arrays[f"weight_{i}"] for i in range(count)])
-                for i, variable in enumerate(self.network.optimizer.variables):
-                    variable.assign(arrays[f"optimizer_{i}"])
-                self.best = [arrays[f"best_{i}"] for i in range(count)]
+                self._set_state([arrays[f"state_{i}"] for i in range(len(self._state()))])
+                self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
                 self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{checkpoint}: is no checkpoint of this network ({error}); remove it to start anew"
             ) from error
 
-    def _batches(self, sources: Sequence[Any], epoch: int, *, augment: bool) -> PatchDataset:
+    def _state(self) -> list[np.ndarray]:
+        """Copy the weights and what the optimizer remembers."""
+        variables = (*self.network.weights, *self.network.optimizer.variables)
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+    def _set_state(self, state: Sequence[np.ndarray]) -> None:
+        variables = (*self.network.weights, *self.network.optimizer.variables)
+        for variable, value in zip(variables, state, strict=True):
+            variable.assign(value)
+
+    def _batches(
+        self, sources: Sequence[Any], epoch: int, attempt: int = 0, *, augment: bool
+    ) -> PatchDataset:
         return PatchDataset(
             sources,
             self.variant,
             self.config,
-            seed=(*self.seed, epoch),
+            seed=(*self.seed, epoch, attempt),
             augment=augment,
             workers=self.workers,
         )
