@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from tunet_lib.phantom.scanner import add_noise, blur
+from tunet_lib.phantom.scanner import add_noise, blur, noise_scale
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -26,3 +28,29 @@ def test_blur_keeps_a_constant_and_spreads_one_voxel_to_its_neighbors():
     assert point[2, 2, 3] == point[1, 2, 2] == pytest.approx(0.2)
     assert point[1, 1, 1] == pytest.approx(0.008)
     assert point.sum() == pytest.approx(1.4**3)
+
+
+def test_noise_of_a_mean_over_a_voxel():
+    assert noise_scale((3, 0.8, 0.8)) == 1
+    # 6 mm are a = 2 ln 4 instead of ln 4: f(a) = 2 / a^2 (a - 1 + exp(-a))
+    double, single = 2 * math.log(4), math.log(4)
+    expected = (double - 1 + 1 / 16) / (4 * (single - 1 + 1 / 4))
+    assert noise_scale((6, 0.8, 0.8)) == pytest.approx(math.sqrt(expected), rel=1e-12)
+    assert noise_scale((4, 2.9, 2.9)) == pytest.approx(0.56, abs=0.005)
+    # Far smaller than the correlation reaches, a voxel has the noise of a point; far larger,
+    # the noise falls with the square root of the volume.
+    point = math.prod(2 / a**2 * (a - 1 + math.exp(-a)) for a in np.log([4, 2.5, 2]))
+    assert noise_scale((1e-3, 1e-3, 1e-3)) == pytest.approx(point**-0.5, rel=1e-3)
+    ratio = noise_scale((4e6, 1e6, 1e6)) / noise_scale((1e6, 1e6, 1e6))
+    assert ratio == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 0.6, 0.6), (3, 0.8, 0.8), (4, 2.9, 2.9), (10, 8, 8)])
+def test_noise_has_the_sd_that_belongs_to_the_voxel(spacing_mm):
+    volume_hu = add_noise(
+        np.full((40, 100, 100), -97, np.float32), spacing_mm, np.random.default_rng(4)
+    ).astype(float)
+    # The SD is the first number drawn. Rounding to whole HU adds 1/12 to the variance.
+    sd = np.random.default_rng(4).uniform(19, 26) * noise_scale(spacing_mm)
+    assert volume_hu.std() == pytest.approx(math.hypot(sd, 12**-0.5), rel=0.02)
+    assert volume_hu.mean() == pytest.approx(-97, abs=1)

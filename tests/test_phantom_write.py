@@ -6,6 +6,7 @@ import pytest
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases
 from tunet_lib.phantom import write_phantoms
+from tunet_lib.phantom.write import GENERATOR
 from tunet_lib.scans import load_label, load_scan
 
 
@@ -37,6 +38,7 @@ def test_layout_is_that_of_kits19(folder):
         assert label.shape[1:] == (128, 128)
         assert entry["case_id"] == case.case_id
         assert entry["synthetic"] is True
+        assert entry["generator"] == GENERATOR == 2
         assert 0.8 < entry["radiographic_size"] < 13
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
@@ -75,3 +77,17 @@ def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
 def test_a_folder_of_another_seed_is_refused(folder):
     with pytest.raises(DataError, match="seed 6"):
         write_phantoms(folder, 1, seed=6)
+
+
+@pytest.mark.parametrize(("version", "named"), [(None, 1), (1, 1), (GENERATOR + 1, GENERATOR + 1)])
+def test_phantoms_of_another_generator_are_refused_and_kept(folder, tmp_path, version, named):
+    entries = json.loads((folder / "kits.json").read_text())
+    for entry in entries:
+        del entry["generator"]
+    if version is not None:  # one is enough
+        entries[0]["generator"], entries[1]["generator"] = version, GENERATOR
+    (tmp_path / "kits.json").write_text(json.dumps(entries))
+    before = hashes(tmp_path)
+    with pytest.raises(DataError, match=f"version {named} of the generator.* delete this one"):
+        write_phantoms(tmp_path, 2, seed=5)
+    assert hashes(tmp_path) == before

@@ -14,7 +14,7 @@ from tunet_lib.phantom.canvas import Point
 
 BLUR = 0.2  # weight of a neighbor beside the voxel's own 1: partial volume
 NOISE_LAG1 = (0.25, 0.4, 0.5)  # correlation of neighbors at NOISE_SPACING_MM
-NOISE_SPACING_MM = (3.0, 0.8, 0.8)
+NOISE_SPACING_MM = (3.0, 0.8, 0.8)  # of the real scans in which the noise was measured
 
 
 def blur(hu: np.ndarray) -> None:
@@ -30,16 +30,17 @@ def blur(hu: np.ndarray) -> None:
 
 
 def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np.ndarray:
-    """Add noise of one SD to a CT, with the correlation of neighbors seen in real scans.
+    """Add noise of one SD to a CT, with the SD and the correlation seen in real scans.
 
     Parameters
     ----------
     hu
         (z, y, x) float32 in HU.
     spacing_mm
-        Voxel size (z, y, x): the smaller, the more alike are neighbors.
+        Voxel size (z, y, x): the smaller, the more noise (`noise_scale`), and the more alike
+        are neighbors.
     rng
-        Decides the SD, 19-26 HU, and the noise.
+        Decides the SD, 19-26 HU in voxels of 3 x 0.8 x 0.8 mm, and the noise.
 
     Returns
     -------
@@ -47,6 +48,7 @@ def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np
         (z, y, x) int16 in HU, -1024 to 3071.
     """
     sd, side, power = rng.uniform(19, 26), [], 1.0  # SD in HU, measured in the liver
+    sd *= noise_scale(spacing_mm)
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
         rho = min(rho ** (step / reference), 0.7)  # 0.707 is the most that three taps can give
         weight = (1 - math.sqrt(1 - 2 * rho * rho)) / (2 * rho)
@@ -58,6 +60,40 @@ def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np
         noisy = hu[k] + plane * np.float32(sd / math.sqrt(power))
         out[k] = np.clip(np.rint(noisy), -1024, 3071)
     return out
+
+
+def noise_scale(spacing_mm: Point) -> float:
+    """Give the SD of noise in voxels of a size, in units of that at `NOISE_SPACING_MM`.
+
+    A voxel shows the mean over its extent. Along each axis, noise whose correlation falls off
+    as exp(-distance / tau) leaves a mean over the length L the variance 2 / a^2 * (a - 1 +
+    exp(-a)), with a = L / tau. `NOISE_LAG1` gives tau.
+
+    Parameters
+    ----------
+    spacing_mm
+        Voxel size (z, y, x).
+
+    Returns
+    -------
+    float
+        1 at `NOISE_SPACING_MM`, less for larger voxels, more for smaller ones.
+
+    Examples
+    --------
+    >>> round(noise_scale((4, 2.9, 2.9)), 2)
+    0.56
+    """
+    variance = 1.0
+    for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
+        a_reference = -math.log(rho)  # tau is reference / a_reference
+        a = a_reference * step / reference
+        variance *= _variance_of_mean(a) / _variance_of_mean(a_reference)
+    return math.sqrt(variance)
+
+
+def _variance_of_mean(a: float) -> float:
+    return 2 / a**2 * (a + math.expm1(-a))
 
 
 def _filtered(planes: Iterable[np.ndarray], side: list[float]) -> Iterator[np.ndarray]:

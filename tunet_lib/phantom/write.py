@@ -5,7 +5,7 @@ Chapter 01 (notebooks/01_kits19.ipynb).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,10 @@ from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
 from tunet_lib.phantom.canvas import Point
 from tunet_lib.phantom.make import make_phantom
 
+# Raised whenever a seed gives other phantoms than before. 1: the SD of the noise did not depend
+# on the size of the voxels, and kits.json named no generator.
+GENERATOR = 2
+
 
 def write_phantoms(
     folder: str | Path,
@@ -27,6 +31,8 @@ def write_phantoms(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     """Write a folder of phantoms in KiTS19's layout, with a ``kits.json``.
+
+    Each entry of ``kits.json`` names the seed, the size and the version of the generator.
 
     Parameters
     ----------
@@ -49,7 +55,8 @@ def write_phantoms(
     Raises
     ------
     DataError
-        The folder holds other cases, or cannot be written.
+        The folder holds other cases or those of another version of the generator, or cannot
+        be written.
     """
     folder = Path(folder)
     listing = folder / "kits.json"
@@ -59,6 +66,8 @@ def write_phantoms(
     origin = {"synthetic": True, "seed": seed, "size": size}
     if any(not origin.items() <= entry.items() for entry in entries.values()):
         raise DataError(f"{folder}: holds other cases than phantoms of seed {seed}, size {size}")
+    _check_generator(folder, entries.values())
+    origin["generator"] = GENERATOR
     save_json(listing, list(entries.values()))
     cases = []
     for k in range(count):
@@ -75,6 +84,17 @@ def write_phantoms(
         if progress is not None:
             progress(k + 1, count)
     return cases
+
+
+def _check_generator(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Refuse to mix phantoms of two generators in one folder."""
+    # Before there were versions, no entry named one.
+    others = {entry.get("generator", 1) for entry in entries} - {GENERATOR}
+    if others:
+        raise DataError(
+            f"{folder}: holds phantoms of version {min(others)} of the generator, and this is "
+            f"version {GENERATOR}; choose an empty folder, or delete this one and make it anew"
+        )
 
 
 def _draw_size(
