@@ -58,6 +58,7 @@ COARSE: dict[str, Any] = {
     "dice_over": "batch",
     "batch_size": 8,
     "batch_size_2d": 32,
+    "first_prob": 0.5,
     "decay": "cosine",
     "learning_rate": 2e-3,
     "warmup_epochs": 1,
@@ -173,6 +174,22 @@ EXPERIMENTS = (
     Experiment("fine_median", "TuNet + median, finer grid", "tunet_median", FINE | MIRROR),
     Experiment("u3d", "U-Net 3D, mirrors", "unet3d", MIRROR),
     Experiment("u2d", "U-Net 2D, mirrors", "unet2d", MIRROR, training_scored=16),
+    Experiment(
+        "mirror_prior",
+        "mirrors, first probability 0.05 instead of 0.5",
+        config=MIRROR | {"first_prob": 0.05},
+    ),
+    Experiment(
+        "mirror_prior_lr1e-3",
+        "first probability 0.05, peak 1e-3",
+        config=MIRROR | {"first_prob": 0.05, "learning_rate": 1e-3},
+    ),
+    Experiment(
+        "fine_lnet_prior",
+        "L-Net, finer grid, first probability 0.05, 28 epochs",
+        "lnet",
+        FINE | MIRROR | {"first_prob": 0.05, "epochs": 28},
+    ),
     Experiment("fine_lnet", "L-Net, finer grid, mirrors", "lnet", FINE | MIRROR),
     Experiment("lnet", "L-Net, mirrors", "lnet", MIRROR),
 )

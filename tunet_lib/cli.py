@@ -162,10 +162,12 @@ def predict(
 
 
 @app.command()
-def evaluate(run_folder: options.RunFolder, batch_size: options.BatchSize = 4) -> None:
+def evaluate(
+    run_folder: options.RunFolder, jobs: options.FoldJobs = 1, batch_size: options.BatchSize = 4
+) -> None:
     """Score every case by the models that never saw it: scores.csv."""
     with failures_at_the_end() as failures:
-        failures |= _evaluate(run_folder, batch_size)
+        failures |= _evaluate(run_folder, batch_size, jobs)
 
 
 @app.command()
@@ -270,7 +272,7 @@ def _train(
     return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
 
 
-def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
+def _evaluate(run_folder: Path, batch_size: int, jobs: int = 1) -> dict[str, str]:
     from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
     from tunet_lib.runs import open_run
     from tunet_lib.scoring import evaluate_run
@@ -280,7 +282,9 @@ def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
     scores = run_folder / "scores.csv"
     before = scores.read_bytes() if scores.exists() else None
     with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
-        _, failures = evaluate_run(run, batch_size=batch_size, on_case=lambda _: advance())
+        _, failures = evaluate_run(
+            run, jobs=jobs, batch_size=batch_size, on_case=lambda _: advance()
+        )
     # Scores that were there may come from an earlier day and another machine.
     if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
         write_provenance(run)

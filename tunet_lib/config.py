@@ -102,6 +102,8 @@ class Config:
     norm_groups: Count = 8
     #: Channels for each hidden unit of squeeze-and-excite (Hu et al. 2018).
     se_ratio: Count = 16
+    #: Probability that an untrained network begins with everywhere (open; Lin et al. 2017).
+    first_prob: Annotated[float, Within(gt=0, lt=1)] = 0.5
 
     # Patches and augmentation
 
@@ -171,6 +173,8 @@ class Config:
 
     #: Probability from which a voxel belongs to L-Net's mask (open).
     lnet_threshold: ZeroToOne = 0.5
+    #: By how much L-Net's mask is then widened (open; the paper names no margin).
+    lnet_margin_mm: Annotated[float, Within(ge=0, le=100)] = 0.0
     #: T, the probability from which a voxel surely belongs to a region (Algorithm 1).
     high_threshold: ZeroToOne = 0.5
     #: Probability down to which the whole region grows (Algorithm 1).
@@ -287,23 +291,31 @@ PRESETS: dict[Preset, dict[str, Any]] = {
     "course": {
         "resample_spacing_mm": (2.5, 2.0, 2.0),
         "grid_fov_mm": (336.0, 432.0, 432.0),
-        "grid_shape": (48, 80, 80),
+        "grid_shape": (64, 112, 112),
         "clip_hu": (-200.0, 300.0),
-        "lnet_shape": (24, 40, 40),
-        "levels": 3,
+        "lnet_shape": (32, 56, 56),
         "filters": 8,
-        "patch_shape": (16, 32, 32),
-        "patch_stride": (12, 16, 16),
+        "first_prob": 0.05,
+        "patch_shape": (64, 56, 56),
+        "patch_stride": (64, 14, 14),
         "patch_sampling": "random",
         "patches_per_case": 2,
         "foreground_fraction": 0.3,
         "tumor_fraction": 0.4,
+        "rotation_deg": 10.0,
+        "zoom": 0.15,
+        "mirror": True,
+        "gain": 0.1,
+        "shift": 0.1,
         "dice_over": "batch",
         "learning_rate": 2e-3,
-        "batch_size": 4,
+        "warmup_epochs": 1,
         "decay": "cosine",
-        "epochs": 38,
-        "stop_patience": 38,
+        "batch_size": 8,
+        "batch_size_2d": 32,
+        "epochs": 28,
+        "stop_patience": 28,
+        "inner_validation": True,
     },
 }
 

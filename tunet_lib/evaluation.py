@@ -25,6 +25,13 @@ SYSTEMS: dict[str, str] = {  # key in scores.csv -> title in Table 1, in its ord
     "ensemble_postprocess": "Ensemble + post-process",
 }
 
+STEPS: dict[str, str] = {  # what Algorithm 1 makes of the ensemble, step by step
+    "ensemble": "Ensemble, cut at 0.5",
+    "line_9": "after line 9: the whole region has grown",
+    "line_27": "after line 27: the tumor as well",
+    "ensemble_postprocess": "after line 28: within L-Net's mask",
+}
+
 SURFACE_TOLERANCE_MM = 2.0  # of the surface Dice: one in-plane voxel of the paper's grid
 REGIONS = ("whole", "tumor", "mean")
 SURFACE_FIGURES = ("hd95_mm", "mean_mm", "surface_dice")
@@ -33,6 +40,7 @@ SCORE_FIELDS = (
     *(f"grid_{region}" for region in REGIONS),
     *(f"native_{region}" for region in REGIONS),
     *(f"{region}_{figure}" for region in ("whole", "tumor") for figure in SURFACE_FIGURES),
+    *("tumor_ml", "tumor_sensitivity", "tumor_precision", "false_tumor_ml"),
 )
 
 
@@ -62,7 +70,8 @@ def score_case(
     Returns
     -------
     dict
-        The keys are `SCORE_FIELDS`; None for what was not given.
+        The keys are `SCORE_FIELDS`; None for what was not given, and for the figures of
+        `metrics.tumor_figures`, which a run adds.
 
     Raises
     ------

@@ -13,6 +13,8 @@ import numpy as np
 
 from tunet_lib.files import DataError
 
+INNER_STEP = 8  # one training case of so many chooses the best epoch, if the scored fold must not
+
 
 def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str]]:
     """Deal patients into folds; in KiTS19 a case is a patient.
@@ -69,10 +71,11 @@ def split_cases(
         Which one, from 0.
     inner
         As in the paper the fold that is scored is also what early stopping looks at, which is
-        optimistic; with `inner` the next fold is taken for that and left out of training.
+        optimistic; with `inner` every `INNER_STEP`-th of the other cases is taken for that and
+        left out of training.
     """
     held_out = set(folds[fold])
-    watched = set(folds[(fold + 1) % len(folds)]) if inner else held_out
-    others = {case_id for ids in folds for case_id in ids} - held_out - watched
-    training = [case for case in cases if case.case_id in others]
+    others = {case_id for ids in folds for case_id in ids} - held_out
+    watched = set(sorted(others)[::INNER_STEP]) if inner else held_out
+    training = [case for case in cases if case.case_id in others - watched]
     return Split(fold, training, [case for case in cases if case.case_id in watched])

@@ -51,3 +51,26 @@ def predict_lnet(
     prob = predict_windows(predict, coarse, [(0, 0, 0)], window=(z, y, x), on_part=on_part)
     fine = ndimage.zoom(prob[..., 0], factor, order=1, mode="nearest", grid_mode=True)
     return fine[tuple(map(slice, volume.shape))][..., None].astype(np.float32, copy=False)
+
+
+def lnet_mask(prob: np.ndarray, config: Config) -> np.ndarray:
+    """Make L-Net's crude mask of kidneys and tumors: line 28 of Algorithm 1 keeps what lies in it.
+
+    Parameters
+    ----------
+    prob
+        (z, y, x), the probability of whole on the grid, from one L-Net or the mean of several.
+    config
+        `lnet_threshold`, and `lnet_margin_mm` by which the mask is then widened: what L-Net
+        misses, mostly at the rim and in tumors, is lost for good.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool (z, y, x).
+    """
+    mask = prob >= config.lnet_threshold
+    if not config.lnet_margin_mm or not mask.any():
+        return mask
+    outside_mm = ndimage.distance_transform_edt(~mask, sampling=config.grid_spacing_mm)
+    return outside_mm <= config.lnet_margin_mm

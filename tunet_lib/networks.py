@@ -14,6 +14,7 @@ Chapters 05 to 08 (``notebooks/05_unet.ipynb``, ``notebooks/06_lnet.ipynb``,
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tunet_lib.config import Config, Variant
@@ -137,7 +138,7 @@ class Blocks:
     Parameters
     ----------
     config
-        `norm_groups`, `se_ratio`, `l2` and `precision` are used.
+        `norm_groups`, `se_ratio`, `l2`, `first_prob` and `precision` are used.
     rank
         2 for axial slices, 3 for volumes.
     squeeze_excite
@@ -186,11 +187,14 @@ class Blocks:
 
     def sigmoid_head(self, x: Any, channels: int) -> Any:
         """Weigh the features of each voxel, by a 1x1x1 convolution, into probabilities."""
+        # Kidneys fill a hundredth of the body: to begin with 0.5 is to unlearn the rest first.
+        prior = math.log(self.config.first_prob / (1 - self.config.first_prob))
         # float32 always: a float16 sigmoid is 0 or 1 where Dice needs a gradient.
         return self.conv(
             channels,
             1,
             activation="sigmoid",
+            bias_initializer=keras.initializers.Constant(prior),
             kernel_regularizer=keras.regularizers.L2(self.config.l2),
             dtype="float32",
             name="probability",

@@ -31,6 +31,9 @@ Jobs = Annotated[
     int,
     typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
 ]
+FoldJobs = Annotated[
+    int, typer.Option("--jobs", min=1, help="Folds at a time, each in a process of its own.")
+]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Windows predicted at a time; fewer take less memory.")
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.files import DataError
+from tunet_lib.localization import lnet_mask
 from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import postprocess
@@ -79,20 +80,18 @@ def predict_scan(
     placement = Placement(scan, config)
     medians = {folder.variant().median for folder in (*localizers, *voters)}
     volumes = prepare_scan(scan, config, medians, placement=placement)
-    lnet_mask = None
+    mask = None
     if localizers:
         probs = (model.predict(volumes, on_part=on_part) for model in in_turn(localizers))
-        lnet_mask = mean_maps(probs)[..., 0] >= config.lnet_threshold
+        mask = lnet_mask(mean_maps(probs)[..., 0], config)
     # An empty mask is not applied either.
-    where = lnet_mask if lnet_mask is not None and windows != "all" and lnet_mask.any() else None
+    where = mask if mask is not None and windows != "all" and mask.any() else None
     options: Any = {"tight": windows == "box", "batch_size": batch_size, "on_part": on_part}
     maps = (model.predict(volumes, where=where, **options) for model in in_turn(voters))
     whole_and_tumor = mean_maps(maps)
     if where is not None:
         whole_and_tumor[~where] = 0  # there the mean would be of fewer windows
-    label = postprocess(
-        whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=lnet_mask
-    )
+    label = postprocess(whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=mask)
     return placement.label_from_grid(label)
 
 

@@ -5,6 +5,8 @@ Chapters 10 (``notebooks/10_folds_cluster.ipynb``) and 14 (``notebooks/14_result
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +15,22 @@ import numpy as np
 
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
 from tunet_lib.ensemble import mean_maps
-from tunet_lib.evaluation import Row, check_unseen, read_scores, score_case, write_scores
+from tunet_lib.evaluation import (
+    STEPS,
+    SYSTEMS,
+    Row,
+    check_unseen,
+    read_scores,
+    score_case,
+    write_scores,
+)
 from tunet_lib.files import DataError, noting
 from tunet_lib.kits19 import Case, find_cases, require_label
+from tunet_lib.localization import lnet_mask
+from tunet_lib.metrics import tumor_figures
+from tunet_lib.parallel import each
 from tunet_lib.placement import Placement
-from tunet_lib.postprocess import postprocess, threshold_labels
+from tunet_lib.postprocess import merge, postprocess, threshold_labels, whole_region
 from tunet_lib.preprocess import PreparedCase
 from tunet_lib.runs import OnCase, Run
 from tunet_lib.scans import load_label
@@ -28,7 +41,7 @@ if TYPE_CHECKING:  # loading TensorFlow takes seconds, and scores that are kept 
 
 
 def evaluate_run(
-    run: Run, *, batch_size: int = 4, on_case: OnCase | None = None
+    run: Run, *, jobs: int = 1, batch_size: int = 4, on_case: OnCase | None = None
 ) -> tuple[list[Row], dict[str, str]]:
     """Score each case by the models of the fold that held it out.
 
@@ -36,10 +49,22 @@ def evaluate_run(
     TuNets, and its post-processing both L-Nets as well. Scores are kept case by case, until
     a model or the prepared case is newer than they are.
 
+    Parameters
+    ----------
+    run
+        Prepared, and trained in part at least.
+    jobs
+        Folds at a time, each in a process of its own.
+    batch_size
+        Windows predicted at a time.
+    on_case
+        Called with the case_id after each case; with several jobs, after each fold.
+
     Returns
     -------
     rows, failures
-        One row for each case and system, written to ``scores.csv``; case_id → reason.
+        One row for each case and system of Table 1, written to ``scores.csv``, and below them
+        those of the steps of Algorithm 1, written to ``algorithm_1.csv``; case_id → reason.
 
     Raises
     ------
@@ -49,33 +74,66 @@ def evaluate_run(
     """
     rows: list[Row] = []
     failures: dict[str, str] = {}
-    prepared = {case.case_id: case for case in run.cases()}
-    sources = {case.case_id: case for case in find_cases(run.data)}
-    networks: dict[str, Any] = {}
-    for fold in range(len(run.folds)):
-        scored = FoldScores(run, fold, batch_size, networks=networks)
-        for case_id in run.folds[fold]:
-            with noting(failures, case_id):
-                source = sources.get(case_id, Case(case_id, None, None))
-                rows += scored.of(prepared[case_id], source)
-            if on_case is not None:
+    folds = range(len(run.folds))
+    if jobs > 1:
+        task = functools.partial(evaluate_fold, run, batch_size)
+        results = {}
+        for fold, result in each(task, folds, jobs):
+            results[fold] = result()
+            for case_id in run.folds[fold] if on_case else ():
                 on_case(case_id)
+    else:
+        networks: dict[str, Any] = {}
+        results = {
+            fold: evaluate_fold(run, batch_size, fold, networks=networks, on_case=on_case)
+            for fold in folds
+        }
+    for fold in folds:
+        rows += results[fold][0]
+        failures |= results[fold][1]
     check_unseen(rows, run.folds)
     if not rows:
         reason = next(iter(failures.values()), "nothing is trained yet; run `tunet train` first")
         raise DataError(f"{run.folder}: nothing could be scored: {reason}")
-    write_scores(run.folder / "scores.csv", rows)
+    write_scores(run.folder / "scores.csv", [row for row in rows if row["system"] in SYSTEMS])
+    write_scores(run.folder / "algorithm_1.csv", [row for row in rows if row["system"] in STEPS])
+    return rows, failures
+
+
+def evaluate_fold(
+    run: Run,
+    batch_size: int,
+    fold: int,
+    *,
+    networks: dict[str, Any] | None = None,
+    on_case: OnCase | None = None,
+) -> tuple[list[Row], dict[str, str]]:
+    """Score the cases of one fold; parameters and results are as in `evaluate_run`.
+
+    `networks` are those of `FoldScores`.
+    """
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    prepared = {case.case_id: case for case in run.cases()}
+    sources = {case.case_id: case for case in find_cases(run.data)}
+    scored = FoldScores(run, fold, batch_size, networks=networks)
+    for case_id in run.folds[fold]:
+        with noting(failures, case_id):
+            source = sources.get(case_id, Case(case_id, None, None))
+            rows += scored.of(prepared[case_id], source)
+        if on_case is not None:
+            on_case(case_id)
     return rows, failures
 
 
 def systems_of(variants: Iterable[str]) -> list[str]:
-    """List the rows of Table 1 that some trained variants make possible."""
+    """List the systems of Table 1 and the steps of Algorithm 1 that some variants make possible."""
     names = list(variants)
     systems = [name for name in names if name not in LOCALIZERS]
     if set(ENSEMBLE) <= set(names):
         systems.append("ensemble")
         if set(LOCALIZERS) <= set(names):
-            systems.append("ensemble_postprocess")
+            systems += [step for step in STEPS if step != "ensemble"]
     return systems
 
 
@@ -124,9 +182,13 @@ def label_systems(
         mean = mean_maps(voters())
         labels["ensemble"] = threshold(mean)
     if "ensemble_postprocess" in systems:
+        whole_prob, tumor_prob = mean[..., 0], mean[..., 1]
+        whole = whole_region(whole_prob, config)
+        labels["line_9"] = merge(whole, tumor_prob >= config.high_threshold)
+        labels["line_27"] = postprocess(whole_prob, tumor_prob, config)
         lnet_prob = mean_maps(predict(name) for name in LOCALIZERS)[..., 0]
         labels["ensemble_postprocess"] = postprocess(
-            mean[..., 0], mean[..., 1], config, lnet_mask=lnet_prob >= config.lnet_threshold
+            whole_prob, tumor_prob, config, lnet_mask=lnet_mask(lnet_prob, config)
         )
     for name in set(systems) - set(labels):
         labels[name] = threshold(predict(name))
@@ -187,6 +249,7 @@ class FoldScores:
         labels = label_systems(self.models(), volumes, config, batch_size=self.batch_size)
         true_native, true_grid = load_label(require_label(source)), np.asarray(case.label())
         placement = Placement(case, config)
+        voxel_ml = math.prod(config.grid_spacing_mm) / 1000
         rows = [
             score_case(
                 system,
@@ -197,6 +260,7 @@ class FoldScores:
                 # Surfaces take seconds at full size: only the system that is handed in gets them.
                 spacing_mm=case.spacing_mm if system == "ensemble_postprocess" else None,
             )
+            | tumor_figures(label, true_grid, voxel_ml)
             for system, label in labels.items()
         ]
         write_scores(self._path(case), rows)
