@@ -1,12 +1,14 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases
 from tunet_lib.phantom import write_phantoms
-from tunet_lib.phantom.write import GENERATOR
+from tunet_lib.phantom.kidneys import Traits
+from tunet_lib.phantom.write import GENERATOR, _draw_size
 from tunet_lib.scans import load_label, load_scan
 
 
@@ -39,6 +41,7 @@ def test_layout_is_that_of_kits19(folder):
         assert entry["case_id"] == case.case_id
         assert entry["synthetic"] is True
         assert entry["generator"] == GENERATOR == 2
+        assert entry["looks"] == "portal"
         assert 0.8 < entry["radiographic_size"] < 13
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
@@ -75,8 +78,33 @@ def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
 
 
 def test_a_folder_of_another_seed_is_refused(folder):
-    with pytest.raises(DataError, match="seed 6"):
+    with pytest.raises(DataError, match="seed 6, size course, looks portal; choose an empty"):
         write_phantoms(folder, 1, seed=6)
+
+
+def test_a_folder_of_other_looks_is_refused(folder):
+    with pytest.raises(DataError, match="looks wide"):
+        write_phantoms(folder, 1, seed=5, looks="wide")
+
+
+def test_wide_phantoms_are_written_also_without_a_tumor(tmp_path, monkeypatch):
+    monkeypatch.setattr("tunet_lib.phantom.write._draw_size", lambda *_: ((20, 48, 48), None))
+    traits = Traits(tumors=0)
+    monkeypatch.setattr("tunet_lib.phantom.wide.draw_traits", lambda rng: traits)
+    write_phantoms(tmp_path / "first", 2, looks="wide")
+    for entry in json.loads((tmp_path / "first" / "kits.json").read_text()):
+        assert entry["looks"] == "wide"
+        assert entry["radiographic_size"] == 0.0
+    write_phantoms(tmp_path / "again", 1, looks="wide")
+    write_phantoms(tmp_path / "again", 2, looks="wide")
+    assert hashes(tmp_path / "again") == hashes(tmp_path / "first")
+
+
+@pytest.mark.parametrize(("looks", "low", "high"), [("portal", 52, 72), ("wide", 40, 100)])
+def test_a_phantom_for_the_course_has_so_many_slices(looks, low, high):
+    rng = np.random.default_rng(0)
+    counts = {_draw_size("course", looks, rng)[0][0] for _ in range(900)}
+    assert (min(counts), max(counts)) == (low, high)
 
 
 @pytest.mark.parametrize(("version", "named"), [(None, 1), (1, 1), (GENERATOR + 1, GENERATOR + 1)])

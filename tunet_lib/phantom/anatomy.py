@@ -17,7 +17,11 @@ from tunet_lib.phantom.trunk import Body
 
 @dataclass(frozen=True)
 class Enhancement:
-    """HU that depend on the time since the contrast agent was given: one an organ."""
+    """HU that depend on the time since the contrast agent was given: one an organ.
+
+    `urine` is added to what the renal pelvis has without contrast agent, `tumor` is drawn for
+    each tumor if None, and `spots` scales how much brighter parts of a tumor are.
+    """
 
     cortex: float
     medulla: float
@@ -26,6 +30,9 @@ class Enhancement:
     liver: float
     spleen: float
     bowel: float
+    urine: float = 0.0
+    tumor: float | None = None
+    spots: float = 1.0
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Enhancement:
@@ -55,11 +62,14 @@ class Patient:
         HU of the organs.
     hilum
         Where the renal vessels end: (z, y, x) in mm, one point a kidney.
+    whole
+        Whether there is more than an abdomen: heart, bladder, hips, and maybe arms.
     """
 
     body: Body
     enhancement: Enhancement
     hilum: list[Point]
+    whole: bool = False
 
 
 def paint_organs(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
@@ -75,7 +85,7 @@ def paint_organs(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> 
         Source of the shapes' variation.
     """
     a, front, hu = patient.body.half_width, patient.body.front, patient.enhancement
-    for _ in range(rng.integers(24, 36)):
+    for _ in range(rng.integers(*patient.body.tissue.loops)):
         _paint_loop(canvas, patient, rng)
     heights = [float(z) for z in range(-20, 181, 25)]
     for side in (-1, 1):
@@ -160,9 +170,10 @@ def paint_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
         Source of the shapes' variation.
     """
     aorta, vein = Texture(patient.enhancement.aorta), Texture(patient.enhancement.vein)
+    urine = patient.enhancement.urine
     for point in patient.hilum:
         r = rng.uniform(3, 8)
-        canvas.ellipsoid(point, (1.6 * r, r, r), Texture(rng.uniform(0, 20)), cavity=False)
+        canvas.ellipsoid(point, (1.6 * r, r, r), Texture(rng.uniform(0, 20) + urine), cavity=False)
     fork, wall = rng.uniform(70, 100), rng.uniform(9, 13)
     for z, y, x in patient.hilum:
         canvas.tube([(-6, -28, 2), (z - 4, y - 10, 0.6 * x), (z, y, x)], 5, vein)
@@ -174,6 +185,41 @@ def paint_vessels(canvas: Canvas, patient: Patient, rng: np.random.Generator) ->
         leg.append((330.0, -75.0, 70.0 * side))
         canvas.tube(leg, 7, aorta)
         canvas.tube([(z + 8, y + 13, x - 4) for z, y, x in leg], 8, vein)
+
+
+def paint_beyond(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:
+    """Paint what lies above, below and beside the abdomen: heart, bladder, hips, arms.
+
+    Parameters
+    ----------
+    canvas
+        Painted in place.
+    patient
+        How wide, how bright.
+    rng
+        Source of the shapes' variation; decides whether the arms lie beside the trunk.
+    """
+    body, hu = patient.body, patient.enhancement
+    top, r = rng.uniform(-215, -185), rng.uniform(45, 60)
+    heart = (top, -0.45 * body.front, rng.uniform(5, 30))
+    canvas.ellipsoid(heart, (r + 10, r, 1.2 * r), Texture(45 + body.tissue.muscle_hu, 8), rough=0.1)
+    blood = Texture((hu.aorta + hu.vein) / 2, 8)
+    canvas.ellipsoid(heart, (0.8 * r, 0.75 * r, 0.9 * r), blood, rough=0.2, cavity=False)
+    r, bladder = rng.uniform(20, 50), Texture(rng.uniform(0, 15) + 0.5 * hu.urine, 4)
+    canvas.ellipsoid((rng.uniform(265, 290), -40, 0), (0.8 * r, r, 1.2 * r), bladder, rough=0.1)
+    bone, marrow = Texture(480 * body.tissue.bone, 60), Texture(230 * body.tissue.bone, 40)
+    for side in (-1, 1):
+        hip = (300.0, -25.0, 88.0 * side)
+        canvas.ellipsoid(hip, (32, 34, 34), bone, cavity=False)
+        canvas.ellipsoid(hip, (24, 24, 24), marrow, cavity=False)
+    if rng.random() < 0.2:
+        y, r = rng.uniform(-50, 20), rng.uniform(32, 48)
+        muscle = Texture(55 + body.tissue.muscle_hu, 9)
+        for side in (-1, 1):
+            x = side * (body.half_width + r + rng.uniform(3, 25))
+            layers = (r, Texture(-100 + body.tissue.fat_hu, 7)), (0.8 * r, muscle), (11, bone)
+            for radius, texture in layers:
+                canvas.column((y, x), (radius, radius), texture)
 
 
 def paint_look_alikes(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> None:

@@ -15,17 +15,45 @@ from scipy import ndimage
 from tunet_lib.boxes import box_of
 from tunet_lib.phantom.anatomy import Enhancement
 from tunet_lib.phantom.canvas import Box, Canvas, Point, Texture, interpolate
-from tunet_lib.phantom.trunk import Body
+from tunet_lib.phantom.trunk import Body, Tissue
 
 HILUM_MM = 13.0  # openings of the kidney up to twice this wide count as inside it
 
 Sphere: TypeAlias = tuple[Point, float]  # center and radius in mm
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What is drawn of kidneys; unless told otherwise two of usual size, and a tumor.
+
+    Parameters
+    ----------
+    sides
+        Which kidneys there are: -1 for the patient's right, 1 for the left.
+    scale
+        Factor of their size.
+    shift_mm
+        Added to where they lie: downward, backward, outward.
+    cyst_scale
+        Factor of the cysts' radii.
+    tumors
+        How many; drawn if None, at least one.
+    """
+
+    sides: tuple[int, ...] = (-1, 1)
+    scale: float = 1.0
+    shift_mm: Point = (0.0, 0.0, 0.0)
+    cyst_scale: float = 1.0
+    tumors: int | None = None
+
+
+USUAL = Traits()
+
+
 def draw_kidneys(
-    canvas: Canvas, body: Body, rng: np.random.Generator
+    canvas: Canvas, body: Body, rng: np.random.Generator, *, traits: Traits = USUAL
 ) -> tuple[np.ndarray, list[Sphere]]:
-    """Draw two kidneys, their cysts, and at least one tumor.
+    """Draw kidneys, their cysts, and tumors.
 
     Parameters
     ----------
@@ -34,7 +62,9 @@ def draw_kidneys(
     body
         The trunk inside which they have to stay.
     rng
-        Decides everything.
+        Decides everything else.
+    traits
+        How many kidneys and tumors, how large.
 
     Returns
     -------
@@ -44,21 +74,23 @@ def draw_kidneys(
         Center (z, y, x) and radius in mm of each cyst.
     """
     label = np.zeros(canvas.shape, np.uint8)
-    kidneys = [Kidney(side, rng) for side in (-1, 1)]
+    kidneys = [Kidney(side, rng, traits) for side in traits.sides]
     for kidney in kidneys:
         kidney.fill(canvas, label)
-    cysts = []
+    cysts: list[Sphere] = []
+    if not kidneys:
+        return label, cysts
     for _ in range(rng.choice([0, 1, 2, 4], p=[0.55, 0.25, 0.12, 0.08])):
-        radius = float(np.clip(math.exp(rng.normal(2.1, 0.5)), 3, 30))
-        center = kidneys[rng.integers(2)].lesion_center(radius, body, rng)
+        radius = float(np.clip(math.exp(rng.normal(2.1, 0.5)), 3, 30)) * traits.cyst_scale
+        center = kidneys[rng.integers(len(kidneys))].lesion_center(radius, body, rng)
         cysts.append((center, radius))
         box, far2 = canvas.ball(center, radius)
         label[box][far2 < 1] = 1
     diameter = float(np.clip(math.exp(rng.normal(3.62, 0.6)), 11, 95))
-    first = kidneys[rng.integers(2)]
+    first = kidneys[rng.integers(len(kidneys))]
     others = int(rng.choice([0, 1, 2], p=[0.78, 0.16, 0.06]))
-    for k in range(1 + others):
-        owner = first if k == 0 or rng.random() < 0.6 else kidneys[rng.integers(2)]
+    for k in range(1 + others if traits.tumors is None else traits.tumors):
+        owner = first if k == 0 or rng.random() < 0.6 else kidneys[rng.integers(len(kidneys))]
         radius = diameter / 2 if k == 0 else rng.uniform(5.5, max(6, diameter / 3))
         center = owner.lesion_center(radius, body, rng)
         box, far2 = canvas.ball(center, radius)
@@ -77,13 +109,16 @@ class Kidney:
         -1 for the patient's right, 1 for the left.
     rng
         Decides place, size, bend and turn.
+    traits
+        Move and scale it.
     """
 
-    def __init__(self, side: int, rng: np.random.Generator) -> None:
+    def __init__(self, side: int, rng: np.random.Generator, traits: Traits = USUAL) -> None:
         self.side = side
         z = rng.normal(6, 6) if side < 0 else rng.normal(-6, 6)  # the liver is on the right
-        self.center = (z, rng.uniform(-17, -7), side * rng.uniform(64, 75))
-        size = float(np.clip(rng.normal(1.0, 0.09), 0.75, 1.2))
+        down, back, out = traits.shift_mm
+        self.center = (z + down, rng.uniform(-17, -7) + back, side * (rng.uniform(64, 75) + out))
+        size = float(np.clip(rng.normal(1.0, 0.09), 0.75, 1.2)) * traits.scale
         self.half = (57 * size, rng.uniform(26, 31) * size, rng.uniform(26, 31) * size)
         self.bend = rng.uniform(0.001, 0.003)
         self.sinus = rng.uniform(0.7, 1.1)
@@ -235,11 +270,11 @@ class Kidneys:
             fields = [interpolate(field, np.arange(size) / step, axis) for field in fields]
         return cls(label, cysts, box, *fields)
 
-    def paint_fat(self, canvas: Canvas, rng: np.random.Generator) -> None:
+    def paint_fat(self, canvas: Canvas, tissue: Tissue, rng: np.random.Generator) -> None:
         """Paint the fat around the kidneys and in their sinus; `rng` decides how thick it is."""
-        fat = self.outside < rng.uniform(4, 11) + 3 * canvas.lumps.at(self.box)
+        fat = self.outside < rng.uniform(*tissue.perirenal_mm) + 3 * canvas.lumps.at(self.box)
         fat = (fat & canvas.cavity[self.box]) | (self.inside > 0)
-        canvas.paint(self.box, fat, Texture(-99, 9))
+        canvas.paint(self.box, fat, Texture(-99 + tissue.fat_hu, 9))
 
     def paint(self, canvas: Canvas, enhancement: Enhancement, rng: np.random.Generator) -> None:
         """Paint cortex, pyramids, calyces, tumors and cysts, each inside its label.
@@ -249,7 +284,7 @@ class Kidneys:
         canvas
             Painted in place.
         enhancement
-            HU of cortex and medulla, on which those of a tumor depend.
+            HU of cortex and medulla, on which those of a tumor depend unless it names them.
         rng
             Decides the pyramids, the HU of tumors and cysts, and what is necrotic.
         """
@@ -259,7 +294,7 @@ class Kidneys:
         canvas.paint(self.box, kidney & ~medulla, Texture(enhancement.cortex, 8))
         canvas.paint(self.box, medulla, Texture(enhancement.medulla, 12))
         calyx = kidney & (self.inside > 12) & (pyramids < -0.9)
-        canvas.paint(self.box, calyx, Texture(rng.uniform(0, 20), 8))
+        canvas.paint(self.box, calyx, Texture(rng.uniform(0, 20) + enhancement.urine, 8))
         x = canvas.coordinates(self.box)[2]
         for side in (x < 0, x >= 0):
             self._paint_tumor(canvas, (part == 2) & side, enhancement, rng)
@@ -273,12 +308,15 @@ class Kidneys:
     ) -> None:
         mean = (enhancement.cortex + enhancement.medulla) / 2
         hu = float(np.clip(rng.normal(0.25 * mean + 30, 36), 15, 170))
+        if enhancement.tumor is not None:
+            hu = enhancement.tumor
         heterogeneous = rng.random() < 0.55
         field = canvas.field(rng.uniform(8, 20), rng).at(self.box)
         canvas.paint(self.box, tumor, Texture(hu, 6))
         if heterogeneous:
             canvas.paint(self.box, tumor & (field < -0.3), Texture(rng.uniform(10, 35), 8))
-            canvas.paint(self.box, tumor & (field > 0.9), Texture(hu + rng.uniform(15, 70), 12))
+            more = rng.uniform(15, 70) * enhancement.spots
+            canvas.paint(self.box, tumor & (field > 0.9), Texture(hu + more, 12))
 
 
 def kidney_centers(labels: np.ndarray, spacing_mm: Point) -> list[Point]:

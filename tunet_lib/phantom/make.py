@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from tunet_lib.boxes import box_of
+from tunet_lib.phantom import wide
 from tunet_lib.phantom.anatomy import (
     Enhancement,
     Patient,
+    paint_beyond,
     paint_look_alikes,
     paint_organs,
     paint_vessels,
@@ -23,13 +26,17 @@ from tunet_lib.phantom.kidneys import Kidneys, Sphere, draw_cysts, draw_kidneys,
 from tunet_lib.phantom.scanner import add_noise, blur
 from tunet_lib.phantom.trunk import Body, paint_bones, paint_trunk
 
+Looks: TypeAlias = Literal["portal", "wide"]
+
 
 def make_phantom(
     rng: np.random.Generator,
     shape: tuple[int, int, int] = (64, 128, 128),
     spacing_mm: Point | None = None,
+    *,
+    looks: Looks = "portal",
 ) -> tuple[np.ndarray, np.ndarray, Point]:
-    """Make one synthetic contrast-enhanced CT of an abdomen with at least one kidney tumor.
+    """Make one synthetic CT of an abdomen.
 
     Parameters
     ----------
@@ -40,6 +47,11 @@ def make_phantom(
     spacing_mm
         Voxel size (z, y, x); drawn if None: a field of view of 320-430 mm in plane, and a
         height of 180-336 mm with slices 0.5-5 mm apart.
+    looks
+        ``"portal"``: those of KiTS19, contrast-enhanced, with two kidneys and at least one
+        tumor. ``"wide"``: any (`tunet_lib.phantom.wide`), with two kidneys, one or none, and
+        maybe a tumor; if `spacing_mm` is None, a field of view of 250-500 mm, and a height
+        of 50-500 mm.
 
     Returns
     -------
@@ -51,6 +63,8 @@ def make_phantom(
     spacing_mm : tuple of float
         Voxel size (z, y, x).
     """
+    if looks == "wide":
+        return _make_wide(rng, shape, spacing_mm)
     if spacing_mm is None:
         pixel_mm = round(rng.uniform(320, 430) / max(shape[1:]), 4)
         slice_mm = float(np.clip(rng.uniform(180, 336) / shape[0], 0.5, 5))
@@ -64,9 +78,28 @@ def make_phantom(
     )
     canvas = Canvas(rng, shape, spacing_mm, origin_mm=origin)
     label, cysts = draw_kidneys(canvas, body, rng)
-    _render(canvas, body, label, cysts, rng)
+    _render(canvas, Patient(body, Enhancement.draw(rng), []), label, cysts, rng)
     label[(label == 1) & (canvas.hu < -30)] = 0  # KiTS19 leaves out fat at the hilum
     return add_noise(canvas.hu, spacing_mm, rng), label, spacing_mm
+
+
+def _make_wide(
+    rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: Point | None
+) -> tuple[np.ndarray, np.ndarray, Point]:
+    body, pose, scanner = wide.draw_body(rng), wide.Pose.draw(rng), wide.Scanner.draw(rng)
+    spacing_mm = spacing_mm or wide.draw_spacing(body, shape, rng)
+    height, width = (math.ceil(n * wide.MARGIN) for n in shape[1:])
+    painted = shape[0], height, width
+    extent = [n * s for n, s in zip(painted, spacing_mm, strict=True)]
+    # Low CTs may miss a part of the kidneys, tall ones show the chest or the pelvis.
+    origin = extent[0] * rng.uniform(0.3, 0.7), extent[1] / 2 - body.center_y, extent[2] / 2
+    canvas = Canvas(rng, painted, spacing_mm, origin_mm=origin)
+    label, cysts = draw_kidneys(canvas, body, rng, traits=wide.draw_traits(rng))
+    patient = Patient(body, wide.draw_enhancement(rng), [], whole=True)
+    _render(canvas, patient, label, cysts, rng)
+    label[(label == 1) & (canvas.hu < -30)] = 0
+    hu, label = pose.place((canvas.hu, label), shape, rng, spacing_mm=spacing_mm)
+    return scanner.scan(hu, label, rng, spacing_mm=spacing_mm), label, spacing_mm
 
 
 def simulate_ct(labels: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +123,8 @@ def simulate_ct(labels: np.ndarray, spacing_mm: Point, rng: np.random.Generator)
     z, y, x = labels.shape
     body, origin = _place_body(labels, spacing_mm, rng)
     canvas = Canvas(rng, (z, y, x), spacing_mm, origin_mm=origin)
-    _render(canvas, body, labels, draw_cysts(labels, canvas, rng), rng)
+    cysts = draw_cysts(labels, canvas, rng)
+    _render(canvas, Patient(body, Enhancement.draw(rng), []), labels, cysts, rng)
     return add_noise(canvas.hu, spacing_mm, rng)
 
 
@@ -123,18 +157,25 @@ def _place_body(
 
 
 def _render(
-    canvas: Canvas, body: Body, label: np.ndarray, cysts: list[Sphere], rng: np.random.Generator
+    canvas: Canvas,
+    patient: Patient,
+    label: np.ndarray,
+    cysts: list[Sphere],
+    rng: np.random.Generator,
 ) -> None:
-    """Paint a patient around and into a label map, without noise."""
+    """Paint a patient around and into a label map, which gives the hila; without noise."""
     centers = kidney_centers(label, canvas.spacing_mm)
     first = [float(axis[0]) for axis in canvas.axes]
     hilum = [(z + first[0], y + first[1] - 4, 0.85 * (x + first[2])) for z, y, x in centers]
-    patient = Patient(body, Enhancement.draw(rng), hilum)
+    patient = replace(patient, hilum=hilum)
+    body = patient.body
     kidneys = Kidneys.measure(label, cysts, canvas.spacing_mm)
     paint_trunk(canvas, body, rng)
     paint_organs(canvas, patient, rng)
     if kidneys is not None:
-        kidneys.paint_fat(canvas, rng)
+        kidneys.paint_fat(canvas, body.tissue, rng)
+    if patient.whole:
+        paint_beyond(canvas, patient, rng)
     paint_bones(canvas, body, rng)
     paint_vessels(canvas, patient, rng)
     paint_look_alikes(canvas, patient, rng)

@@ -29,7 +29,14 @@ def blur(hu: np.ndarray) -> None:
         plane[:] = mixed / (1 + 2 * BLUR) ** 3
 
 
-def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np.ndarray:
+def add_noise(
+    hu: np.ndarray,
+    spacing_mm: Point,
+    rng: np.random.Generator,
+    *,
+    sd_hu: float | None = None,
+    reach: float = 1.0,
+) -> np.ndarray:
     """Add noise of one SD to a CT, with the SD and the correlation seen in real scans.
 
     Parameters
@@ -40,17 +47,24 @@ def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np
         Voxel size (z, y, x): the smaller, the more noise (`noise_scale`), and the more alike
         are neighbors.
     rng
-        Decides the SD, 19-26 HU in voxels of 3 x 0.8 x 0.8 mm, and the noise.
+        Decides the noise, and its SD where that is not given.
+    sd_hu
+        SD in voxels of 3 x 0.8 x 0.8 mm; 19-26 if None.
+    reach
+        Factor of the length over which the noise is correlated.
 
     Returns
     -------
     numpy.ndarray
         (z, y, x) int16 in HU, -1024 to 3071.
     """
-    sd, side, power = rng.uniform(19, 26), [], 1.0  # SD in HU, measured in the liver
-    sd *= noise_scale(spacing_mm)
+    if sd_hu is None:
+        sd_hu = rng.uniform(19, 26)  # measured in the liver
+    sd, side, power = sd_hu * noise_scale(spacing_mm, reach), [], 1.0
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
-        rho = min(rho ** (step / reference), 0.7)  # 0.707 is the most that three taps can give
+        rho = min(
+            rho ** (step / reference / reach), 0.7
+        )  # 0.707 is the most that three taps can give
         weight = (1 - math.sqrt(1 - 2 * rho * rho)) / (2 * rho)
         side.append(weight)
         power *= 1 + 2 * weight * weight
@@ -62,7 +76,7 @@ def add_noise(hu: np.ndarray, spacing_mm: Point, rng: np.random.Generator) -> np
     return out
 
 
-def noise_scale(spacing_mm: Point) -> float:
+def noise_scale(spacing_mm: Point, reach: float = 1.0) -> float:
     """Give the SD of noise in voxels of a size, in units of that at `NOISE_SPACING_MM`.
 
     A voxel shows the mean over its extent. Along each axis, noise whose correlation falls off
@@ -73,6 +87,8 @@ def noise_scale(spacing_mm: Point) -> float:
     ----------
     spacing_mm
         Voxel size (z, y, x).
+    reach
+        Factor of tau.
 
     Returns
     -------
@@ -86,7 +102,7 @@ def noise_scale(spacing_mm: Point) -> float:
     """
     variance = 1.0
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
-        a_reference = -math.log(rho)  # tau is reference / a_reference
+        a_reference = -math.log(rho) / reach  # tau is reference / a_reference
         a = a_reference * step / reference
         variance *= _variance_of_mean(a) / _variance_of_mean(a_reference)
     return math.sqrt(variance)

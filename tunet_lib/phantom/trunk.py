@@ -20,8 +20,41 @@ VERTEBRA_MM, DISC_MM = 26.0, 8.0
 
 
 @dataclass(frozen=True)
+class Tissue:
+    """What fat, muscle and bone are like, as differences from what is usual.
+
+    Parameters
+    ----------
+    fat_hu, muscle_hu
+        Added to their HU.
+    bone
+        Factor of the HU of bone.
+    lean
+        How much of the cavity is soft tissue instead of fat: all below this many SD of a
+        random field.
+    lean_hu
+        HU of that soft tissue.
+    loops
+        At least how many loops of bowel, and fewer than how many.
+    perirenal_mm
+        Least and most thickness of the fat around the kidneys.
+    couch
+        Whether the patient lies on a table.
+    """
+
+    fat_hu: float = 0.0
+    muscle_hu: float = 0.0
+    bone: float = 1.0
+    lean: float = -math.inf
+    lean_hu: float = 35.0
+    loops: tuple[int, int] = (24, 36)
+    perirenal_mm: tuple[float, float] = (4.0, 11.0)
+    couch: bool = True
+
+
+@dataclass(frozen=True)
 class Body:
-    """Size of the trunk in mm.
+    """Size of the trunk in mm, and what it is made of.
 
     Parameters
     ----------
@@ -29,6 +62,8 @@ class Body:
         From the spine's center to the skin: to either side, forward, backward.
     fat, muscle
         Thickness of the layers under the skin.
+    tissue
+        Their HU, and how much fat lies among the organs.
     """
 
     half_width: float
@@ -36,6 +71,7 @@ class Body:
     back: float
     fat: float
     muscle: float
+    tissue: Tissue = Tissue()
 
     @classmethod
     def draw(cls, fov_mm: float, rng: np.random.Generator) -> Body:
@@ -74,7 +110,8 @@ def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
     y2d = y[:, None] - np.float32(body.center_y)
     v2 = (y2d / np.float32(body.half_depth)) ** 2
     couch = y[:, None] - np.float32(table) + (x[None, :] / 55) ** 2
-    flat = np.abs(x)[None, :] < 205
+    tissue = body.tissue
+    flat = (np.abs(x)[None, :] < 205) & tissue.couch
     for k, height in enumerate(z):
         box = (slice(k, k + 1), slice(0, y.size), slice(0, x.size))
         lumps, grain = canvas.lumps.at(box)[0], canvas.grain.at(box)[0]
@@ -89,11 +126,13 @@ def paint_trunk(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         skin = depth > 0
         plane[skin] = 0
         fat = depth > 2.5
-        plane[fat] = (-102 + 7 * grain)[fat]
+        plane[fat] = (-102 + tissue.fat_hu + 7 * grain)[fat]
         muscle = depth > wall
-        plane[muscle] = (60 + 9 * grain)[muscle]
+        plane[muscle] = (60 + tissue.muscle_hu + 9 * grain)[muscle]
         cavity = depth > wall + body.muscle
-        plane[cavity] = (-97 + 9 * grain)[cavity]
+        plane[cavity] = (-97 + tissue.fat_hu + 9 * grain)[cavity]
+        lean = cavity & (lumps < tissue.lean)
+        plane[lean] = (tissue.lean_hu + 9 * grain)[lean]
         lung = cavity & (height < diaphragm + 70 * (r * r - 0.9)) & (np.abs(x)[None, :] > 28)
         plane[lung] = (-840 + 40 * grain)[lung]
         canvas.cavity[k] = cavity & ~lung
@@ -112,6 +151,7 @@ def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         Decides the size and HU of muscles and vertebrae, and where the discs are.
     """
     muscle, marrow, size = rng.uniform(52, 66), rng.uniform(140, 190), rng.uniform(0.92, 1.08)
+    muscle, bone = muscle + body.tissue.muscle_hu, body.tissue.bone
     for side in (-1, 1):
         psoas = [(-55.0, 8.0, side * 27.0), (0.0, 2.0, side * 34.0), (160.0, -12.0, side * 52.0)]
         canvas.tube(psoas, (7 * size, 27 * size), Texture(muscle, 8))
@@ -121,11 +161,13 @@ def paint_bones(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         for k in range(5):
             wing = [(95.0 + 8 * k, 40.0 - 22 * k, side * 75.0 + side * 9 * k)]
             wing.append((210.0, 20.0 - 12 * k, side * (52.0 + 9 * k)))
-            canvas.tube(wing, 7, Texture(330, 80))
-    _paint_spine(canvas, size, marrow, rng)
+            canvas.tube(wing, 7, Texture(330 * bone, 80))
+    _paint_spine(canvas, size, Texture(marrow * bone, 28), bone, rng)
 
 
-def _paint_spine(canvas: Canvas, size: float, marrow: float, rng: np.random.Generator) -> None:
+def _paint_spine(
+    canvas: Canvas, size: float, marrow: Texture, bone: float, rng: np.random.Generator
+) -> None:
     top, bottom = float(canvas.axes[0][0]), float(canvas.axes[0][-1]) + 1
     step, start = VERTEBRA_MM + DISC_MM, rng.uniform(-17, 17)
     ry, rx = 17 * size, 23 * size
@@ -133,14 +175,14 @@ def _paint_spine(canvas: Canvas, size: float, marrow: float, rng: np.random.Gene
     for k in range(math.floor((top - start) / step), math.ceil((bottom - start) / step)):
         z0 = start + k * step
         z1, mid = z0 + VERTEBRA_MM, z0 + VERTEBRA_MM / 2
-        canvas.column((0, 0), (ry, rx), Texture(420, 60), z_range=(z0, z1))
+        canvas.column((0, 0), (ry, rx), Texture(420 * bone, 60), z_range=(z0, z1))
         inner = (z0 + 2, z1 - 2)
-        canvas.column((0, 0), (ry - 2.5, rx - 2.5), Texture(marrow, 28), z_range=inner)
+        canvas.column((0, 0), (ry - 2.5, rx - 2.5), marrow, z_range=inner)
         for side in (-1, 1):
-            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, Texture(380, 60))
-            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, Texture(300, 60))
-            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, Texture(400, 60))
-        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, Texture(330, 60))
+            canvas.tube([(mid, 16, side * 14), (mid, 28, side * 17)], 5, Texture(380 * bone, 60))
+            canvas.tube([(mid, 24, side * 15), (mid, 24, side * 42)], 3.5, Texture(300 * bone, 60))
+            canvas.tube([(mid, 28, side * 17), (mid + 8, 42, 0)], 4, Texture(400 * bone, 60))
+        canvas.tube([(mid + 6, 42, 0), (mid + 14, 70, 0)], 4.5, Texture(330 * bone, 60))
     canvas.column((27, 0), (8, 10), Texture(25))
 
 
@@ -158,5 +200,5 @@ def _paint_ribs(canvas: Canvas, body: Body, side: int) -> None:
             points.append(
                 (-40 - RIB_STEP_MM * k + 0.75 * angle, y, side * r * sin * body.half_width)
             )
-        canvas.tube(points, 5.5, Texture(420, 60))
-        canvas.tube(points, 3, Texture(170, 40))
+        canvas.tube(points, 5.5, Texture(420 * body.tissue.bone, 60))
+        canvas.tube(points, 3, Texture(170 * body.tissue.bone, 40))

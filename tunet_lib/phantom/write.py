@@ -15,7 +15,7 @@ from scipy import ndimage
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
 from tunet_lib.phantom.canvas import Point
-from tunet_lib.phantom.make import make_phantom
+from tunet_lib.phantom.make import Looks, make_phantom
 
 # Raised whenever a seed gives other phantoms than before. 1: the SD of the noise did not depend
 # on the size of the voxels, and kits.json named no generator.
@@ -28,11 +28,13 @@ def write_phantoms(
     seed: int = 2019,
     *,
     size: Literal["course", "real"] = "course",
+    looks: Looks = "portal",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     """Write a folder of phantoms in KiTS19's layout, with a ``kits.json``.
 
-    Each entry of ``kits.json`` names the seed, the size and the version of the generator.
+    Each entry of ``kits.json`` names the seed, the size, the looks and the version of the
+    generator. A phantom without tumor has a ``radiographic_size`` of 0.
 
     Parameters
     ----------
@@ -43,7 +45,11 @@ def write_phantoms(
     seed
         Case k is drawn from ``numpy.random.default_rng([seed, k])``.
     size
-        ``"course"``: 52-72 slices of 128x128. ``"real"``: 512x512, slices 0.5-5 mm apart.
+        ``"course"``: 52-72 slices of 128x128, wide phantoms 40-100. ``"real"``: 512x512, slices
+        0.5-5 mm apart.
+    looks
+        ``"portal"``: as in KiTS19. ``"wide"``: of any look, to train networks for CTs from
+        anywhere (`make_phantom`).
     progress
         Called with (cases done, count) after each case.
 
@@ -63,10 +69,8 @@ def write_phantoms(
     if not listing.exists() and any(folder.glob("case_*")):
         raise DataError(f"{folder}: holds cases, but no kits.json; choose an empty folder")
     entries = {e["case_id"]: e for e in load_json(listing)} if listing.exists() else {}
-    origin = {"synthetic": True, "seed": seed, "size": size}
-    if any(not origin.items() <= entry.items() for entry in entries.values()):
-        raise DataError(f"{folder}: holds other cases than phantoms of seed {seed}, size {size}")
-    _check_generator(folder, entries.values())
+    origin = {"synthetic": True, "seed": seed, "size": size, "looks": looks}
+    _check_origin(folder, entries.values(), origin)
     origin["generator"] = GENERATOR
     save_json(listing, list(entries.values()))
     cases = []
@@ -77,7 +81,8 @@ def write_phantoms(
             cases.append(Case(case_id, *paths))
         else:
             rng = np.random.default_rng([seed, k])
-            volume_hu, label, spacing_mm = make_phantom(rng, *_draw_size(size, rng))
+            shape, spacing = _draw_size(size, looks, rng)
+            volume_hu, label, spacing_mm = make_phantom(rng, shape, spacing, looks=looks)
             cases.append(save_case(folder / case_id, volume_hu, label, spacing_mm=spacing_mm))
             entries[case_id] = _entry(case_id, label, spacing_mm, rng) | origin
             save_json(listing, [entries[key] for key in sorted(entries)])
@@ -86,8 +91,14 @@ def write_phantoms(
     return cases
 
 
-def _check_generator(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
-    """Refuse to mix phantoms of two generators in one folder."""
+def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[str, Any]) -> None:
+    """Refuse to mix phantoms of two origins, or of two generators, in one folder."""
+    # Before there were other looks than one, no entry named them.
+    if any(not origin.items() <= ({"looks": "portal"} | entry).items() for entry in entries):
+        wanted = ", ".join(f"{key} {origin[key]}" for key in ("seed", "size", "looks"))
+        raise DataError(
+            f"{folder}: holds other cases than phantoms of {wanted}; choose an empty folder"
+        )
     # Before there were versions, no entry named one.
     others = {entry.get("generator", 1) for entry in entries} - {GENERATOR}
     if others:
@@ -98,10 +109,11 @@ def _check_generator(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 
 def _draw_size(
-    size: Literal["course", "real"], rng: np.random.Generator
+    size: Literal["course", "real"], looks: Looks, rng: np.random.Generator
 ) -> tuple[tuple[int, int, int], Point | None]:
     if size == "course":
-        return (int(rng.integers(52, 73)), 128, 128), None
+        few, many = (40, 100) if looks == "wide" else (52, 72)
+        return (int(rng.integers(few, many + 1)), 128, 128), None
     slice_mm = float(rng.choice([0.5, 0.75, 1, 1.25, 2, 2.5, 3, 3, 3, 4, 5, 5]))
     pixel_mm = round(rng.uniform(0.64, 0.88), 4)
     slices = int(np.clip(rng.uniform(190, 420) / slice_mm, 29, 600))
@@ -122,7 +134,7 @@ def _entry(
         "age_at_nephrectomy": int(np.clip(rng.normal(60, 12), 25, 88)),
         "gender": str(rng.choice(["male", "female"], p=[0.6, 0.4])),
         "body_mass_index": round(float(np.clip(rng.normal(30, 6), 18, 50)), 2),
-        "radiographic_size": round(max(widths) / 10, 1),
+        "radiographic_size": round(max(widths, default=0) / 10, 1),
         "voxel_spacing": dict(
             zip(("z_spacing", "y_spacing", "x_spacing"), spacing_mm, strict=True)
         ),
