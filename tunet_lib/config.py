@@ -313,8 +313,8 @@ PRESETS: dict[Preset, dict[str, Any]] = {
         "decay": "cosine",
         "batch_size": 8,
         "batch_size_2d": 32,
-        "epochs": 28,
-        "stop_patience": 28,
+        "epochs": 20,
+        "stop_patience": 20,
         "inner_validation": True,
     },
 }
