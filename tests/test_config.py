@@ -126,6 +126,10 @@ def test_differences_are_named():
     assert config.differences(Config.preset("course")) == []
     other = dataclasses.replace(config, seed=1, l2=0.0)
     assert config.differences(other) == other.differences(config) == ["l2", "seed"]
+    chosen = dataclasses.replace(other, lnet_threshold=0.2, empty_low_threshold=0.05)
+    late = ["lnet_threshold", "empty_low_threshold"]
+    assert config.differences(chosen) == ["l2", "seed", *late]
+    assert config.differences(chosen, in_training=True) == ["l2", "seed"]
 
 
 def test_unknown_preset():

@@ -277,13 +277,21 @@ class Config:
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
-    def differences(self, other: Config) -> list[str]:
-        """Names of the fields in which two configurations differ."""
-        return [
-            field.name
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != getattr(other, field.name)
-        ]
+    def differences(self, other: Config, *, in_training: bool = False) -> list[str]:
+        """Names of the fields in which two configurations differ.
+
+        Parameters
+        ----------
+        other
+            The other one.
+        in_training
+            Leave out the fields of prediction and post-processing: weights do not depend on
+            them, so they may be chosen when a training is over.
+        """
+        names = [field.name for field in dataclasses.fields(self)]
+        if in_training:
+            names = names[: names.index("lnet_threshold")]
+        return [name for name in names if getattr(self, name) != getattr(other, name)]
 
 
 PRESETS: dict[Preset, dict[str, Any]] = {

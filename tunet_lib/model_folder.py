@@ -83,7 +83,9 @@ class ModelFolder:
         DataError
             It was trained with another one.
         """
-        if self.config_path.exists() and (wrong := self.config().differences(config)):
+        if not self.config_path.exists():
+            return
+        if wrong := self.config().differences(config, in_training=True):
             raise DataError(
                 f"{self.path}: holds a training with another configuration ({', '.join(wrong)} "
                 "differ); use another folder, or remove it to train again"
