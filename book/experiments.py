@@ -203,7 +203,7 @@ class Cases:
 
     def load(self, name: str, count: int, seed: int) -> list[PreparedCase]:
         """Give the first `count` of a seed."""
-        phantoms = write_phantoms(self.data / name, count, seed)
+        phantoms = write_phantoms(self.data / name, count, seed, looks="portal")
         grid = "x".join(map(str, self.config.grid_shape))
         prepared, failures = prepare_cases(phantoms, self.data / f"{name}_{grid}", self.config)
         if failures:

@@ -80,8 +80,8 @@ def test_scores_are_read_back_to_the_last_bit(tmp_path):
         ("", "columns"),
         ("system,fold\ntunet,0\n", "columns"),
         (",".join(SCORE_FIELDS) + "\ntunet,0,case_00000,0.5\n", "not a table of scores"),
-        (",".join(SCORE_FIELDS) + "\ntunet,zero,c" + "," * 12 + "\n", "'zero'"),
-        (",".join(SCORE_FIELDS) + "\ntunet,0,c,high" + "," * 11 + "\n", "'high'"),
+        (",".join(SCORE_FIELDS) + "\ntunet,zero,c" + "," * 16 + "\n", "'zero'"),
+        (",".join(SCORE_FIELDS) + "\ntunet,0,c,high" + "," * 15 + "\n", "'high'"),
     ],
 )
 def test_a_damaged_file_of_scores_is_rejected(tmp_path, text, message):

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS
-from tunet_lib.localization import predict_lnet
+from tunet_lib.localization import lnet_mask, predict_lnet
 from tunet_lib.model import Model
 
 
@@ -51,3 +53,22 @@ def test_a_model_that_sees_the_volume_predicts_so():
     np.testing.assert_array_equal(
         model.predict({False: volume}), predict_lnet(identity, volume, tiny_config())
     )
+
+
+def test_the_mask_is_cut_at_its_threshold_and_widened_by_its_margin():
+    prob = np.zeros((8, 16, 16), np.float32)
+    prob[4, 8, 8], prob[4, 8, 9] = 0.5, 0.2
+    config = tiny_config(grid_fov_mm=(8 * 4.0, 16 * 2.0, 16 * 3.0), lnet_threshold=0.5)
+    assert np.argwhere(lnet_mask(prob, config)).tolist() == [[4, 8, 8]]
+    lower = replace(config, lnet_threshold=0.2)
+    assert lnet_mask(prob, lower).sum() == 2
+    wider = lnet_mask(prob, replace(config, lnet_margin_mm=4.0))
+    z, y, x = np.indices(prob.shape)
+    away_mm = np.sqrt(((z - 4) * 4.0) ** 2 + ((y - 8) * 2.0) ** 2 + ((x - 8) * 3.0) ** 2)
+    np.testing.assert_array_equal(wider, away_mm <= 4)
+
+
+@pytest.mark.parametrize("margin_mm", [0.0, 30.0])
+def test_an_empty_mask_stays_empty_whatever_the_margin(margin_mm):
+    config = tiny_config(lnet_margin_mm=margin_mm)
+    assert not lnet_mask(np.zeros((8, 16, 16), np.float32), config).any()

@@ -63,7 +63,14 @@ def test_another_configuration_expected(folder):
 
 def test_epochs_are_counted_from_the_log(folder):
     assert folder.history() == []
-    log = {"epoch": 1, "loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1, "time_s": 1.5}
+    log = {
+        "epoch": 1,
+        "loss": -0.1,
+        "val_loss": -0.2,
+        "learning_rate": 0.1,
+        "attempts": 1,
+        "time_s": 1.5,
+    }
     write_history(folder.history_path, [log, {**log, "epoch": 2}])
     assert folder.history() == [log, {**log, "epoch": 2}]
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ def test_layout_is_that_of_kits19(folder):
         assert label.shape[1:] == (128, 128)
         assert entry["case_id"] == case.case_id
         assert entry["synthetic"] is True
-        assert entry["generator"] == GENERATOR == 2
-        assert entry["looks"] == "portal"
+        assert entry["generator"] == GENERATOR == 1
+        assert entry["looks"] == "first"
         assert 0.8 < entry["radiographic_size"] < 13
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
@@ -78,7 +79,7 @@ def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
 
 
 def test_a_folder_of_another_seed_is_refused(folder):
-    with pytest.raises(DataError, match="seed 6, size course, looks portal; choose an empty"):
+    with pytest.raises(DataError, match="seed 6, size course, looks first; choose an empty"):
         write_phantoms(folder, 1, seed=6)
 
 
@@ -100,22 +101,32 @@ def test_wide_phantoms_are_written_also_without_a_tumor(tmp_path, monkeypatch):
     assert hashes(tmp_path / "again") == hashes(tmp_path / "first")
 
 
-@pytest.mark.parametrize(("looks", "low", "high"), [("portal", 52, 72), ("wide", 40, 100)])
+@pytest.mark.parametrize(
+    ("looks", "low", "high"), [("first", 52, 72), ("portal", 52, 72), ("wide", 40, 100)]
+)
 def test_a_phantom_for_the_course_has_so_many_slices(looks, low, high):
     rng = np.random.default_rng(0)
     counts = {_draw_size("course", looks, rng)[0][0] for _ in range(900)}
     assert (min(counts), max(counts)) == (low, high)
 
 
-@pytest.mark.parametrize(("version", "named"), [(None, 1), (1, 1), (GENERATOR + 1, GENERATOR + 1)])
-def test_phantoms_of_another_generator_are_refused_and_kept(folder, tmp_path, version, named):
+def test_phantoms_that_name_no_generator_are_of_the_first(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     entries = json.loads((folder / "kits.json").read_text())
     for entry in entries:
-        del entry["generator"]
-    if version is not None:  # one is enough
-        entries[0]["generator"], entries[1]["generator"] = version, GENERATOR
+        del entry["generator"], entry["looks"]
+    (tmp_path / "kits.json").write_text(json.dumps(entries))
+    before = {name: value for name, value in hashes(tmp_path).items() if "kits.json" not in name}
+    write_phantoms(tmp_path, 2, seed=5)
+    assert before.items() <= hashes(tmp_path).items()
+
+
+@pytest.mark.parametrize("version", [0, GENERATOR + 1])
+def test_phantoms_of_another_generator_are_refused_and_kept(folder, tmp_path, version):
+    entries = json.loads((folder / "kits.json").read_text())
+    entries[0]["generator"] = version  # one is enough
     (tmp_path / "kits.json").write_text(json.dumps(entries))
     before = hashes(tmp_path)
-    with pytest.raises(DataError, match=f"version {named} of the generator.* delete this one"):
+    with pytest.raises(DataError, match=f"version {version} of the generator.* delete this one"):
         write_phantoms(tmp_path, 2, seed=5)
     assert hashes(tmp_path) == before

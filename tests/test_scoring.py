@@ -8,7 +8,7 @@ from scans import one_map_at_a_time, save_untrained, scan_config, write_scans
 
 from tunet_lib import model, networks, scoring
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
-from tunet_lib.evaluation import SYSTEMS, read_scores, write_scores
+from tunet_lib.evaluation import STEPS, SYSTEMS, read_scores, write_scores
 from tunet_lib.files import DataError, save_json
 from tunet_lib.kits19 import find_cases
 from tunet_lib.model import Model
@@ -17,6 +17,9 @@ from tunet_lib.scoring import FoldScores, evaluate_run, label_systems, systems_o
 
 # One level: a network of each kind in a moment.
 CONFIG = scan_config(levels=1)
+
+
+SCORED = {**SYSTEMS, **STEPS}
 
 
 @pytest.fixture
@@ -69,11 +72,14 @@ def test_ten_rows_by_untrained_networks(run):
     assert failures == {}
     assert sorted(done) == sorted(run.folds[0] + run.folds[1])
     assert {(row["system"], row["case_id"]) for row in rows} == {
-        (system, case_id) for system in SYSTEMS for case_id in done
+        (system, case_id) for system in SCORED for case_id in done
     }
-    assert len(rows) == 40
+    assert len(rows) == 48
     assert all(row["case_id"] in run.folds[row["fold"]] for row in rows)
-    assert read_scores(run.folder / "scores.csv") == rows
+    for name, systems in (("scores.csv", SYSTEMS), ("algorithm_1.csv", STEPS)):
+        own = [row for row in rows if row["system"] in systems]
+        assert read_scores(run.folder / name) == own
+        assert len(own) == 4 * len(systems)
     table = tabulate_run(run)
     assert [(row.system, row.folds, row.cases) for row in table] == [(s, 2, 4) for s in SYSTEMS]
     assert (run.folder / "table_1.csv").exists()
@@ -116,7 +122,7 @@ def test_evaluating_again_keeps_what_is_up_to_date(run, pretend, monkeypatch):
     os.utime(newer, (newer.stat().st_atime, newer.stat().st_mtime + 60))
     assert evaluate_run(run) == (first, {})
     assert list(dict.fromkeys(scored)) == run.folds[1]
-    assert len(scored) == len(run.folds[1]) * len(SYSTEMS)
+    assert len(scored) == len(run.folds[1]) * len(SCORED)
 
 
 def test_only_what_is_trained_is_scored(run, pretend):
@@ -137,7 +143,7 @@ def test_only_what_is_trained_is_scored(run, pretend):
         (["tunet", "lnet"], ["tunet"]),
         (ENSEMBLE, [*ENSEMBLE, "ensemble"]),
         ([*ENSEMBLE, "lnet"], [*ENSEMBLE, "ensemble"]),
-        ([*ENSEMBLE, *LOCALIZERS], [*ENSEMBLE, "ensemble", "ensemble_postprocess"]),
+        ([*ENSEMBLE, *LOCALIZERS], [*ENSEMBLE, *STEPS]),
     ],
 )
 def test_systems(names, systems):
@@ -155,7 +161,49 @@ def test_a_case_that_fails_is_reported_and_the_others_are_scored(run, pretend):
     rows, failures = evaluate_run(run)
     assert list(failures) == [bad]
     assert "segmentation.nii.gz: is cut short" in failures[bad]
-    assert len(rows) == 30
+    assert len(rows) == 3 * len(SCORED)
+
+
+def test_folds_side_by_side_give_the_same_scores(run):
+    save_untrained(run, ["unet2d", "lnet"])
+    done = []
+    alone = evaluate_run(run)
+    for path in run.folder.glob("scores/*/*.csv"):
+        path.unlink()
+    assert evaluate_run(run, jobs=2, on_case=done.append) == alone
+    assert sorted(done) == sorted(run.folds[0] + run.folds[1])
+
+
+def test_the_steps_of_algorithm_1_are_those_of_its_lines(run, pretend):
+    """Whole and tumor of 0.35 everywhere near the truth: neither grows, for nothing reaches T."""
+    case = run.cases()[0]
+    truth = np.asarray(case.label())
+    volumes = {median: np.asarray(case.volume(median), np.float32) for median in (False, True)}
+    models = {n: Model(None, VARIANTS[n], run.config) for n in (*ENSEMBLE, *LOCALIZERS)}
+    labels = label_systems(models, volumes, run.config)
+    assert list(labels)[-4:] == list(STEPS)
+    np.testing.assert_array_equal(labels["line_9"] > 0, truth > 0)
+    np.testing.assert_array_equal(labels["line_27"], truth)
+    pretend |= dict.fromkeys(ENSEMBLE, 0.35)
+    labels = label_systems(models, volumes, run.config)
+    assert not labels["ensemble"].any()
+    # Lines 5 and 12: where nothing reaches T, 0.1 is enough.
+    np.testing.assert_array_equal(labels["line_9"], (truth > 0).astype(np.uint8))
+    np.testing.assert_array_equal(labels["line_27"], truth)
+    pretend |= dict.fromkeys(LOCALIZERS, 0.0)
+    with pytest.warns(UserWarning, match="its mask is not applied"):
+        labels = label_systems(models, volumes, run.config)
+    np.testing.assert_array_equal(labels["ensemble_postprocess"], labels["line_27"])
+
+
+def test_a_run_says_how_tumors_are_wrong(run, pretend):
+    rows, _ = evaluate_run(run)
+    voxel_ml = np.prod(run.config.grid_spacing_mm) / 1000
+    for row in rows:
+        case = next(case for case in run.cases() if case.case_id == row["case_id"])
+        assert row["tumor_ml"] == pytest.approx((case.label() == 2).sum() * voxel_ml)
+        assert row["tumor_sensitivity"] == row["tumor_precision"] == 1
+        assert row["false_tumor_ml"] in {0, None}
 
 
 def test_models_of_tampered_folds_score_nothing(run, pretend):

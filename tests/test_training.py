@@ -343,7 +343,7 @@ def die():
 def get_or_die(self, index):
     if when == "from outside":
         time.sleep(0.05)
-    if when == "in mid-epoch" and self.augment and self.seed[-2] == 3 and index == 3:
+    if when == "in mid-epoch" and self.augment and self.seed[3] == 3 and index == 3:
         die()
     return get(self, index)
 

@@ -56,13 +56,14 @@ class Augmentation:
     @classmethod
     def draw(cls, config: Config, rng: np.random.Generator) -> Augmentation:
         """Draw each number uniformly from what the configuration allows."""
-        return cls(
-            angle_deg=rng.uniform(-config.rotation_deg, config.rotation_deg),
-            zoom=1 + rng.uniform(-config.zoom, config.zoom),
-            mirror=config.mirror and rng.random() < 0.5,
-            gain=1 + rng.uniform(-config.gain, config.gain),
-            shift=rng.uniform(-config.shift, config.shift),
+        angle_deg = rng.uniform(-config.rotation_deg, config.rotation_deg)
+        # What is off draws no number, so that it changes none that others draw.
+        zoom, gain, shift = (
+            rng.uniform(-limit, limit) if limit else 0.0
+            for limit in (config.zoom, config.gain, config.shift)
         )
+        mirror = config.mirror and bool(rng.random() < 0.5)
+        return cls(angle_deg, 1 + zoom, mirror, 1 + gain, shift)
 
     def margin(self, width: int) -> int:
         """Give how many voxels beside a patch of that width may move into it."""

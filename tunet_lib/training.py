@@ -259,7 +259,7 @@ class Training:
             sources,
             self.variant,
             self.config,
-            seed=(*self.seed, epoch, attempt),
+            seed=(*self.seed, epoch, attempt)[: 4 + (attempt > 0)],
             augment=augment,
             workers=self.workers,
         )

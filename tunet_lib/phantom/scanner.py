@@ -36,6 +36,7 @@ def add_noise(
     *,
     sd_hu: float | None = None,
     reach: float = 1.0,
+    by_voxel: bool = True,
 ) -> np.ndarray:
     """Add noise of one SD to a CT, with the SD and the correlation seen in real scans.
 
@@ -52,6 +53,8 @@ def add_noise(
         SD in voxels of 3 x 0.8 x 0.8 mm; 19-26 if None.
     reach
         Factor of the length over which the noise is correlated.
+    by_voxel
+        False: the SD is the same whatever the size of the voxels.
 
     Returns
     -------
@@ -60,11 +63,11 @@ def add_noise(
     """
     if sd_hu is None:
         sd_hu = rng.uniform(19, 26)  # measured in the liver
-    sd, side, power = sd_hu * noise_scale(spacing_mm, reach), [], 1.0
+    sd = sd_hu * noise_scale(spacing_mm, reach) if by_voxel else sd_hu
+    side, power = [], 1.0
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
-        rho = min(
-            rho ** (step / reference / reach), 0.7
-        )  # 0.707 is the most that three taps can give
+        # 0.707 is the most that three taps can give.
+        rho = min(rho ** (step / reference / reach), 0.7)
         weight = (1 - math.sqrt(1 - 2 * rho * rho)) / (2 * rho)
         side.append(weight)
         power *= 1 + 2 * weight * weight
