@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,34 @@ import numpy as np
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
+GET_AGAIN = "get it again from where it came from"
+
 
 class DataError(ValueError):
     """Bad data from outside: names the file, what is wrong with it, and what to do."""
+
+
+class DataWarning(UserWarning):
+    """Data from outside that is taken with a doubt, or mended: names the file and says how."""
+
+
+@contextlib.contextmanager
+def notes_taken() -> Iterator[list[str]]:
+    """Take down what is warned of, a sentence each, in place of showing it at once.
+
+    Yields
+    ------
+    list of str
+        Filled when the block ends, also by an error. Each sentence is there once.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield notes
+        finally:
+            ours = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+            notes += dict.fromkeys(ours)
 
 
 @contextlib.contextmanager

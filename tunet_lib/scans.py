@@ -18,7 +18,8 @@ import numpy as np
 from nibabel import orientations
 
 from tunet_lib.files import DataError
-from tunet_lib.nifti import NiftiFile, nifti_of, open_nifti, write_nifti
+from tunet_lib.formats import open_image, write_label
+from tunet_lib.nifti import NiftiFile, nifti_of
 
 IPL = ("I", "P", "L")
 AFFINE_TOLERANCE = 1e-2  # the nine label maps of KiTS19 with only a qform differ by rounding
@@ -146,27 +147,38 @@ def reorient(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return orientations.apply_orientation(voxels, ipl_orientation(affine))
 
 
-def open_scan(path: str | Path) -> ScanFile:
+def open_scan(path: str | Path, series: str | None = None) -> ScanFile:
     """Open a scan of any orientation; only its header is read.
 
+    Parameters
+    ----------
+    path
+        NIfTI, NRRD, MetaImage, Analyze, or a folder of DICOM.
+    series
+        Of a folder of DICOM with several: its number in the list, or its SeriesInstanceUID.
+
     Raises
     ------
     DataError
-        The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
+        The file is missing, empty, of no such format, not 3-D, or has no usable geometry.
     """
-    return _placed(open_nifti(Path(path)))
+    return _placed(open_image(Path(path), series))
 
 
-def load_scan(path: str | Path) -> Scan:
+def load_scan(path: str | Path, series: str | None = None) -> Scan:
     """Load a CT of any orientation, turned to IPL.
 
+    Parameters
+    ----------
+    path, series
+        As in `open_scan`.
+
     Raises
     ------
     DataError
-        The file is missing, empty, cut short, no NIfTI, not 3-D, has NaN or infinite voxels, or
-        no usable voxel size and affine.
+        As in `open_scan`; or the file is cut short, or has NaN or infinite voxels.
     """
-    return open_scan(path).load()
+    return open_scan(path, series).load()
 
 
 def scan_of(volume_hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
@@ -237,7 +249,8 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     scan
         The scan that it was made for.
     path
-        The .nii.gz (or .nii) to write, as uint8, atomically.
+        The .nii.gz, .nii or .nrrd to write, as uint8, atomically; over DICOM also .dcm, a
+        DICOM SEG.
 
     Raises
     ------
@@ -249,13 +262,8 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     back = orientations.ornt_transform(
         orientations.axcodes2ornt(IPL), orientations.io_orientation(scan.file.affine)
     )
-    header = scan.file.header.copy()
-    header.extensions.clear()  # they may name the patient
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
     array = orientations.apply_orientation(label.astype(np.uint8, copy=False), back)
-    write_nifti(path, array, header, compresslevel=None)
+    write_label(Path(path), array, scan.file)
 
 
 def _type_in_memory(voxels: np.ndarray) -> type[np.int16] | type[np.float32]:
