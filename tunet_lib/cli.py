@@ -16,7 +16,7 @@ from rich.text import Text
 from tunet_lib import options
 from tunet_lib.config import Config, Precision, Preset
 from tunet_lib.files import DataError
-from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say
+from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say, warn
 
 app = typer.Typer(
     help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
@@ -132,33 +132,44 @@ def train(
 
 @app.command()
 def predict(
-    ct: options.Ct,
+    cts: options.Cts,
     output: options.Output = None,
     models: options.Models = None,
+    format: options.Format = "nii.gz",
+    series: options.WhichSeries = None,
+    report: options.Report = None,
+    no_tumor_rule: options.NoTumorRule = False,
     batch_size: options.BatchSize = 4,
     windows: options.WhichWindows = "mask",
 ) -> None:
-    """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.metrics import volume_ml
-    from tunet_lib.predict import COURSE_WEIGHTS, find_models, predict_scan
-    from tunet_lib.scans import open_scan, save_label
+    """Segment CTs: label maps (1 kidney, 2 tumor) with their own shape and affine."""
+    from tunet_lib.batch import plan, predict_each, write_report
+    from tunet_lib.files import check_writable
+    from tunet_lib.predict import COURSE_WEIGHTS, Networks
 
-    output = _label_path(ct, output)
+    jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
+    if report is not None:
+        check_writable(report)
     if models is None:
-        console.print(
+        warn(
             "These networks were trained on synthetic phantoms, for the course. On a real CT "
-            "expect poor results; train on KiTS19 and name your own with --models.",
-            style="yellow",
+            "expect poor results; train on KiTS19 and name your own with --models."
         )
-    models = models or COURSE_WEIGHTS
-    count = sum(map(len, find_models(models)))
-    scan = open_scan(ct)
-    with bar("networks", count) as advance:
-        label = predict_scan(scan, models, windows=windows, batch_size=batch_size, on_part=advance)
-    with console.status("writing the label map"):
-        save_label(label, scan, output)
-    kidney_ml, tumor_ml = (volume_ml(label == value, scan.spacing_mm) for value in (1, 2))
-    say(f"{output}: kidney {kidney_ml:.0f} ml, tumor {tumor_ml:.0f} ml")
+    networks = Networks(models or COURSE_WEIGHTS)
+    how = {"windows": windows, "batch_size": batch_size, "tumor_rule": not no_tumor_rule}
+    with failures_at_the_end() as failures, bar("networks", len(networks) * len(jobs)) as advance:
+        for outcome in predict_each(jobs, networks, series=series, on_part=advance, **how):
+            outcomes.append(outcome)
+            for note in outcome.notes:
+                warn(note)
+            if not outcome.failure:
+                say(str(outcome))
+            elif len(jobs) > 1:
+                complain(str(outcome.job.ct), outcome.failure)
+            if outcome.failure:
+                failures[str(outcome.job.ct)] = outcome.failure
+            if report is not None:
+                write_report(report, outcomes)
 
 
 @app.command()
@@ -205,23 +216,6 @@ def main() -> None:
     except DataError as error:
         complain("Error", str(error))
         sys.exit(1)
-
-
-def _label_path(ct: Path, output: Path | None) -> Path:
-    """Say where the label map of a CT goes, or why it cannot go there."""
-    from tunet_lib.kits19 import IMAGE_NAME
-
-    if output is None:
-        # In KiTS19's layout all CTs have one name, and their folders tell them apart.
-        name = ct.resolve().parent.name if ct.name == IMAGE_NAME else ct.name
-        output = Path(name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
-        if output.exists():
-            raise DataError(f"{output}: is there already; name another file with --output")
-    if output.resolve() == ct.resolve():
-        raise DataError(f"{output}: is the CT itself; name another file with --output")
-    if not output.name.endswith((".nii", ".nii.gz")):
-        raise DataError(f"{output}: must end in .nii.gz or .nii")
-    return output
 
 
 def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> dict[str, str]:

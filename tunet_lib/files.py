@@ -91,6 +91,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise a `DataError` if no file can be written there, before anything is computed for it."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot write here ({error.strerror})") from error
+
+
 @contextlib.contextmanager
 def noting(failures: dict[str, str], name: str) -> Iterator[None]:
     """Note what goes wrong with one of many, under its name, so that the others go on."""

@@ -28,6 +28,11 @@ def say(message: str) -> None:
     console.print(Text(message), soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Print a message that asks for attention, as it is."""
+    console.print(Text(message, style="yellow"), soft_wrap=True)
+
+
 def complain(name: str, reason: str) -> None:
     """Print to stderr what is wrong with what."""
     # Text, for a path or a list in a message may look like rich's markup.
