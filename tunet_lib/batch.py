@@ -15,6 +15,7 @@ from tunet_lib.dicom import holds_dicom
 from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting
 from tunet_lib.formats import IMAGE_SUFFIXES, check_label_name, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME, find_cases
+from tunet_lib.plausible import check_label
 from tunet_lib.predict import Networks, predict_scan
 from tunet_lib.scans import open_scan, save_label
 from tunet_lib.volumes import NAMES, SIDES, volumes_ml
@@ -147,6 +148,7 @@ def predict_each(
             scan = open_scan(job.ct, series)
             check_label_name(job.output, scan.file)
             label = predict_scan(scan, networks, on_part=advance, **options)
+            check_label(label, job.ct)
             save_label(label, scan, job.output)
             outcome.volumes_ml = volumes_ml(label, scan)
         outcome.failure = failures.get("", "").removeprefix(f"{job.ct}: ")

@@ -5,26 +5,31 @@ Chapter 01 (``notebooks/01_kits19.ipynb``).
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunet_lib.config import Config
 from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
-from tunet_lib.files import DataError, load_json, noting
+from tunet_lib.files import DataError, load_json, notes_taken, noting
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases
 from tunet_lib.parallel import each
-from tunet_lib.scans import load_label, open_scan
+from tunet_lib.plausible import check_label
+from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import ScanFile, load_label, open_scan
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one file of one case."""
+    """What is wrong with one file of one case, or only strange."""
 
     case_id: str
     file: str
     what: str
+    is_strange_only: bool = False
 
 
 def check_folder(
@@ -36,9 +41,9 @@ def check_folder(
 ) -> tuple[int, list[Problem]]:
     """Open and verify every file of a folder in KiTS19's layout.
 
-    A CT must be whole and three-dimensional, without NaN, and have a voxel size; a label map
-    must hold 0, 1 and 2 only and lie on its CT; and one of KiTS19's 210 must be, byte for
-    byte, the published one.
+    A CT must be whole and three-dimensional, without NaN, have a voxel size and hold HU; a label
+    map must hold 0, 1 and 2 only and lie on its CT; and one of KiTS19's 210 must be, byte for
+    byte, the published one. What is strange and may yet be right is listed as well.
 
     Parameters
     ----------
@@ -54,7 +59,7 @@ def check_folder(
     Returns
     -------
     count, problems
-        How many cases there are, and what is wrong, sorted by case.
+        How many cases there are, and what is wrong or strange, sorted by case.
 
     Raises
     ------
@@ -90,34 +95,42 @@ def check_case(
     labels_only
         A missing CT is no problem.
     """
-    problems, scan = [], None
+    problems: list[Problem] = []
+    scan: ScanFile | None = None
     if case.image_path is not None:
-        try:
+        with _noting(problems, case.case_id, case.image_path):
             scan = open_scan(case.image_path)
-            for _ in scan.blocks():
-                pass
-        except DataError as error:
-            problems.append(_problem(case, IMAGE_NAME, case.image_path, error))
+            # As every use of it begins, to the last byte; the smallest grid will do.
+            prepare_scan(scan, Config.preset("course"), [False])
     elif not labels_only:
         problems.append(Problem(case.case_id, IMAGE_NAME, "is missing"))
     if case.label_path is None:
         if case.case_id in digests:
             problems.append(Problem(case.case_id, LABEL_NAME, "is missing"))
         return problems
-    try:
-        load_label(case.label_path, scan)
-    except DataError as error:
-        problems.append(_problem(case, LABEL_NAME, case.label_path, error))
-    else:
+    with _noting(problems, case.case_id, case.label_path):
+        check_label(load_label(case.label_path, scan), case.label_path)
         published = digests.get(case.case_id)
         if published is not None and sha256_of(case.label_path) != published[0]:
-            what = "is not the label map that KiTS19 published (SHA-256)"
-            problems.append(Problem(case.case_id, LABEL_NAME, what))
+            raise DataError("is not the label map that KiTS19 published (SHA-256)")
     return problems
 
 
-def _problem(case: Case, name: str, path: Path, error: DataError) -> Problem:
-    return Problem(case.case_id, name, str(error).removeprefix(f"{path}: "))
+@contextlib.contextmanager
+def _noting(problems: list[Problem], case_id: str, path: Path) -> Iterator[None]:
+    """Note what is wrong with a file, and what is strange about it."""
+
+    def note(what: str, **kind: bool) -> None:
+        problems.append(Problem(case_id, path.name, what.removeprefix(f"{path}: "), **kind))
+
+    notes: list[str] = []
+    try:
+        with notes_taken() as notes:
+            yield
+    except DataError as error:
+        note(str(error))
+    for what in notes:
+        note(what, is_strange_only=True)
 
 
 def _is_kits19(folder: Path) -> bool:

@@ -82,14 +82,15 @@ def check(
             workers=workers or _default_workers(),
             on_case=lambda _: advance(),
         )
-    if not problems:
+    if problems:
+        table = Table("case", "file", "what is wrong, or strange")
+        for problem in problems:
+            style = "yellow" if problem.is_strange_only else "red"
+            table.add_row(problem.case_id, problem.file, Text(problem.what, style=style))
+        console.print(table)
+    if not (bad := {p.case_id for p in problems if not p.is_strange_only}):
         return say(f"{count} cases, and every file is good")
-    table = Table("case", "file", "what is wrong")
-    for problem in problems:
-        table.add_row(problem.case_id, problem.file, Text(problem.what))
-    console.print(table)
-    bad = len({problem.case_id for problem in problems})
-    complain("check", f"{bad} of {count} cases have problems")
+    complain("check", f"{len(bad)} of {count} cases have problems")
     raise typer.Exit(1)
 
 

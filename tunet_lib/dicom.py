@@ -19,8 +19,8 @@ import numpy as np
 from tunet_lib.dicom_stack import Slice, find_stack
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError, DataWarning
-from tunet_lib.itk import described, simple_itk, told
-from tunet_lib.nifti import NiftiFile
+from tunet_lib.itk import simple_itk, told
+from tunet_lib.nifti import NiftiFile, described
 
 CT = "CT"
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"

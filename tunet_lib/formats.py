@@ -14,6 +14,7 @@ from tunet_lib.files import DataError
 from tunet_lib.itk import open_itk, write_nrrd
 from tunet_lib.nifti import NiftiFile, open_nifti, write_nifti
 from tunet_lib.nifti_header import blank
+from tunet_lib.upright import UprightFile, original
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 PAIR_SUFFIXES = (".hdr", ".img")
@@ -72,7 +73,9 @@ def check_label_name(path: Path, file: NiftiFile | None = None) -> None:
     """
     if not path.name.lower().endswith(LABEL_SUFFIXES):
         raise DataError(f"{path}: must end in .nii.gz or .nii, .nrrd, or .dcm over DICOM")
-    if file is not None and suffix_of(path) == ".dcm" and not isinstance(file, DicomFile):
+    if file is None or suffix_of(path) != ".dcm":
+        return
+    if not isinstance(original(file), DicomFile):
         raise DataError(
             f"{path}: DICOM SEG refers to slices of DICOM, and {file.path} is none; "
             "name a .nii.gz or .nrrd"
@@ -89,7 +92,7 @@ def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
     array
         uint8, in the order of the file's own axes.
     file
-        The image. Of its header only the geometry is kept.
+        The image, brought upright or not. Of its header only the geometry is kept.
 
     Raises
     ------
@@ -97,6 +100,8 @@ def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
         The name is of no such format, the disk is full, or the folder cannot be written.
     """
     check_label_name(path, file)
+    if isinstance(file, UprightFile):
+        array, file = file.back(array), file.source
     if isinstance(file, DicomFile) and suffix_of(path) == ".dcm":
         from tunet_lib.dicom_seg import write_seg
 

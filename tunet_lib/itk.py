@@ -13,8 +13,7 @@ import numpy as np
 
 from tunet_lib.extras import formats_library
 from tunet_lib.files import GET_AGAIN, DataError, DataWarning, atomic_path
-from tunet_lib.nifti import NiftiFile, check_finite
-from tunet_lib.nifti_header import VOXEL_MM, is_usable
+from tunet_lib.nifti import NiftiFile, check_finite, described
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 WITHOUT_ORIENTATION = (".hdr", ".img")  # Analyze
@@ -90,28 +89,6 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.SetDirection((lps[:3, :3] / sizes).ravel().tolist())
     with atomic_path(path) as temporary:
         told(path, lambda: sitk.WriteImage(image, str(temporary), useCompression=True))
-
-
-def described(
-    path: Path, shape: tuple[int, int, int], affine: np.ndarray, *, dtype: np.dtype
-) -> dict[str, Any]:
-    """Give the fields of a `NiftiFile` for an image of another format.
-
-    Raises
-    ------
-    DataError
-        Voxels of this size are no CT's, or the affine, (4, 4) voxels to RAS+ mm, is singular.
-    """
-    sizes = nib.affines.voxel_sizes(affine)
-    low, high = VOXEL_MM
-    if not is_usable(affine) or (sizes < low).any() or (sizes > high).any():
-        raise DataError(f"{path}: its voxels measure {sizes.tolist()} mm; correct its header")
-    array = np.broadcast_to(np.zeros((), dtype), shape)  # takes no memory
-    header = nib.Nifti1Image(array, affine, dtype=dtype).header
-    header.set_qform(affine, 1)  # programs that read no sform find it there, as far as it can say
-    header.set_sform(affine, 1)
-    header.set_xyzt_units("mm")
-    return {"path": path, "header": header, "affine": affine, "shape": shape, "dtype": dtype}
 
 
 def lps_affine(axes_mm: np.ndarray, origin_mm: Any) -> np.ndarray:

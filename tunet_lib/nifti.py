@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
@@ -20,9 +20,18 @@ from isal import igzip, igzip_threaded, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
 from tunet_lib.files import GET_AGAIN, DataError, atomic_path
-from tunet_lib.nifti_header import HEADER_BYTES, find_affine, is_pair, read_header, scaling
+from tunet_lib.nifti_header import (
+    HEADER_BYTES,
+    VOXEL_MM,
+    find_affine,
+    is_pair,
+    is_usable,
+    read_header,
+    scaling,
+)
 
 BLOCK_BYTES = 1 << 24
+IN_MEMORY = Path("array")  # where an array is that lies in no file
 GZIP_RATIO = 1032  # deflate packs at most so many bytes into one
 READING_FAULTS = (OSError, MemoryError, ValueError, OverflowError, HeaderDataError)
 
@@ -157,7 +166,29 @@ def nifti_of(array: np.ndarray, affine: np.ndarray) -> NiftiFile:
     """Describe an array of three axes as if it lay in a file with this affine, (4, 4)."""
     x, y, z = array.shape
     header = nib.Nifti1Image(array, affine, dtype=array.dtype).header
-    return NiftiFile(Path("array"), header, affine, (x, y, z), array.dtype)
+    return NiftiFile(IN_MEMORY, header, affine, (x, y, z), array.dtype)
+
+
+def described(
+    path: Path, shape: tuple[int, int, int], affine: np.ndarray, *, dtype: np.dtype
+) -> dict[str, Any]:
+    """Give the fields of a `NiftiFile` for an image of another format.
+
+    Raises
+    ------
+    DataError
+        Voxels of this size are no CT's, or the affine, (4, 4) voxels to RAS+ mm, is singular.
+    """
+    sizes = nib.affines.voxel_sizes(affine)
+    low, high = VOXEL_MM
+    if not is_usable(affine) or (sizes < low).any() or (sizes > high).any():
+        raise DataError(f"{path}: its voxels measure {sizes.tolist()} mm; correct its header")
+    array = np.broadcast_to(np.zeros((), dtype), shape)  # takes no memory
+    header = nib.Nifti1Image(array, affine, dtype=dtype).header
+    header.set_qform(affine, 1)  # programs that read no sform find it there, as far as it can say
+    header.set_sform(affine, 1)
+    header.set_xyzt_units("mm")
+    return {"path": path, "header": header, "affine": affine, "shape": shape, "dtype": dtype}
 
 
 def write_nifti(
