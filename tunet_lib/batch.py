@@ -14,7 +14,8 @@ from typing import Any
 from tunet_lib.dicom import holds_dicom
 from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting
 from tunet_lib.formats import IMAGE_SUFFIXES, check_label_name, suffix_of
-from tunet_lib.kits19 import IMAGE_NAME, find_cases
+from tunet_lib.kits19 import IMAGE_NAME
+from tunet_lib.layouts import find_data
 from tunet_lib.plausible import check_label
 from tunet_lib.predict import Networks, predict_scan
 from tunet_lib.scans import open_scan, save_label
@@ -195,7 +196,7 @@ def _cts_in(path: Path) -> list[Path]:
     if not path.is_dir() or holds_dicom(path):
         return [path]
     try:
-        cts = [case.image_path for case in find_cases(path) if case.image_path]
+        cts = [case.image_path for case in find_data(path).cases if case.image_path]
     except DataError:  # another layout
         suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
         files = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]

@@ -15,7 +15,8 @@ from typing import Any
 from tunet_lib.config import Config
 from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
 from tunet_lib.files import DataError, load_json, notes_taken, noting
-from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases
+from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case
+from tunet_lib.layouts import find_data
 from tunet_lib.parallel import each
 from tunet_lib.plausible import check_label
 from tunet_lib.preprocess import prepare_scan
@@ -36,10 +37,11 @@ def check_folder(
     folder: str | Path,
     *,
     labels_only: bool = False,
+    cyst_as_kidney: bool = False,
     workers: int = 1,
     on_case: Callable[[str], Any] | None = None,
 ) -> tuple[int, list[Problem]]:
-    """Open and verify every file of a folder in KiTS19's layout.
+    """Open and verify every file of a data folder.
 
     A CT must be whole and three-dimensional, without NaN, have a voxel size and hold HU; a label
     map must hold 0, 1 and 2 only and lie on its CT; and one of KiTS19's 210 must be, byte for
@@ -51,6 +53,8 @@ def check_folder(
         The data folder.
     labels_only
         A case without a CT is no problem.
+    cyst_as_kidney
+        Nor is a label map with 3, cyst.
     workers
         Processes; each has one case in memory.
     on_case
@@ -67,8 +71,9 @@ def check_folder(
         The folder is missing or unreadable, or holds no case.
     """
     folder = Path(folder)
-    cases = find_cases(folder)
-    digests = label_digests() if _is_kits19(folder) else {}
+    data = find_data(folder, cyst_as_kidney=cyst_as_kidney)
+    cases = data.cases
+    digests = label_digests() if _is_kits19(data.folder) else {}
     task = functools.partial(check_case, digests=digests, labels_only=labels_only)
     problems: list[Problem] = []
     failures: dict[str, str] = {}
@@ -109,8 +114,9 @@ def check_case(
             problems.append(Problem(case.case_id, LABEL_NAME, "is missing"))
         return problems
     with _noting(problems, case.case_id, case.label_path):
-        check_label(load_label(case.label_path, scan), case.label_path)
-        published = digests.get(case.case_id)
+        label = load_label(case.label_path, scan, cyst_as_kidney=case.cyst_as_kidney)
+        check_label(label, case.label_path)
+        published = digests.get(case.case_id) if case.label_path.name == LABEL_NAME else None
         if published is not None and sha256_of(case.label_path) != published[0]:
             raise DataError("is not the label map that KiTS19 published (SHA-256)")
     return problems

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import typer
-from rich.progress import TaskID
-from rich.table import Table
-from rich.text import Text
 
 from tunet_lib import options
 from tunet_lib.config import Config, Precision, Preset
+from tunet_lib.environment import default_workers
 from tunet_lib.files import DataError
-from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say, warn
+from tunet_lib.screen import bar, bytes_bar, complain, failures_at_the_end, say, show_table, warn
+from tunet_lib.steps import count_cases
+from tunet_lib.steps import evaluate as _evaluate
+from tunet_lib.steps import prepare as _prepare
+from tunet_lib.steps import table as _table
+from tunet_lib.steps import train as _train
 
 app = typer.Typer(
     help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
@@ -69,25 +70,25 @@ def download(
 
 @app.command()
 def check(
-    data: options.Data, labels_only: options.LabelsOnly = False, workers: options.Workers = 0
+    data: options.Data,
+    labels_only: options.LabelsOnly = False,
+    cyst_as: options.CystAs = None,
+    workers: options.Workers = 0,
 ) -> None:
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
-    from tunet_lib.kits19 import find_cases
 
-    with bar("check", len(find_cases(data))) as advance:
+    with bar("check", count_cases(data)) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,
-            workers=workers or _default_workers(),
+            cyst_as_kidney=cyst_as is not None,
+            workers=workers or default_workers(),
             on_case=lambda _: advance(),
         )
     if problems:
-        table = Table("case", "file", "what is wrong, or strange")
-        for problem in problems:
-            style = "yellow" if problem.is_strange_only else "red"
-            table.add_row(problem.case_id, problem.file, Text(problem.what, style=style))
-        console.print(table)
+        rows = [((p.case_id, p.file, p.what), not p.is_strange_only) for p in problems]
+        show_table(("case", "file", "what is wrong, or strange"), rows)
     if not (bad := {p.case_id for p in problems if not p.is_strange_only}):
         return say(f"{count} cases, and every file is good")
     complain("check", f"{len(bad)} of {count} cases have problems")
@@ -102,12 +103,15 @@ def prepare(
     config: options.ConfigFile = None,
     epochs: options.Epochs = None,
     precision: options.PrecisionOption = None,
+    cyst_as: options.CystAs = None,
     workers: options.Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
-        failures |= _prepare(data, run_folder, chosen, workers)
+        failures |= _prepare(
+            data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers
+        )
 
 
 @app.command()
@@ -128,7 +132,7 @@ def train(
             train_task(run, task)
         return
     with failures_at_the_end() as failures:
-        failures |= _train(run_folder, variant, fold, jobs)
+        failures |= _train(run_folder, variant, fold, jobs=jobs)
 
 
 @app.command()
@@ -198,14 +202,18 @@ def run(
     variant: options.Variants = None,
     fold: options.Folds = None,
     batch_size: options.BatchSize = 4,
+    cyst_as: options.CystAs = None,
 ) -> None:
     """Do it all: prepare, train, evaluate, table.
 
     The preset course takes hours on two cores. Run it again, and it goes on where it was.
     """
     with failures_at_the_end() as failures:
-        failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision))
-        failures |= _train(run_folder, variant, fold, jobs)
+        chosen = _config(preset, config, epochs, precision)
+        failures |= _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
+        for case_id, reason in failures.items():  # hours before the end, where it is said again
+            warn(f"left out: {case_id}: {reason}")
+        failures |= _train(run_folder, variant, fold, jobs=jobs)
         failures |= _evaluate(run_folder, batch_size)
         _table(run_folder)
 
@@ -219,78 +227,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> dict[str, str]:
-    from tunet_lib.kits19 import find_cases
-    from tunet_lib.provenance import timed
-    from tunet_lib.runs import prepare_run
-
-    with timed(run_folder, "prepare"), bar("prepare", len(find_cases(data))) as advance:
-        run, failures = prepare_run(
-            data,
-            run_folder,
-            config,
-            workers=workers or _default_workers(),
-            on_case=lambda _: advance(),
-        )
-    sizes = ", ".join(str(len(fold)) for fold in run.folds)
-    say(f"{run_folder}: folds of {sizes} cases")
-    return failures
-
-
-def _train(
-    run_folder: Path, variants: list[str] | None, folds: list[int] | None, jobs: int
-) -> dict[str, str]:
-    from tunet_lib.jobs import train_tasks
-    from tunet_lib.provenance import timed
-    from tunet_lib.runs import Task, open_run
-
-    run = open_run(run_folder)
-    tasks = run.tasks(variants, folds)
-    with timed(run_folder, "train"), bars() as progress:
-        total = progress.add_task("trainings", total=len(tasks))
-        shown: dict[Task, TaskID] = {}
-
-        def show(active: list[Task]) -> None:
-            progress.update(total, completed=sum(run.model_folder(t).is_trained for t in tasks))
-            for task in active:
-                if task not in shown:
-                    name = f"  {task[0]}, fold {task[1]}: epochs"
-                    shown[task] = progress.add_task(name, total=run.config.epochs)
-                progress.update(shown[task], completed=len(run.model_folder(task).history()))
-            for task in set(shown) - set(active):
-                progress.remove_task(shown.pop(task))
-
-        failures = train_tasks(run, tasks, jobs or _default_jobs(), on_poll=show)
-        show([])
-    return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
-
-
-def _evaluate(run_folder: Path, batch_size: int) -> dict[str, str]:
-    from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
-    from tunet_lib.runs import open_run
-    from tunet_lib.scoring import evaluate_run
-
-    run = open_run(run_folder)
-    cases = sum(map(len, run.folds))
-    scores = run_folder / "scores.csv"
-    before = scores.read_bytes() if scores.exists() else None
-    with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
-        _, failures = evaluate_run(run, batch_size=batch_size, on_case=lambda _: advance())
-    # Scores that were there may come from an earlier day and another machine.
-    if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
-        write_provenance(run)
-    return failures
-
-
-def _table(run_folder: Path) -> None:
-    from tunet_lib.runs import open_run
-    from tunet_lib.scoring import tabulate_run
-    from tunet_lib.table import format_table
-
-    console.print("Dice similarity coefficient on the grid, mean (SD over folds):")
-    print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
-
-
 def _config(
     preset: Preset,
     path: Path | None = None,
@@ -300,18 +236,6 @@ def _config(
     config = Config.load(path) if path else Config.preset(preset)
     given = {"epochs": epochs, "precision": precision}
     return replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-
-
-def _default_workers() -> int:
-    # The largest CT of KiTS19 takes up to 2 GB.
-    by_memory = int(psutil.virtual_memory().available / 2e9)
-    return max(1, min(by_memory, os.cpu_count() or 1))
-
-
-def _default_jobs() -> int:
-    # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
-    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
-    return 1 if has_gpu else min(4, os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

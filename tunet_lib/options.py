@@ -9,7 +9,14 @@ import typer
 
 from tunet_lib.config import Precision, Preset, Windows
 
-Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
+Data = Annotated[
+    Path,
+    typer.Argument(help="A folder in the layout of KiTS19, 21 or 23, or nnU-Net: case_00000/…"),
+]
+CystAs = Annotated[
+    Optional[Literal["kidney"]],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option(help="What the label 3, cyst, counts as; KiTS21 and KiTS23 have it."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
 PresetOption = Annotated[
     Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")

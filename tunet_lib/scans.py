@@ -24,6 +24,7 @@ from tunet_lib.nifti import NiftiFile, nifti_of
 from tunet_lib.upright import UprightFile, original, upright
 
 IPL = ("I", "P", "L")
+CYST = 3  # in label maps of KiTS21 and KiTS23
 OFF_VOXELS = 0.25  # how far a label map may lie off its CT; of rounding much less is left
 OFF_VALUE = 0.02  # how far a label may be off a whole number, after a slope
 
@@ -205,7 +206,9 @@ def ipl_affine(spacing_mm: Sequence[float]) -> np.ndarray:
     return affine
 
 
-def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
+def load_label_map(
+    path: str | Path, scan: ScanFile | None = None, *, cyst_as_kidney: bool = False
+) -> LabelMap:
     """Load a label map with its geometry, turned to IPL.
 
     Parameters
@@ -214,6 +217,8 @@ def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
         The label map.
     scan
         The CT that it belongs to, if any: shape and affine must match.
+    cyst_as_kidney
+        Whether 3, a cyst in KiTS21 and KiTS23, is taken for kidney, as KiTS19 counts it.
 
     Raises
     ------
@@ -224,19 +229,26 @@ def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
     label = np.empty(opened.shape, np.uint8)
     for axis, part, block in opened.blocks():
         values = _whole_numbers(block)
+        if cyst_as_kidney:
+            values[values == CYST] = 1
         if (is_wrong := values > 2).any():
             wrong = ", ".join(f"{value:g}" for value in np.unique(block[is_wrong])[:5])
+            advice = "recode it or leave the case out"
+            if (values[is_wrong] == CYST).all():
+                advice = "3 is a cyst in KiTS21 and KiTS23: give --cyst-as kidney"
             raise DataError(
                 f"{path}: has label values {wrong}, expected only 0 (background), 1 (kidney) "
-                "and 2 (tumor); recode it or leave the case out"
+                f"and 2 (tumor); {advice}"
             )
         label[(slice(None),) * axis + (part,)] = values
     return LabelMap(**vars(opened), label=label)
 
 
-def load_label(path: str | Path, scan: ScanFile | None = None) -> np.ndarray:
+def load_label(
+    path: str | Path, scan: ScanFile | None = None, *, cyst_as_kidney: bool = False
+) -> np.ndarray:
     """Load the voxels of a label map, (z, y, x) uint8; all else is as in `load_label_map`."""
-    return load_label_map(path, scan).label
+    return load_label_map(path, scan, cyst_as_kidney=cyst_as_kidney).label
 
 
 def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:

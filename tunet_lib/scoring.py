@@ -15,7 +15,8 @@ from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.evaluation import Row, check_unseen, read_scores, score_case, write_scores
 from tunet_lib.files import DataError, noting
-from tunet_lib.kits19 import Case, find_cases, require_label
+from tunet_lib.kits19 import Case, require_label
+from tunet_lib.layouts import find_data
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import postprocess, threshold_labels
 from tunet_lib.preprocess import PreparedCase
@@ -50,7 +51,8 @@ def evaluate_run(
     rows: list[Row] = []
     failures: dict[str, str] = {}
     prepared = {case.case_id: case for case in run.cases()}
-    sources = {case.case_id: case for case in find_cases(run.data)}
+    data = find_data(run.data, cyst_as_kidney=run.cyst_as_kidney)
+    sources = {case.case_id: case for case in data.cases}
     networks: dict[str, Any] = {}
     for fold in range(len(run.folds)):
         scored = FoldScores(run, fold, batch_size, networks=networks)
@@ -185,7 +187,8 @@ class FoldScores:
         volumes = {m: np.asarray(case.volume(m), np.float32) for m in medians}
         config = self.run.config
         labels = label_systems(self.models(), volumes, config, batch_size=self.batch_size)
-        true_native, true_grid = load_label(require_label(source)), np.asarray(case.label())
+        true_native = load_label(require_label(source), cyst_as_kidney=source.cyst_as_kidney)
+        true_grid = np.asarray(case.label())
         placement = Placement(case, config)
         rows = [
             score_case(
