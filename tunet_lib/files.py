@@ -77,7 +77,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         yield temporary
         _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        # mkstemp makes files that only the owner can read; some file systems know no modes.
+        with contextlib.suppress(OSError):
+            temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         # NumPy reports a write that was cut short by an OSError without a number.

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_threaded, isal_zlib
+from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
 from tunet_lib.files import GET_AGAIN, DataError, atomic_path
@@ -29,6 +29,7 @@ from tunet_lib.nifti_header import (
     read_header,
     scaling,
 )
+from tunet_lib.unpack import is_gzip, open_unpacked
 
 BLOCK_BYTES = 1 << 24
 IN_MEMORY = Path("array")  # where an array is that lies in no file
@@ -88,7 +89,7 @@ class NiftiFile:
             memory: np.ndarray = np.empty(size, self.header.get_data_dtype())
         slope, intercept = scaling(self.header)
         path = voxels_of(self.path, self.header)
-        with _faults_named(path), _open(path) as stream:
+        with _faults_named(path), open_unpacked(path) as stream:
             _skip(stream, offset_of(self.header))
             for part in parts:
                 planes = memory[: part.stop - part.start]
@@ -124,7 +125,7 @@ def open_nifti(path: Path) -> NiftiFile:
         The header contradicts itself.
     """
     with _faults_named(path):
-        with _open(path) as stream:
+        with open_unpacked(path) as stream:
             start = stream.read(HEADER_BYTES)
         header = read_header(path, start)
         affine = find_affine(path, header)
@@ -133,7 +134,7 @@ def open_nifti(path: Path) -> NiftiFile:
         file = NiftiFile(path, header, affine, (x, y, z), dtype.newbyteorder("="))
         voxels = voxels_of(path, header)
         promised = offset_of(header) + x * y * z * header.get_data_dtype().itemsize
-        if promised > voxels.stat().st_size * (GZIP_RATIO if _is_gzip(voxels) else 1):
+        if promised > voxels.stat().st_size * (GZIP_RATIO if is_gzip(voxels) else 1):
             raise EOFError(f"its header promises {promised} bytes")
         return file
 
@@ -251,20 +252,6 @@ def _write(stream: IO[bytes], image: nib.Nifti1Image) -> None:
         stream.write(planes.data)
 
 
-def _is_gzip(path: Path) -> bool:
-    """Tell by content, since browsers unpack .gz files and keep the name."""
-    with path.open("rb") as stream:
-        magic = stream.read(2)
-    if not magic:
-        raise DataError(f"{path}: is empty; {GET_AGAIN}")
-    return magic == b"\x1f\x8b"
-
-
-def _open(path: Path) -> IO[bytes]:
-    # A thread of its own unpacks ahead of what is being computed.
-    return igzip_threaded.open(path, "rb") if _is_gzip(path) else path.open("rb")
-
-
 @contextlib.contextmanager
 def _faults_named(path: Path) -> Iterator[None]:
     """Turn what reading may raise into a `DataError` that names the file."""
@@ -294,14 +281,10 @@ def _advice(error: Exception) -> str:
 def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
     """Read on after the last voxel: gzip compares its checksum only there."""
     left = BLOCK_BYTES
-    try:
-        while block := stream.read(1 << 20):
-            left -= len(block)
-            if left < 0:
-                raise DataError(f"{path}: holds more than its header promises; {GET_AGAIN}")
-    except gzip.BadGzipFile as error:
-        if "Not a gzipped file" not in str(error):  # some tools add bytes after it
-            raise
+    while block := stream.read(1 << 20):
+        left -= len(block)
+        if left < 0:
+            raise DataError(f"{path}: holds more than its header promises; {GET_AGAIN}")
 
 
 def _skip(stream: IO[bytes], size: int) -> None:

@@ -55,8 +55,11 @@ def read_header(path: Path, start: bytes) -> nib.Nifti1Header:
         raise EOFError("the header is incomplete")
     block = start[: kind.sizeof_hdr]
     # nibabel sets a voxel size of 0 to 1 silently, so look at it before that.
-    pixdim = np.array(kind(block, check=False)["pixdim"][1:4], np.float64)
-    header = kind(block)
+    raw = kind(block, check=False)
+    pixdim = np.array(raw["pixdim"][1:4], np.float64)
+    if not is_pair(raw) and 0 <= raw["vox_offset"] < kind.single_vox_offset:
+        raw["vox_offset"] = kind.single_vox_offset  # behind the header is where they begin
+    header = kind(raw.binaryblock)
     shape = header.get_data_shape()
     if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
         raise DataError(
