@@ -206,6 +206,4 @@ def test_the_rule_of_line_14_can_be_switched_off_and_is_told(models, tmp_path, m
 def test_two_kidneys_and_a_tumor_in_a_sentence(tmp_path):
     found = {"kidney_left": 150.4, "kidney_right": 140.2, "tumor_left": 0.0, "tumor_right": 30.0}
     outcome = batch.Outcome(Job(tmp_path / "a", tmp_path / "b"), volumes_ml=found)
-    assert str(outcome).endswith(
-        "kidney 291 ml (left 150, right 140), tumor 30 ml (left 0, right 30)"
-    )
+    assert str(outcome).endswith("b: kidney 291 ml, tumor 30 ml")

@@ -62,11 +62,8 @@ class Outcome:
 
     def __str__(self) -> str:
         """Say in a line what was found."""
-        parts = []
-        for name in NAMES.values():
-            sides = (f"{side} {self.volumes_ml[f'{name}_{side}']:.0f}" for side in SIDES)
-            parts.append(f"{name} {self.total_ml(name):.0f} ml ({', '.join(sides)})")
-        return f"{self.job.output}: {', '.join(parts)}"
+        found = ", ".join(f"{name} {self.total_ml(name):.0f} ml" for name in NAMES.values())
+        return f"{self.job.output}: {found}"
 
 
 def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii.gz") -> list[Job]:

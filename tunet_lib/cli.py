@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +19,9 @@ from tunet_lib.steps import evaluate as _evaluate
 from tunet_lib.steps import prepare as _prepare
 from tunet_lib.steps import table as _table
 from tunet_lib.steps import train as _train
+
+if TYPE_CHECKING:
+    from tunet_lib.batch import Outcome
 
 app = typer.Typer(
     help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
@@ -162,19 +166,18 @@ def predict(
         )
     networks = Networks(models or COURSE_WEIGHTS)
     how = {"windows": windows, "batch_size": batch_size, "tumor_rule": not no_tumor_rule}
-    with failures_at_the_end() as failures, bar("networks", len(networks) * len(jobs)) as advance:
-        for outcome in predict_each(jobs, networks, series=series, on_part=advance, **how):
-            outcomes.append(outcome)
-            for note in outcome.notes:
-                warn(note)
-            if not outcome.failure:
-                say(str(outcome))
-            elif len(jobs) > 1:
-                complain(str(outcome.job.ct), outcome.failure)
-            if outcome.failure:
-                failures[str(outcome.job.ct)] = outcome.failure
-            if report is not None:
-                write_report(report, outcomes)
+    with failures_at_the_end() as failures:
+        with bar("networks", len(networks) * len(jobs)) as advance:
+            for outcome in predict_each(jobs, networks, series=series, on_part=advance, **how):
+                outcomes.append(outcome)
+                if report is not None:
+                    write_report(report, outcomes)
+                if outcome.failure:
+                    failures[str(outcome.job.ct)] = outcome.failure
+                if len(jobs) > 1:  # at once; of a single CT when the bar is done
+                    _tell(outcome)
+        if len(jobs) == 1 and not failures:
+            _tell(outcomes[0])
 
 
 @app.command()
@@ -225,6 +228,15 @@ def main() -> None:
     except DataError as error:
         complain("Error", str(error))
         sys.exit(1)
+
+
+def _tell(outcome: Outcome) -> None:
+    for note in outcome.notes:
+        warn(note)
+    if outcome.failure:
+        complain(str(outcome.job.ct), outcome.failure)
+    else:
+        say(str(outcome))
 
 
 def _config(
