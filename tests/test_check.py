@@ -14,12 +14,21 @@ from tunet_lib.download import sha256_of
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, save_case
 
+# A body in air, as large as one.
+SHAPE, SPACING_MM = (24, 30, 32), (5.0, 10.0, 10.0)
 
-def write(folder, number, label_shape=(4, 5, 6)):
-    volume_hu = np.zeros((4, 5, 6), np.int16)
+
+def body():
+    volume_hu = np.full(SHAPE, -1000, np.int16)
+    volume_hu[:, 4:-4, 4:-4] = 40
+    return volume_hu
+
+
+def write(folder, number, volume_hu=None, label_shape=SHAPE):
+    volume_hu = body() if volume_hu is None else volume_hu
     label = np.zeros(label_shape, np.uint8)
-    label[1, 2, 3] = 2
-    return save_case(folder / f"case_{number:05d}", volume_hu, label, spacing_mm=(3.0, 1.0, 1.0))
+    label[10:14, 12:16, 8:12], label[11, 12, 9] = 1, 2
+    return save_case(folder / f"case_{number:05d}", volume_hu, label, spacing_mm=SPACING_MM)
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +51,10 @@ def spoil(data):
     image.write_bytes(image.read_bytes()[:-20])
     (data / "case_00002" / LABEL_NAME).write_text("<html>sign in</html>")
     (data / "case_00003" / IMAGE_NAME).unlink()
-    write(data, 4, label_shape=(4, 5, 7))
-    wrong = nib.Nifti1Image(np.full((4, 5, 6), 3, np.uint8), np.diag([3.0, 1, 1, 1]))
+    write(data, 4, label_shape=(24, 30, 33))
+    wrong = nib.Nifti1Image(np.full(SHAPE, 3, np.uint8), affine)
     (data / "case_00005" / LABEL_NAME).write_bytes(gzip.compress(wrong.to_bytes()))
-    bad = np.full((4, 5, 6), np.nan, np.float32)
+    bad = np.full(SHAPE, np.nan, np.float32)
     (data / "case_00006" / IMAGE_NAME).write_bytes(
         gzip.compress(nib.Nifti1Image(bad, affine).to_bytes())
     )
@@ -53,7 +62,7 @@ def spoil(data):
         ("case_00001", IMAGE_NAME, "cut short"),
         ("case_00002", LABEL_NAME, "a web page"),
         ("case_00003", IMAGE_NAME, "is missing"),
-        ("case_00004", LABEL_NAME, "has shape (4, 5, 7)"),
+        ("case_00004", LABEL_NAME, "has shape (24, 30, 33)"),
         ("case_00005", LABEL_NAME, "has label values 3"),
         ("case_00006", IMAGE_NAME, "NaN"),
     ]
@@ -100,6 +109,32 @@ def test_published_label_maps_must_be_as_published(data, monkeypatch):
 def test_a_folder_without_cases(tmp_path):
     with pytest.raises(DataError, match="holds no case_00000"):
         check_folder(tmp_path)
+
+
+def test_what_is_strange_is_listed_and_no_fault(data):
+    write(data, 1, body() + 1024)
+    touching = np.zeros(SHAPE, np.uint8)
+    touching[:4, 12:16, 8:12] = 1
+    save_case(data / "case_00002", label=touching, spacing_mm=SPACING_MM)
+    save_case(data / "case_00003", label=np.zeros(SHAPE, np.uint8), spacing_mm=SPACING_MM)
+    write(data, 4, (body() + 1000) / 5)
+    strange = [
+        ("case_00001", IMAGE_NAME, "HU + 1024; 1024 is subtracted"),
+        ("case_00002", LABEL_NAME, "reach the border of the CT (first slice (head))"),
+        ("case_00003", LABEL_NAME, "no kidney was found"),
+    ]
+    (*notes, fault) = check_folder(data)[1]
+    assert [(p.case_id, p.file) for p in notes] == [row[:2] for row in strange]
+    for problem, (_, _, what) in zip(notes, strange, strict=True):
+        assert problem.is_strange_only
+        assert what in problem.what
+    assert fault == Problem("case_00004", IMAGE_NAME, fault.what)
+    assert "holds no HU: values from 0 to 208" in fault.what
+    (data / "case_00004" / IMAGE_NAME).unlink()
+    shown = CliRunner().invoke(cli.app, ["check", str(data), "--labels-only", "--workers", "1"])
+    assert shown.exit_code == 0
+    assert "no kidney" in shown.output
+    assert "7 cases, and every file is good" in shown.output
 
 
 def test_the_command_lists_what_is_wrong(data):

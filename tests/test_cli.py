@@ -84,16 +84,6 @@ def test_preset_configuration_and_epochs(tmp_path):
     assert cli._config("course", precision="bfloat16").precision == "bfloat16"
 
 
-def test_one_job_a_core_but_no_more_than_four(monkeypatch):
-    monkeypatch.setattr(cli.Path, "glob", lambda *_: iter(()))
-    monkeypatch.setattr(cli.os, "cpu_count", lambda: 3)
-    assert cli._default_jobs() == 3
-    monkeypatch.setattr(cli.os, "cpu_count", lambda: 64)
-    assert cli._default_jobs() == 4
-    monkeypatch.setattr(cli.Path, "glob", lambda *_: iter([cli.Path("/dev/nvidia3")]))
-    assert cli._default_jobs() == 1
-
-
 def test_a_seed_below_zero_is_refused(tmp_path):
     result = tunet("phantom", tmp_path / "few", "--seed", "-1")
     assert result.exit_code == 2
@@ -142,8 +132,8 @@ def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, m
     def impossible(*_):
         raise DataError("nothing is trained yet")
 
-    monkeypatch.setattr(cli, "_prepare", lambda *_: {"case_00007": "is empty"})
-    monkeypatch.setattr(cli, "_train", lambda *_: {"tunet, fold 3": "out of memory"})
+    monkeypatch.setattr(cli, "_prepare", lambda *_, **__: {"case_00007": "is empty"})
+    monkeypatch.setattr(cli, "_train", lambda *_, **__: {"tunet, fold 3": "out of memory"})
     monkeypatch.setattr(cli, "_evaluate", impossible)
     status, error = main("run", "data", "run")
     assert status == 1

@@ -31,6 +31,8 @@ METHOD_LINES = 2000
 # What serves files, processes and the screen: a reader of the method never meets it.
 EDGE = {
     *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
+    *("dicom", "dicom_seg", "dicom_stack", "extras", "formats", "itk", "nifti_header"),
+    *("batch", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
     *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),
 }
 

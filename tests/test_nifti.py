@@ -27,8 +27,8 @@ def with_value(value):
     return encoded(array)
 
 
-def with_pixdim(*spacing_mm):
-    return encoded(fields={"pixdim": [1, *spacing_mm, 1, 1, 1, 1]})
+def with_pixdim(*spacing_mm, sform_code=0):
+    return encoded(fields={"pixdim": [1, *spacing_mm, 1, 1, 1, 1], "sform_code": sform_code})
 
 
 def with_wrong_checksum():
@@ -131,13 +131,12 @@ BAD_IMAGES = {
     "pointer": (b"version https://git-lfs.github.com/spec/v1", "is not a NIfTI image"),
     "2-D": (encoded(VOLUME[0]), r"has shape \(5, 6\), expected three axes"),
     "4-D": (encoded(np.stack([VOLUME, VOLUME], -1)), r"has shape \(4, 5, 6, 2\)"),
-    "4-D of one": (encoded(VOLUME[..., None]), r"has shape \(4, 5, 6, 1\)"),
     "NaN": (with_value(np.nan), "has NaN or infinite voxels"),
     "Inf": (with_value(np.inf), "has NaN or infinite voxels"),
     "minus Inf": (with_value(-np.inf), "has NaN or infinite voxels"),
-    "zero spacing": (with_pixdim(3, 0, 1), r"has voxel size \[3.0, 0.0, 1.0\] mm"),
-    "negative spacing": (with_pixdim(3, 1, -1), r"has voxel size \[3.0, 1.0, -1.0\] mm"),
-    "NaN spacing": (with_pixdim(np.nan, 1, 1), "has voxel size"),
+    "zero spacing": (with_pixdim(3, 0, 1), "has no usable voxel size"),
+    "negative spacing": (with_pixdim(3, 1, -1), "has no usable voxel size"),
+    "NaN spacing": (with_pixdim(np.nan, 1, 1), "has no usable voxel size"),
     "singular affine": (encoded(fields={"srow_x": [0, 0, 0, 0]}), "singular or not finite"),
     "parallel axes": (encoded(fields={"srow_x": [0, -0.8, 0, 0]}), "singular or not finite"),
     "NaN affine": (encoded(fields={"srow_x": [0, 0, np.nan, 0]}), "singular or not finite"),
@@ -158,14 +157,26 @@ def test_bad_image_is_a_data_error_that_names_the_file(tmp_path, name, load):
 def test_missing_file_is_a_data_error(tmp_path):
     with pytest.raises(DataError, match=r"no\.nii\.gz: does not exist"):
         load_scan(tmp_path / "no.nii.gz")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="holds no CT slices"):
         load_scan(tmp_path)
 
 
-def test_the_header_of_a_pair_is_refused(tmp_path):
-    nib.save(nib.Nifti1Pair(np.ones((4, 5, 6), np.int16), np.eye(4)), tmp_path / "pair.img")
-    with pytest.raises(DataError, match=r"one of a pair of \.hdr and \.img"):
+@pytest.mark.parametrize("name", ["pair.hdr", "pair.img"])
+def test_a_pair_is_read_by_either_name(tmp_path, name):
+    nib.save(nib.Nifti1Pair(VOLUME, AFFINE), tmp_path / "pair.img")
+    scan = load_scan(tmp_path / name)
+    np.testing.assert_array_equal(scan.volume_hu, VOLUME)
+    save_label(LABEL, scan, tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(load_label(tmp_path / "label.nii.gz", scan), LABEL)
+
+
+def test_half_of_a_pair_is_a_data_error(tmp_path):
+    nib.save(nib.Nifti1Pair(VOLUME, AFFINE), tmp_path / "pair.img")
+    (tmp_path / "pair.img").rename(tmp_path / "other.img")
+    with pytest.raises(DataError, match=r"pair\.hdr: is one of a pair, and pair\.img is missing"):
         load_scan(tmp_path / "pair.hdr")
+    with pytest.raises(DataError, match=r"other\.hdr: does not exist"):
+        load_scan(tmp_path / "other.img")
 
 
 @pytest.mark.parametrize(("dim", "message"), [(-4, "has shape"), (0, "has shape")])
@@ -185,7 +196,7 @@ def test_a_header_of_a_size_that_no_memory_holds_is_a_data_error(tmp_path):
     header["vox_offset"], header["magic"] = 544, b"n+2"
     path = tmp_path / "bad.nii"
     path.write_bytes(header.binaryblock + bytes(4 + 240))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="its header promises"):
         load_scan(path)
 
 

@@ -246,8 +246,8 @@ def test_label_of_another_shape_is_a_data_error(case, tmp_path):
         load_label(other.label_path, load_scan(case.image_path))
 
 
-@pytest.mark.parametrize(("shift_mm", "fits"), [(0.009, True), (0.02, False)])
-def test_label_affine_may_differ_by_rounding_only(case, tmp_path, shift_mm, fits):
+@pytest.mark.parametrize(("shift_mm", "fits"), [(0.02, True), (0.17, True), (0.18, False)])
+def test_a_label_map_may_lie_off_its_ct_by_a_quarter_voxel(case, tmp_path, shift_mm, fits):
     affine = AFFINE.copy()
     affine[2, 3] += shift_mm
     nib.save(nib.Nifti1Image(LABEL, affine), tmp_path / "shifted.nii.gz")
@@ -255,8 +255,14 @@ def test_label_affine_may_differ_by_rounding_only(case, tmp_path, shift_mm, fits
     if fits:
         np.testing.assert_array_equal(load_label(tmp_path / "shifted.nii.gz", scan), LABEL)
         return
-    with pytest.raises(DataError, match=r"shifted\.nii\.gz: its affine differs from .*imaging"):
+    with pytest.raises(DataError, match=r"shifted\.nii\.gz: lies up to .* mm off its CT"):
         load_label(tmp_path / "shifted.nii.gz", scan)
+
+
+@pytest.mark.parametrize("off", [1e-7, 0.004, 0.02])
+def test_labels_that_a_slope_has_rounded_are_taken(case, tmp_path, off):
+    nib.save(nib.Nifti1Image(LABEL * np.float32(1 - off / 2), AFFINE), tmp_path / "off.nii.gz")
+    np.testing.assert_array_equal(load_label(tmp_path / "off.nii.gz"), LABEL)
 
 
 def test_full_disk_is_a_data_error_and_keeps_the_old_file(own_case, monkeypatch):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
 import typer
-from rich.progress import TaskID
-from rich.table import Table
-from rich.text import Text
 
 from tunet_lib import options
 from tunet_lib.config import Config, Precision, Preset
+from tunet_lib.environment import default_workers
 from tunet_lib.files import DataError
-from tunet_lib.screen import bar, bars, bytes_bar, complain, console, failures_at_the_end, say
+from tunet_lib.screen import bar, bytes_bar, complain, failures_at_the_end, say, show_table, warn
+from tunet_lib.steps import count_cases
+from tunet_lib.steps import evaluate as _evaluate
+from tunet_lib.steps import prepare as _prepare
+from tunet_lib.steps import table as _table
+from tunet_lib.steps import train as _train
+
+if TYPE_CHECKING:
+    from tunet_lib.batch import Outcome
 
 app = typer.Typer(
     help="Segment kidneys and kidney tumors in CT, after Vu et al. 2019 (KiTS19).\n\n"
@@ -69,27 +74,28 @@ def download(
 
 @app.command()
 def check(
-    data: options.Data, labels_only: options.LabelsOnly = False, workers: options.Workers = 0
+    data: options.Data,
+    labels_only: options.LabelsOnly = False,
+    cyst_as: options.CystAs = None,
+    workers: options.Workers = 0,
 ) -> None:
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
-    from tunet_lib.kits19 import find_cases
 
-    with bar("check", len(find_cases(data))) as advance:
+    with bar("check", count_cases(data)) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,
-            workers=workers or _default_workers(),
+            cyst_as_kidney=cyst_as is not None,
+            workers=workers or default_workers(),
             on_case=lambda _: advance(),
         )
-    if not problems:
+    if problems:
+        rows = [((p.case_id, p.file, p.what), not p.is_strange_only) for p in problems]
+        show_table(("case", "file", "what is wrong, or strange"), rows)
+    if not (bad := {p.case_id for p in problems if not p.is_strange_only}):
         return say(f"{count} cases, and every file is good")
-    table = Table("case", "file", "what is wrong")
-    for problem in problems:
-        table.add_row(problem.case_id, problem.file, Text(problem.what))
-    console.print(table)
-    bad = len({problem.case_id for problem in problems})
-    complain("check", f"{bad} of {count} cases have problems")
+    complain("check", f"{len(bad)} of {count} cases have problems")
     raise typer.Exit(1)
 
 
@@ -101,12 +107,15 @@ def prepare(
     config: options.ConfigFile = None,
     epochs: options.Epochs = None,
     precision: options.PrecisionOption = None,
+    cyst_as: options.CystAs = None,
     workers: options.Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
-        failures |= _prepare(data, run_folder, chosen, workers)
+        failures |= _prepare(
+            data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers
+        )
 
 
 @app.command()
@@ -127,38 +136,48 @@ def train(
             train_task(run, task)
         return
     with failures_at_the_end() as failures:
-        failures |= _train(run_folder, variant, fold, jobs)
+        failures |= _train(run_folder, variant, fold, jobs=jobs)
 
 
 @app.command()
 def predict(
-    ct: options.Ct,
+    cts: options.Cts,
     output: options.Output = None,
     models: options.Models = None,
+    format: options.Format = "nii.gz",
+    series: options.WhichSeries = None,
+    report: options.Report = None,
+    no_tumor_rule: options.NoTumorRule = False,
     batch_size: options.BatchSize = 4,
     windows: options.WhichWindows = "mask",
 ) -> None:
-    """Segment one CT: a label map (1 kidney, 2 tumor) with its own shape and affine."""
-    from tunet_lib.metrics import volume_ml
-    from tunet_lib.predict import COURSE_WEIGHTS, find_models, predict_scan
-    from tunet_lib.scans import open_scan, save_label
+    """Segment CTs: label maps (1 kidney, 2 tumor) with their own shape and affine."""
+    from tunet_lib.batch import plan, predict_each, write_report
+    from tunet_lib.files import check_writable
+    from tunet_lib.predict import COURSE_WEIGHTS, Networks
 
-    output = _label_path(ct, output)
+    jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
+    if report is not None:
+        check_writable(report)
     if models is None:
-        console.print(
+        warn(
             "These networks were trained on synthetic phantoms, for the course. On a real CT "
-            "expect poor results; train on KiTS19 and name your own with --models.",
-            style="yellow",
+            "expect poor results; train on KiTS19 and name your own with --models."
         )
-    models = models or COURSE_WEIGHTS
-    count = sum(map(len, find_models(models)))
-    scan = open_scan(ct)
-    with bar("networks", count) as advance:
-        label = predict_scan(scan, models, windows=windows, batch_size=batch_size, on_part=advance)
-    with console.status("writing the label map"):
-        save_label(label, scan, output)
-    kidney_ml, tumor_ml = (volume_ml(label == value, scan.spacing_mm) for value in (1, 2))
-    say(f"{output}: kidney {kidney_ml:.0f} ml, tumor {tumor_ml:.0f} ml")
+    networks = Networks(models or COURSE_WEIGHTS)
+    how = {"windows": windows, "batch_size": batch_size, "tumor_rule": not no_tumor_rule}
+    with failures_at_the_end() as failures:
+        with bar("networks", len(networks) * len(jobs)) as advance:
+            for outcome in predict_each(jobs, networks, series=series, on_part=advance, **how):
+                outcomes.append(outcome)
+                if report is not None:
+                    write_report(report, outcomes)
+                if outcome.failure:
+                    failures[str(outcome.job.ct)] = outcome.failure
+                if len(jobs) > 1:  # at once; of a single CT when the bar is done
+                    _tell(outcome)
+        if len(jobs) == 1 and not failures:
+            _tell(outcomes[0])
 
 
 @app.command()
@@ -167,7 +186,7 @@ def evaluate(
 ) -> None:
     """Score every case by the models that never saw it: scores.csv."""
     with failures_at_the_end() as failures:
-        failures |= _evaluate(run_folder, batch_size, jobs)
+        failures |= _evaluate(run_folder, batch_size, jobs=jobs)
 
 
 @app.command()
@@ -188,14 +207,18 @@ def run(
     variant: options.Variants = None,
     fold: options.Folds = None,
     batch_size: options.BatchSize = 4,
+    cyst_as: options.CystAs = None,
 ) -> None:
     """Do it all: prepare, train, evaluate, table.
 
     The preset course takes hours on two cores. Run it again, and it goes on where it was.
     """
     with failures_at_the_end() as failures:
-        failures |= _prepare(data, run_folder, _config(preset, config, epochs, precision))
-        failures |= _train(run_folder, variant, fold, jobs)
+        chosen = _config(preset, config, epochs, precision)
+        failures |= _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
+        for case_id, reason in failures.items():  # hours before the end, where it is said again
+            warn(f"left out: {case_id}: {reason}")
+        failures |= _train(run_folder, variant, fold, jobs=jobs)
         failures |= _evaluate(run_folder, batch_size)
         _table(run_folder)
 
@@ -209,95 +232,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def _label_path(ct: Path, output: Path | None) -> Path:
-    """Say where the label map of a CT goes, or why it cannot go there."""
-    from tunet_lib.kits19 import IMAGE_NAME
-
-    if output is None:
-        # In KiTS19's layout all CTs have one name, and their folders tell them apart.
-        name = ct.resolve().parent.name if ct.name == IMAGE_NAME else ct.name
-        output = Path(name.removesuffix(".gz").removesuffix(".nii") + "_label.nii.gz")
-        if output.exists():
-            raise DataError(f"{output}: is there already; name another file with --output")
-    if output.resolve() == ct.resolve():
-        raise DataError(f"{output}: is the CT itself; name another file with --output")
-    if not output.name.endswith((".nii", ".nii.gz")):
-        raise DataError(f"{output}: must end in .nii.gz or .nii")
-    return output
-
-
-def _prepare(data: Path, run_folder: Path, config: Config, workers: int = 0) -> dict[str, str]:
-    from tunet_lib.kits19 import find_cases
-    from tunet_lib.provenance import timed
-    from tunet_lib.runs import prepare_run
-
-    with timed(run_folder, "prepare"), bar("prepare", len(find_cases(data))) as advance:
-        run, failures = prepare_run(
-            data,
-            run_folder,
-            config,
-            workers=workers or _default_workers(),
-            on_case=lambda _: advance(),
-        )
-    sizes = ", ".join(str(len(fold)) for fold in run.folds)
-    say(f"{run_folder}: folds of {sizes} cases")
-    return failures
-
-
-def _train(
-    run_folder: Path, variants: list[str] | None, folds: list[int] | None, jobs: int
-) -> dict[str, str]:
-    from tunet_lib.jobs import train_tasks
-    from tunet_lib.provenance import timed
-    from tunet_lib.runs import Task, open_run
-
-    run = open_run(run_folder)
-    tasks = run.tasks(variants, folds)
-    with timed(run_folder, "train"), bars() as progress:
-        total = progress.add_task("trainings", total=len(tasks))
-        shown: dict[Task, TaskID] = {}
-
-        def show(active: list[Task]) -> None:
-            progress.update(total, completed=sum(run.model_folder(t).is_trained for t in tasks))
-            for task in active:
-                if task not in shown:
-                    name = f"  {task[0]}, fold {task[1]}: epochs"
-                    shown[task] = progress.add_task(name, total=run.config.epochs)
-                progress.update(shown[task], completed=len(run.model_folder(task).history()))
-            for task in set(shown) - set(active):
-                progress.remove_task(shown.pop(task))
-
-        failures = train_tasks(run, tasks, jobs or _default_jobs(), on_poll=show)
-        show([])
-    return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
-
-
-def _evaluate(run_folder: Path, batch_size: int, jobs: int = 1) -> dict[str, str]:
-    from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
-    from tunet_lib.runs import open_run
-    from tunet_lib.scoring import evaluate_run
-
-    run = open_run(run_folder)
-    cases = sum(map(len, run.folds))
-    scores = run_folder / "scores.csv"
-    before = scores.read_bytes() if scores.exists() else None
-    with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
-        _, failures = evaluate_run(
-            run, jobs=jobs, batch_size=batch_size, on_case=lambda _: advance()
-        )
-    # Scores that were there may come from an earlier day and another machine.
-    if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
-        write_provenance(run)
-    return failures
-
-
-def _table(run_folder: Path) -> None:
-    from tunet_lib.runs import open_run
-    from tunet_lib.scoring import tabulate_run
-    from tunet_lib.table import format_table
-
-    console.print("Dice similarity coefficient on the grid, mean (SD over folds):")
-    print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
+def _tell(outcome: Outcome) -> None:
+    for note in outcome.notes:
+        warn(note)
+    if outcome.failure:
+        complain(str(outcome.job.ct), outcome.failure)
+    else:
+        say(str(outcome))
 
 
 def _config(
@@ -309,18 +250,6 @@ def _config(
     config = Config.load(path) if path else Config.preset(preset)
     given = {"epochs": epochs, "precision": precision}
     return replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
-
-
-def _default_workers() -> int:
-    # The largest CT of KiTS19 takes up to 2 GB.
-    by_memory = int(psutil.virtual_memory().available / 2e9)
-    return max(1, min(by_memory, os.cpu_count() or 1))
-
-
-def _default_jobs() -> int:
-    # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
-    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
-    return 1 if has_gpu else min(4, os.cpu_count() or 1)
 
 
 if __name__ == "__main__":

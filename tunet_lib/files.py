@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,34 @@ import numpy as np
 
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
+GET_AGAIN = "get it again from where it came from"
+
 
 class DataError(ValueError):
     """Bad data from outside: names the file, what is wrong with it, and what to do."""
+
+
+class DataWarning(UserWarning):
+    """Data from outside that is taken with a doubt, or mended: names the file and says how."""
+
+
+@contextlib.contextmanager
+def notes_taken() -> Iterator[list[str]]:
+    """Take down what is warned of, a sentence each, in place of showing it at once.
+
+    Yields
+    ------
+    list of str
+        Filled when the block ends, also by an error. Each sentence is there once.
+    """
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield notes
+        finally:
+            ours = [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+            notes += dict.fromkeys(ours)
 
 
 @contextlib.contextmanager
@@ -51,7 +77,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.close(handle)
         yield temporary
         _flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
+        # mkstemp makes files that only the owner can read; some file systems know no modes.
+        with contextlib.suppress(OSError):
+            temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
         # NumPy reports a write that was cut short by an OSError without a number.
@@ -63,6 +91,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise a `DataError` if no file can be written there, before anything is computed for it."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"{path}: cannot write here ({error.strerror})") from error
 
 
 @contextlib.contextmanager

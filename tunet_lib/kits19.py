@@ -22,11 +22,22 @@ LABEL_NAME = "segmentation.nii.gz"
 
 @dataclass(frozen=True)
 class Case:
-    """Where the files of one patient are; either may be missing."""
+    """Where the files of one patient are; either may be missing.
+
+    Attributes
+    ----------
+    case_id
+        Such as ``"case_00042"``.
+    image_path, label_path
+        CT and label map.
+    cyst_as_kidney
+        Whether the label map may hold 3, cyst, which counts as kidney.
+    """
 
     case_id: str
     image_path: Path | None
     label_path: Path | None
+    cyst_as_kidney: bool = False
 
 
 def find_cases(folder: str | Path) -> list[Case]:

@@ -6,24 +6,34 @@ Chapter 01 (``notebooks/01_kits19.ipynb``) says what can be wrong with one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_threaded, isal_zlib
+from isal import igzip, isal_zlib
 from nibabel.spatialimages import HeaderDataError
 
-from tunet_lib.files import DataError, atomic_path
+from tunet_lib.files import GET_AGAIN, DataError, atomic_path
+from tunet_lib.nifti_header import (
+    HEADER_BYTES,
+    VOXEL_MM,
+    find_affine,
+    is_pair,
+    is_usable,
+    read_header,
+    scaling,
+)
+from tunet_lib.unpack import is_gzip, open_unpacked
 
-DOWNLOAD_AGAIN = "delete it and download it again"
 BLOCK_BYTES = 1 << 24
-HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which comes first
+IN_MEMORY = Path("array")  # where an array is that lies in no file
+GZIP_RATIO = 1032  # deflate packs at most so many bytes into one
 READING_FAULTS = (OSError, MemoryError, ValueError, OverflowError, HeaderDataError)
 
 
@@ -77,9 +87,10 @@ class NiftiFile:
         size = (parts[0].stop, self.shape[1], self.shape[0])
         with _faults_named(self.path):
             memory: np.ndarray = np.empty(size, self.header.get_data_dtype())
-        slope, intercept = _scaling(self.header)
-        with _faults_named(self.path), _open(self.path) as stream:
-            _skip(stream, self.header.get_data_offset())
+        slope, intercept = scaling(self.header)
+        path = voxels_of(self.path, self.header)
+        with _faults_named(path), open_unpacked(path) as stream:
+            _skip(stream, offset_of(self.header))
             for part in parts:
                 planes = memory[: part.stop - part.start]
                 _fill(stream, planes)
@@ -87,15 +98,9 @@ class NiftiFile:
                     with np.errstate(over="ignore", invalid="ignore"):  # found out below
                         planes = planes.astype(np.float32) * np.float32(slope)
                         planes += np.float32(intercept)
-                # A sum needs no second array, and one bad voxel spoils it.
-                if planes.dtype.kind == "f" and not np.isfinite(planes.sum(dtype=np.float64)):
-                    raise DataError(
-                        f"{self.path}: has NaN or infinite voxels; replace them or leave the "
-                        "case out"
-                    )
+                check_finite(self.path, planes)
                 yield part, planes.T
-            while stream.read(1 << 20):  # gzip compares its checksum only at the end
-                pass
+            _read_to_the_end(path, stream)
 
     def read(self) -> np.ndarray:
         """Read all voxels, (axis 0, 1, 2) of the file, in Fortran order."""
@@ -107,34 +112,84 @@ class NiftiFile:
 
 
 def open_nifti(path: Path) -> NiftiFile:
-    """Read and check the header of one 3-D image.
+    """Read and check the header of one 3-D image: .nii, .nii.gz, or a pair of .hdr and .img.
 
     Raises
     ------
     DataError
         The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
+
+    Warns
+    -----
+    DataWarning
+        The header contradicts itself.
     """
     with _faults_named(path):
-        with _open(path) as stream:
-            start = stream.read(540)
-        header, pixdim_mm = _header(path, start)
-        _check_kind(path, header)
-        affine = header.get_best_affine()
-        _check_geometry(path, affine, pixdim_mm)
-        if not (header["qform_code"] or header["sform_code"]):
-            warnings.warn(
-                f"{path}: does not say how the patient lies; LAS is assumed", stacklevel=4
-            )
-        dtype = header.get_data_dtype() if _scaling(header) == (1, 0) else np.dtype(np.float32)
-        z, y, x = header.get_data_shape()
-        return NiftiFile(path, header, affine, (z, y, x), dtype.newbyteorder("="))
+        with open_unpacked(path) as stream:
+            start = stream.read(HEADER_BYTES)
+        header = read_header(path, start)
+        affine = find_affine(path, header)
+        dtype = header.get_data_dtype() if scaling(header) == (1, 0) else np.dtype(np.float32)
+        x, y, z = header.get_data_shape()
+        file = NiftiFile(path, header, affine, (x, y, z), dtype.newbyteorder("="))
+        voxels = voxels_of(path, header)
+        promised = offset_of(header) + x * y * z * header.get_data_dtype().itemsize
+        if promised > voxels.stat().st_size * (GZIP_RATIO if is_gzip(voxels) else 1):
+            raise EOFError(f"its header promises {promised} bytes")
+        return file
+
+
+def check_finite(path: Path, voxels: np.ndarray) -> None:
+    """Raise a `DataError` if some voxel is NaN or infinite."""
+    # A sum needs no second array, and one bad voxel spoils it.
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels.sum(dtype=np.float64)):
+        raise DataError(f"{path}: has NaN or infinite voxels; replace them or leave the case out")
+
+
+def offset_of(header: nib.Nifti1Header) -> int:
+    """Say where in their file the voxels begin: in a single one behind its header, at least."""
+    offset = int(header.get_data_offset())
+    return offset if is_pair(header) else max(offset, header.single_vox_offset)
+
+
+def voxels_of(path: Path, header: nib.Nifti1Header) -> Path:
+    """Say which file holds the voxels: the .img beside a .hdr, else the file itself."""
+    if not is_pair(header):
+        return path
+    stem = path.name.removesuffix(".gz")[: -len(".hdr")]
+    for suffix in (".img", ".img.gz", ".IMG"):
+        if (path.with_name(stem + suffix)).exists():
+            return path.with_name(stem + suffix)
+    raise DataError(f"{path}: is one of a pair, and {stem}.img is missing; put it beside this one")
 
 
 def nifti_of(array: np.ndarray, affine: np.ndarray) -> NiftiFile:
     """Describe an array of three axes as if it lay in a file with this affine, (4, 4)."""
     x, y, z = array.shape
     header = nib.Nifti1Image(array, affine, dtype=array.dtype).header
-    return NiftiFile(Path("array"), header, affine, (x, y, z), array.dtype)
+    return NiftiFile(IN_MEMORY, header, affine, (x, y, z), array.dtype)
+
+
+def described(
+    path: Path, shape: tuple[int, int, int], affine: np.ndarray, *, dtype: np.dtype
+) -> dict[str, Any]:
+    """Give the fields of a `NiftiFile` for an image of another format.
+
+    Raises
+    ------
+    DataError
+        Voxels of this size are no CT's, or the affine, (4, 4) voxels to RAS+ mm, is singular.
+    """
+    sizes = nib.affines.voxel_sizes(affine)
+    low, high = VOXEL_MM
+    if not is_usable(affine) or (sizes < low).any() or (sizes > high).any():
+        raise DataError(f"{path}: its voxels measure {sizes.tolist()} mm; correct its header")
+    array = np.broadcast_to(np.zeros((), dtype), shape)  # takes no memory
+    header = nib.Nifti1Image(array, affine, dtype=dtype).header
+    header.set_qform(affine, 1)  # programs that read no sform find it there, as far as it can say
+    header.set_sform(affine, 1)
+    header.set_xyzt_units("mm")
+    return {"path": path, "header": header, "affine": affine, "shape": shape, "dtype": dtype}
 
 
 def write_nifti(
@@ -197,16 +252,6 @@ def _write(stream: IO[bytes], image: nib.Nifti1Image) -> None:
         stream.write(planes.data)
 
 
-def _open(path: Path) -> IO[bytes]:
-    """Open by content, since browsers unpack .gz files and keep the name."""
-    with path.open("rb") as stream:
-        magic = stream.read(2)
-    if not magic:
-        raise DataError(f"{path}: is empty; {DOWNLOAD_AGAIN}")
-    # A thread of its own unpacks ahead of what is being computed.
-    return igzip_threaded.open(path, "rb") if magic == b"\x1f\x8b" else path.open("rb")
-
-
 @contextlib.contextmanager
 def _faults_named(path: Path) -> Iterator[None]:
     """Turn what reading may raise into a `DataError` that names the file."""
@@ -215,45 +260,31 @@ def _faults_named(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{path}: does not exist; check the path") from error
     except (EOFError, gzip.BadGzipFile, zlib.error, isal_zlib.error) as error:  # type: ignore[misc]
-        raise DataError(f"{path}: is cut short or damaged ({error}); {DOWNLOAD_AGAIN}") from error
+        raise DataError(f"{path}: is cut short or damaged ({error}); {GET_AGAIN}") from error
     except DataError:
         raise
     except READING_FAULTS as error:
-        raise DataError(f"{path}: cannot be read ({error}); {DOWNLOAD_AGAIN}") from error
+        raise DataError(f"{path}: cannot be read ({error}); {_advice(error)}") from error
 
 
-def _header(path: Path, start: bytes) -> tuple[nib.Nifti1Header, np.ndarray]:
-    """Give the header, and the voxel size as it is written there."""
-    size = start[:4]
-    kind = HEADERS.get(int.from_bytes(size, "little")) or HEADERS.get(int.from_bytes(size, "big"))
-    if kind is None:
-        what = "a web page" if start.lstrip().startswith(b"<") else f"it begins with {start[:16]!r}"
-        raise DataError(f"{path}: is not a NIfTI image ({what}); {DOWNLOAD_AGAIN}")
-    if len(start) < kind.sizeof_hdr:
-        raise EOFError("the header is incomplete")
-    block = start[: kind.sizeof_hdr]
-    # nibabel sets a voxel size of 0 to 1 silently, so look at it before that.
-    raw = kind(block, check=False)
-    if bytes(raw["magic"].item())[:2] == b"ni":
-        raise DataError(f"{path}: is one of a pair of .hdr and .img; save both as one .nii.gz")
-    return kind(block), np.array(raw["pixdim"][1:4])
+def _advice(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM):
+        return "allow reading it"
+    if number == errno.EISDIR:
+        return "name a file in it"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    return "check the file" if isinstance(error, OSError) else GET_AGAIN
 
 
-def _check_kind(path: Path, header: nib.Nifti1Header) -> None:
-    shape = header.get_data_shape()
-    if len(shape) != 3 or min(shape) < 1:
-        raise DataError(
-            f"{path}: has shape {shape}, expected three axes; save one 3-D volume of it"
-        )
-    if header.get_data_dtype().kind not in "iuf":
-        raise DataError(
-            f"{path}: holds {header.get_data_dtype()}, expected numbers; save it as int16 HU"
-        )
-
-
-def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
-    slope, intercept = header.get_slope_inter()
-    return (1.0, 0.0) if slope is None else (slope, intercept)
+def _read_to_the_end(path: Path, stream: IO[bytes]) -> None:
+    """Read on after the last voxel: gzip compares its checksum only there."""
+    left = BLOCK_BYTES
+    while block := stream.read(1 << 20):
+        left -= len(block)
+        if left < 0:
+            raise DataError(f"{path}: holds more than its header promises; {GET_AGAIN}")
 
 
 def _skip(stream: IO[bytes], size: int) -> None:
@@ -271,17 +302,3 @@ def _fill(stream: IO[bytes], planes: np.ndarray) -> None:
         if not count:
             raise EOFError(f"{len(left)} bytes of these planes and all after are missing")
         left = left[count:]
-
-
-def _check_geometry(path: Path, affine: np.ndarray, pixdim_mm: np.ndarray) -> None:
-    if not (np.isfinite(pixdim_mm).all() and (pixdim_mm > 0).all()):
-        raise DataError(
-            f"{path}: has voxel size {pixdim_mm.tolist()} mm; correct pixdim in its header"
-        )
-    sizes_mm = nib.affines.voxel_sizes(affine)
-    volume_mm3 = abs(np.linalg.det(affine[:3, :3])) if np.isfinite(affine).all() else np.nan
-    if not volume_mm3 > 1e-3 * np.prod(sizes_mm):
-        raise DataError(
-            f"{path}: its affine {affine.tolist()} is singular or not finite; "
-            "correct sform or qform in its header"
-        )

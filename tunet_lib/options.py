@@ -9,7 +9,14 @@ import typer
 
 from tunet_lib.config import Precision, Preset, Windows
 
-Data = Annotated[Path, typer.Argument(help="A folder in KiTS19's layout: case_00000/…")]
+Data = Annotated[
+    Path,
+    typer.Argument(help="A folder in the layout of KiTS19, 21 or 23, or nnU-Net: case_00000/…"),
+]
+CystAs = Annotated[
+    Optional[Literal["kidney"]],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option(help="What the label 3, cyst, counts as; KiTS21 and KiTS23 have it."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
 PresetOption = Annotated[
     Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
@@ -56,10 +63,33 @@ DownloadFolder = Annotated[Path, typer.Argument(help="Where to put kits.json and
 Cases = Annotated[str, typer.Option(help="Such as 0-20, or 3,7,160.")]
 Files = Annotated[int, typer.Option(min=1, help="Files at a time.")]
 
-Ct = Annotated[Path, typer.Argument(help="An abdominal CT, NIfTI, any orientation.")]
+Cts = Annotated[
+    list[Path],
+    typer.Argument(help="Abdominal CTs: files, folders of DICOM, folders of files."),
+]
 Output = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--output", "-o", help="The label map; default: CT_label.nii.gz here."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="The label map, or a folder for those of several CTs; default: CT_label.nii.gz here.",
+    ),
+]
+Format = Annotated[
+    Literal["nii.gz", "nii", "nrrd", "dcm"],
+    typer.Option(help="Of label maps that are named after their CTs; dcm: DICOM SEG."),
+]
+Report = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A CSV to write: a line for each CT, with volumes and warnings."),
+]
+WhichSeries = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--series", help="Of a folder of DICOM: number in its list, or UID."),
+]
+NoTumorRule = Annotated[
+    bool,
+    typer.Option("--no-tumor-rule", help="Where no tumor is found, do not call all a tumor."),
 ]
 Models = Annotated[
     Optional[Path],  # noqa: UP045

@@ -20,6 +20,8 @@ from scipy import sparse
 
 from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
+from tunet_lib.files import DataError
+from tunet_lib.plausible import believed_hu, check_extent, without_padding
 from tunet_lib.scans import ScanFile, ipl_orientation
 
 Shape = tuple[int, int, int]
@@ -127,8 +129,20 @@ class Placement:
 
     @property
     def covered(self) -> np.ndarray:
-        """The grid voxels of which the scan covers at least half: bool, `grid_shape`."""
-        return self._coverage() >= 0.5
+        """The grid voxels of which the scan covers at least half: bool, `grid_shape`.
+
+        Raises
+        ------
+        DataError
+            There are none: nothing of so thin a scan would be seen.
+        """
+        covered = self._coverage() >= 0.5
+        if not covered.any():
+            raise DataError(
+                f"{self.scan_shape} voxels of {self.scan_spacing_mm} mm fill not even one voxel "
+                f"of the grid, {self.grid_spacing_mm} mm; take a CT of more slices"
+            )
+        return covered
 
     def to_grid(self, scan: ScanFile) -> np.ndarray:
         """Resample a CT, pad it with air, and downsample it to the grid.
@@ -145,11 +159,22 @@ class Placement:
             interpolated linearly at ``config.resample_spacing_mm``, and of air where there is
             no CT.
 
+        Raises
+        ------
+        DataError
+            The CT holds no HU, or is damaged.
+
+        Warns
+        -----
+        DataWarning
+            Something about it is strange, or was mended.
+
         Notes
         -----
         Source: Vu et al. 2019, 3.4 and Fig. 4. The paper names no interpolation; averaging
         keeps the detail that is finer than the grid from turning into noise.
         """
+        check_extent(scan)
         total = np.zeros(self.grid_shape, np.float32)
         # From the file's slowest axis on: NumPy's strides say it as well, but not of one plane.
         order = [int(axis) for axis in ipl_orientation(scan.file.affine)[::-1, 0]]
@@ -157,14 +182,16 @@ class Placement:
             added: Future[None] | None = None
             for axis, part, block in scan.blocks():
                 matrices = [m[:, part] if k == axis else m for k, m in enumerate(self.onto_grid)]
-                block = block.astype(np.float32)  # the next one may come in the same memory
+                # A copy, for the next one may come in the same memory.
+                block = without_padding(block.astype(np.float32), scan.file.path)
                 if added is not None:
                     added.result()
                 added = worker.submit(_add_block, total, block, matrices, order)
             if added is not None:
                 added.result()
-        total += np.float32(self.config.pad_hu) * (1 - self._coverage())
-        return total
+        coverage = self._coverage()
+        total += np.float32(self.config.pad_hu) * (1 - coverage)
+        return believed_hu(total, coverage, scan)
 
     def label_to_grid(self, label: np.ndarray) -> np.ndarray:
         """Give each grid voxel the label at its center, 0 outside the scan.

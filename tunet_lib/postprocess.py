@@ -169,6 +169,27 @@ def tumor_region(
     return grow(high, tumor_prob >= config.tumor_low_threshold)
 
 
+def is_tumor_by_rule(label: np.ndarray, tumor_prob: np.ndarray, config: Config) -> bool:
+    """Say whether a label map has its tumor from `tumor_is_whole_if_none` alone.
+
+    Parameters
+    ----------
+    label
+        uint8 (z, y, x), what `postprocess` gave.
+    tumor_prob
+        float (z, y, x), 0 to 1, what it was given.
+    config
+        The thresholds and the option.
+
+    Source
+    ------
+    Vu et al. 2019, Algorithm 1, line 14.
+    """
+    lowest = min(config.high_threshold, config.empty_low_threshold)
+    found = bool((tumor_prob >= lowest).any())
+    return config.tumor_is_whole_if_none and not found and bool((label == 2).any())
+
+
 def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """Refine a region: keep the components of `low` that touch `high`.
 

@@ -5,7 +5,9 @@ Chapters 11 (``notebooks/11_inference.ipynb``) and 15 (``notebooks/15_beyond.ipy
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,11 @@ import numpy as np
 
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
 from tunet_lib.ensemble import mean_maps
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, DataWarning
 from tunet_lib.localization import lnet_mask
 from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder
 from tunet_lib.placement import Placement
-from tunet_lib.postprocess import postprocess
+from tunet_lib.postprocess import is_tumor_by_rule, postprocess
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import ScanFile
 
@@ -25,13 +27,18 @@ if TYPE_CHECKING:  # loading TensorFlow takes seconds, and much can be said with
     from tunet_lib.model import Model
 
 COURSE_WEIGHTS = Path(__file__).parent / "course_weights"
+TUMOR_BY_RULE = (
+    "no tumor was found, and all of the region was called tumor by a rule that holds for KiTS19's "
+    "patients (Algorithm 1, line 14); --no-tumor-rule leaves it out"
+)
 
 
 def predict_scan(
     scan: ScanFile,
-    models: str | Path = COURSE_WEIGHTS,
+    models: str | Path | Networks = COURSE_WEIGHTS,
     *,
     windows: Windows = "mask",
+    tumor_rule: bool = True,
     batch_size: int = 4,
     on_part: Callable[[float], Any] | None = None,
 ) -> np.ndarray:
@@ -44,10 +51,14 @@ def predict_scan(
         cropped.
     models
         A folder of trained networks, searched in depth: the weights that come with the
-        library (trained on phantoms), or ``models/`` of a run.
+        library (trained on phantoms), or ``models/`` of a run. For many CTs make one `Networks`
+        of it, which builds them once.
     windows
         Of the TuNets: ``"all"`` of them; those that hold something of L-Net's ``"mask"``; or
         fewer, over the ``"box"`` around it.
+    tumor_rule
+        Whether to call the whole region tumor where no tumor was found, as Algorithm 1 does in
+        line 14: right for KiTS19, where every patient has one.
     batch_size
         Windows at a time.
     on_part
@@ -63,6 +74,11 @@ def predict_scan(
     DataError
         `models` holds no TuNet, or networks of different configurations.
 
+    Warns
+    -----
+    DataWarning
+        The tumor is there by the rule alone.
+
     Notes
     -----
     What lies outside L-Net's mask is removed in the end, so windows outside of it need not be
@@ -75,24 +91,60 @@ def predict_scan(
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
-    localizers, voters = find_models(models)
+    networks = models if isinstance(models, Networks) else Networks(models)
+    localizers, voters = networks.localizers, networks.voters
     config = voters[0].config()
+    if not tumor_rule:
+        config = replace(config, tumor_is_whole_if_none=False)
     placement = Placement(scan, config)
     medians = {folder.variant().median for folder in (*localizers, *voters)}
     volumes = prepare_scan(scan, config, medians, placement=placement)
     mask = None
     if localizers:
-        probs = (model.predict(volumes, on_part=on_part) for model in in_turn(localizers))
+        probs = (model.predict(volumes, on_part=on_part) for model in networks.in_turn(localizers))
         mask = lnet_mask(mean_maps(probs)[..., 0], config)
     # An empty mask is not applied either.
     where = mask if mask is not None and windows != "all" and mask.any() else None
     options: Any = {"tight": windows == "box", "batch_size": batch_size, "on_part": on_part}
-    maps = (model.predict(volumes, where=where, **options) for model in in_turn(voters))
+    maps = (model.predict(volumes, where=where, **options) for model in networks.in_turn(voters))
     whole_and_tumor = mean_maps(maps)
     if where is not None:
         whole_and_tumor[~where] = 0  # there the mean would be of fewer windows
     label = postprocess(whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=mask)
+    if is_tumor_by_rule(label, whole_and_tumor[..., 1], config):
+        warnings.warn(f"{scan.file.path}: {TUMOR_BY_RULE}", DataWarning, stacklevel=2)
     return placement.label_from_grid(label)
+
+
+class Networks:
+    """The trained networks below a folder; each architecture is built once, for all CTs.
+
+    Parameters
+    ----------
+    folder
+        Searched in depth.
+
+    Attributes
+    ----------
+    localizers, voters
+        As `find_models` gives them.
+
+    Raises
+    ------
+    DataError
+        There is no TuNet, or their configurations differ.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.localizers, self.voters = find_models(folder)
+        self._built: dict[tuple[str, bool], Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.localizers) + len(self.voters)
+
+    def in_turn(self, folders: Iterable[ModelFolder]) -> Iterator[Model]:
+        """Load some of them, as `in_turn` does."""
+        return in_turn(folders, self._built)
 
 
 def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder]]:
@@ -123,14 +175,23 @@ def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder
     return localizers, voters
 
 
-def in_turn(folders: Iterable[ModelFolder]) -> Iterator[Model]:
+def in_turn(
+    folders: Iterable[ModelFolder], networks: dict[tuple[str, bool], Any] | None = None
+) -> Iterator[Model]:
     """Load networks one after another, and build only one of each architecture.
 
     A model is good until the next one is asked for, which may take over its network.
+
+    Parameters
+    ----------
+    folders
+        Networks of one configuration.
+    networks
+        What an earlier call has built, of the same configuration; what this one builds is added.
     """
     from tunet_lib.model import Model
 
-    networks: dict[tuple[str, bool], Any] = {}  # of one configuration, so this tells them apart
+    networks = {} if networks is None else networks
     for folder in folders:
         kind = folder.variant().network, folder.variant().squeeze_excite
         model = Model.load(folder.path, network=networks.get(kind))

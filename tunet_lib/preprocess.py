@@ -208,7 +208,9 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     placement = Placement(scan, config)
     label = None
     if case.label_path:  # a full-size one takes a quarter of a gigabyte: not beside the CT
-        label = placement.label_to_grid(load_label(case.label_path, scan))
+        own = load_label(case.label_path, scan, cyst_as_kidney=case.cyst_as_kidney)
+        label = placement.label_to_grid(own)
+        del own
     volumes = prepare_scan(scan, config, placement=placement)
 
     # Until the new case.json is there, this is no prepared case, whatever else is.
@@ -327,6 +329,8 @@ def _numbers(config: Config) -> dict[str, Any]:
 def _made_from(case: Case, config: Config) -> dict[str, Any]:
     """Describe all that a prepared case depends on."""
     made_from = _numbers(config)
+    if case.cyst_as_kidney:
+        made_from["cyst_as_kidney"] = True
     for path in (require_image(case), case.label_path):
         if path is not None and path.exists():
             status = path.stat()

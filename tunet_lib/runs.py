@@ -18,7 +18,7 @@ from typing import Any
 from tunet_lib.config import LOCALIZERS, VARIANTS, Config
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.folds import split_folds
-from tunet_lib.kits19 import find_cases
+from tunet_lib.layouts import find_data
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 
@@ -34,6 +34,7 @@ class Run:
     config: Config
     data: Path
     folds: list[list[str]]
+    cyst_as_kidney: bool = False  # what its label maps call 3
 
     @property
     def prepared(self) -> Path:
@@ -85,6 +86,7 @@ def prepare_run(
     folder: str | Path,
     config: Config,
     *,
+    cyst_as_kidney: bool = False,
     workers: int = 1,
     on_case: OnCase | None = None,
 ) -> tuple[Run, dict[str, str]]:
@@ -93,11 +95,13 @@ def prepare_run(
     Parameters
     ----------
     data
-        A folder in KiTS19's layout.
+        A folder in a layout that `find_data` knows.
     folder
         The run folder.
     config
         Must be the one that the folder was started with.
+    cyst_as_kidney
+        Whether label maps may hold 3, cyst, which counts as kidney.
     workers
         Processes.
     on_case
@@ -130,22 +134,20 @@ def prepare_run(
     # Before anything that they were trained on is prepared anew.
     if has_models and open_run(folder).data != data:
         raise DataError(other_data)
-    cases = find_cases(data)
+    cases = find_data(data, cyst_as_kidney=cyst_as_kidney).cases
     config.save(folder / "config.json")
     prepared, failures = prepare_cases(
         cases, folder / "prepared", config, workers=workers, on_case=on_case
     )
     for case in prepared:
         if not case.has_label:
-            failures[case.case_id] = "has no segmentation.nii.gz; training and scoring need one"
+            failures[case.case_id] = "has no segmentation.nii.gz; training needs a label map"
     case_ids = [case.case_id for case in prepared if case.has_label]
-    if not case_ids:
-        raise DataError(f"{data}: no case could be prepared; {_listing(failures)}")
-    folds = split_folds(case_ids, config.folds, config.seed)
-    run = Run(folder, config, data, folds)
+    run = Run(folder, config, data, _deal(data, case_ids, config, failures), cyst_as_kidney)
     if has_models and run != open_run(folder):
         raise DataError(f"{other_data}. {_listing(failures)}".strip())
-    save_json(folder / "run.json", {"data": str(data), "folds": folds})
+    start = {"data": str(data), "folds": run.folds, "cyst_as_kidney": cyst_as_kidney}
+    save_json(folder / "run.json", start)
     return run, failures
 
 
@@ -163,9 +165,22 @@ def open_run(folder: str | Path) -> Run:
     values = load_json(folder / "run.json")
     try:
         data, folds = Path(values["data"]), values["folds"]
-    except (KeyError, TypeError) as error:
+        cyst_as_kidney = bool(values.get("cyst_as_kidney", False))
+    except (AttributeError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'run.json'}: is damaged; prepare the run again") from error
-    return Run(folder, Config.load(folder / "config.json"), data, folds)
+    return Run(folder, Config.load(folder / "config.json"), data, folds, cyst_as_kidney)
+
+
+def _deal(
+    data: Path, case_ids: list[str], config: Config, failures: dict[str, str]
+) -> list[list[str]]:
+    """Deal the cases into folds; where they are too few, say as well why others are missing."""
+    if not case_ids:
+        raise DataError(f"{data}: no case could be prepared; {_listing(failures)}")
+    try:
+        return split_folds(case_ids, config.folds, config.seed)
+    except DataError as error:
+        raise DataError(f"{data}: {error}. {_listing(failures)}".strip()) from error
 
 
 def _listing(failures: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ Chapters 01 (``notebooks/01_kits19.ipynb``) and 15 (``notebooks/15_beyond.ipynb`
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,14 @@ import numpy as np
 from nibabel import orientations
 
 from tunet_lib.files import DataError
-from tunet_lib.nifti import NiftiFile, nifti_of, open_nifti, write_nifti
+from tunet_lib.formats import open_image, write_label
+from tunet_lib.nifti import NiftiFile, nifti_of
+from tunet_lib.upright import UprightFile, original, upright
 
 IPL = ("I", "P", "L")
-AFFINE_TOLERANCE = 1e-2  # the nine label maps of KiTS19 with only a qform differ by rounding
+CYST = 3  # in label maps of KiTS21 and KiTS23
+OFF_VOXELS = 0.25  # how far a label map may lie off its CT; of rounding much less is left
+OFF_VALUE = 0.02  # how far a label may be off a whole number, after a slope
 
 Block = tuple[int, slice, np.ndarray]  # axis, part along it, the voxels there
 
@@ -146,27 +151,38 @@ def reorient(voxels: np.ndarray, affine: np.ndarray) -> np.ndarray:
     return orientations.apply_orientation(voxels, ipl_orientation(affine))
 
 
-def open_scan(path: str | Path) -> ScanFile:
+def open_scan(path: str | Path, series: str | None = None) -> ScanFile:
     """Open a scan of any orientation; only its header is read.
 
+    Parameters
+    ----------
+    path
+        NIfTI, NRRD, MetaImage, Analyze, or a folder of DICOM.
+    series
+        Of a folder of DICOM with several: its number in the list, or its SeriesInstanceUID.
+
     Raises
     ------
     DataError
-        The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
+        The file is missing, empty, of no such format, not 3-D, or has no usable geometry.
     """
-    return _placed(open_nifti(Path(path)))
+    return _placed(upright(open_image(Path(path), series)))
 
 
-def load_scan(path: str | Path) -> Scan:
+def load_scan(path: str | Path, series: str | None = None) -> Scan:
     """Load a CT of any orientation, turned to IPL.
 
+    Parameters
+    ----------
+    path, series
+        As in `open_scan`.
+
     Raises
     ------
     DataError
-        The file is missing, empty, cut short, no NIfTI, not 3-D, has NaN or infinite voxels, or
-        no usable voxel size and affine.
+        As in `open_scan`; or the file is cut short, or has NaN or infinite voxels.
     """
-    return open_scan(path).load()
+    return open_scan(path, series).load()
 
 
 def scan_of(volume_hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
@@ -190,7 +206,9 @@ def ipl_affine(spacing_mm: Sequence[float]) -> np.ndarray:
     return affine
 
 
-def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
+def load_label_map(
+    path: str | Path, scan: ScanFile | None = None, *, cyst_as_kidney: bool = False
+) -> LabelMap:
     """Load a label map with its geometry, turned to IPL.
 
     Parameters
@@ -199,32 +217,38 @@ def load_label_map(path: str | Path, scan: ScanFile | None = None) -> LabelMap:
         The label map.
     scan
         The CT that it belongs to, if any: shape and affine must match.
+    cyst_as_kidney
+        Whether 3, a cyst in KiTS21 and KiTS23, is taken for kidney, as KiTS19 counts it.
 
     Raises
     ------
     DataError
         As `load_scan`; a value is not 0, 1 or 2; or the label map does not match `scan`.
     """
-    opened = open_scan(path)
+    opened = _open_label(Path(path), scan)
     label = np.empty(opened.shape, np.uint8)
     for axis, part, block in opened.blocks():
-        with np.errstate(invalid="ignore"):  # found out below
-            values = block.astype(np.uint8)
-        if (values != block).any() or values.max() > 2:
-            wrong = ", ".join(f"{value:g}" for value in np.setdiff1d(block, (0, 1, 2))[:5])
+        values = _whole_numbers(block)
+        if cyst_as_kidney:
+            values[values == CYST] = 1
+        if (is_wrong := values > 2).any():
+            wrong = ", ".join(f"{value:g}" for value in np.unique(block[is_wrong])[:5])
+            advice = "recode it or leave the case out"
+            if (values[is_wrong] == CYST).all():
+                advice = "3 is a cyst in KiTS21 and KiTS23: give --cyst-as kidney"
             raise DataError(
                 f"{path}: has label values {wrong}, expected only 0 (background), 1 (kidney) "
-                "and 2 (tumor); recode it or leave the case out"
+                f"and 2 (tumor); {advice}"
             )
         label[(slice(None),) * axis + (part,)] = values
-    if scan is not None:
-        _check_match(opened, scan)
     return LabelMap(**vars(opened), label=label)
 
 
-def load_label(path: str | Path, scan: ScanFile | None = None) -> np.ndarray:
+def load_label(
+    path: str | Path, scan: ScanFile | None = None, *, cyst_as_kidney: bool = False
+) -> np.ndarray:
     """Load the voxels of a label map, (z, y, x) uint8; all else is as in `load_label_map`."""
-    return load_label_map(path, scan).label
+    return load_label_map(path, scan, cyst_as_kidney=cyst_as_kidney).label
 
 
 def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
@@ -237,7 +261,8 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     scan
         The scan that it was made for.
     path
-        The .nii.gz (or .nii) to write, as uint8, atomically.
+        The .nii.gz, .nii or .nrrd to write, as uint8, atomically; over DICOM also .dcm, a
+        DICOM SEG.
 
     Raises
     ------
@@ -249,13 +274,8 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     back = orientations.ornt_transform(
         orientations.axcodes2ornt(IPL), orientations.io_orientation(scan.file.affine)
     )
-    header = scan.file.header.copy()
-    header.extensions.clear()  # they may name the patient
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
     array = orientations.apply_orientation(label.astype(np.uint8, copy=False), back)
-    write_nifti(path, array, header, compresslevel=None)
+    write_label(Path(path), array, scan.file)
 
 
 def _type_in_memory(voxels: np.ndarray) -> type[np.int16] | type[np.float32]:
@@ -271,15 +291,40 @@ def _placed(file: NiftiFile) -> ScanFile:
     return ScanFile((z, y, x), affine, (z_mm, y_mm, x_mm), file)
 
 
-def _check_match(label: ScanFile, scan: ScanFile) -> None:
-    if label.shape != scan.shape:
+def _open_label(path: Path, scan: ScanFile | None) -> ScanFile:
+    """Open a label map in the voxels of its CT, if there is one that it must match."""
+    file = open_image(path)
+    if scan is None:
+        return _placed(upright(file, is_label=True))
+    ct = original(scan.file)
+    one, other = _placed(file), _placed(ct)
+    if one.shape != other.shape:
         raise DataError(
-            f"{label.file.path}: has shape {label.shape}, its CT {scan.file.path} "
-            f"{scan.shape} (z, y, x); find the pair that belongs together"
+            f"{path}: has shape {one.shape}, its CT {ct.path} {other.shape} (z, y, x); find the "
+            "pair that belongs together"
         )
-    if not np.allclose(label.affine, scan.affine, rtol=0, atol=AFFINE_TOLERANCE):
+    away_mm = _corners_mm(file)[:, None] - _corners_mm(ct)
+    off_mm = float(np.linalg.norm(away_mm, axis=-1).min(axis=1).max())
+    if off_mm > OFF_VOXELS * min(other.spacing_mm):
         raise DataError(
-            f"{label.file.path}: its affine differs from that of {scan.file.path} by up to "
-            f"{np.abs(label.affine - scan.affine).max():.3g}; find the pair that belongs "
+            f"{path}: lies up to {off_mm:.3g} mm off its CT {ct.path}; find the pair that belongs "
             "together, or resample the label map to the CT"
         )
+    return _placed(scan.file.of_label(file)) if isinstance(scan.file, UprightFile) else one
+
+
+def _whole_numbers(block: np.ndarray) -> np.ndarray:
+    """Give labels as uint8; 255 where a value is no whole number, or none of uint8."""
+    exact = block if block.dtype.kind in "iu" else np.rint(block)
+    with np.errstate(invalid="ignore"):
+        values = exact.astype(np.uint8)
+    is_same = values == block
+    if not is_same.all():
+        is_same |= np.abs(block - values.astype(np.float64)) <= OFF_VALUE
+    return np.where(is_same, values, np.uint8(255))
+
+
+def _corners_mm(file: NiftiFile) -> np.ndarray:
+    """Give the centers of the eight outermost voxels, in RAS+ mm."""
+    ends = [(0, count - 1) for count in file.shape]
+    return nib.affines.apply_affine(file.affine, list(itertools.product(*ends)))

@@ -25,7 +25,8 @@ from tunet_lib.evaluation import (
     write_scores,
 )
 from tunet_lib.files import DataError, noting
-from tunet_lib.kits19 import Case, find_cases, require_label
+from tunet_lib.kits19 import Case, require_label
+from tunet_lib.layouts import find_data
 from tunet_lib.localization import lnet_mask
 from tunet_lib.metrics import tumor_figures
 from tunet_lib.parallel import each
@@ -80,8 +81,9 @@ def evaluate_run(
         results = {}
         for fold, result in each(task, folds, jobs):
             results[fold] = result()
-            for case_id in run.folds[fold] if on_case else ():
-                on_case(case_id)
+            for case_id in run.folds[fold]:
+                if on_case is not None:
+                    on_case(case_id)
     else:
         networks: dict[str, Any] = {}
         results = {
@@ -115,7 +117,8 @@ def evaluate_fold(
     rows: list[Row] = []
     failures: dict[str, str] = {}
     prepared = {case.case_id: case for case in run.cases()}
-    sources = {case.case_id: case for case in find_cases(run.data)}
+    data = find_data(run.data, cyst_as_kidney=run.cyst_as_kidney)
+    sources = {case.case_id: case for case in data.cases}
     scored = FoldScores(run, fold, batch_size, networks=networks)
     for case_id in run.folds[fold]:
         with noting(failures, case_id):
@@ -247,7 +250,8 @@ class FoldScores:
         volumes = {m: np.asarray(case.volume(m), np.float32) for m in medians}
         config = self.run.config
         labels = label_systems(self.models(), volumes, config, batch_size=self.batch_size)
-        true_native, true_grid = load_label(require_label(source)), np.asarray(case.label())
+        true_native = load_label(require_label(source), cyst_as_kidney=source.cyst_as_kidney)
+        true_grid = np.asarray(case.label())
         placement = Placement(case, config)
         voxel_ml = math.prod(config.grid_spacing_mm) / 1000
         rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 console = Console()
@@ -28,11 +29,24 @@ def say(message: str) -> None:
     console.print(Text(message), soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Print a message that asks for attention, as it is."""
+    console.print(Text(message, style="yellow"), soft_wrap=True)
+
+
 def complain(name: str, reason: str) -> None:
     """Print to stderr what is wrong with what."""
     # Text, for a path or a list in a message may look like rich's markup.
     message = Text.assemble((f"{name}:", "red"), f" {reason}")
     Console(stderr=True).print(message, soft_wrap=True)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]]) -> None:
+    """Print a table; the last cell of a row is red if the row is bad, else yellow."""
+    table = Table(*columns)
+    for (*cells, what), is_bad in rows:
+        table.add_row(*map(Text, cells), Text(what, style="red" if is_bad else "yellow"))
+    console.print(table)
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""Small series of DICOM, as scanners and archives write them."""
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason="the extra formats is not installed")
+pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
+pytest.importorskip("highdicom", reason="the extra formats is not installed")
+
+ROWS, COLUMNS = 6, 8
+AXIAL = (1, 0, 0, 0, 1, 0)
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+STUDY, FRAME = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
+
+
+def stored(slices=5, rows=ROWS, columns=COLUMNS):
+    """Give voxels of which no two neighbors are alike: (slices, rows, columns), 12 bits each."""
+    count = slices * rows * columns
+    return (np.arange(count) % 4096).astype(np.uint16).reshape(slices, rows, columns)
+
+
+def slice_of(pixels, position_mm, **changes):
+    """Make one CT slice; `changes` are DICOM keywords, None removes one."""
+    data = pydicom.Dataset()
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    values = {
+        "SOPClassUID": CT_STORAGE,
+        "SOPInstanceUID": pydicom.uid.generate_uid(),
+        "StudyInstanceUID": STUDY,
+        "SeriesInstanceUID": STUDY + ".1",
+        "FrameOfReferenceUID": FRAME,
+        "PatientID": "phantom",
+        "PatientName": "Phantom^A",
+        "PatientBirthDate": "",
+        "PatientSex": "",
+        "StudyID": "1",
+        "StudyDate": "20200101",
+        "StudyTime": "120000",
+        "AccessionNumber": "",
+        "ReferringPhysicianName": "",
+        "Modality": "CT",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "SeriesNumber": 2,
+        "SeriesDescription": "venous",
+        "Rows": pixels.shape[0],
+        "Columns": pixels.shape[1],
+        "PixelSpacing": [0.9, 0.8],
+        "ImageOrientationPatient": list(AXIAL),
+        "ImagePositionPatient": [float(value) for value in position_mm],
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "PixelData": pixels.astype("<u2").tobytes(),
+    }
+    for name, value in {**values, **changes}.items():
+        if value is not None:
+            setattr(data, name, value)
+    data["PixelData"].VR = "OW"
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    return data
+
+
+def series(count=5, pixels=None, *, step_mm=(0, 0, 3.0), origin_mm=(-10, -20, 30), **changes):
+    """Make the slices of one series, from feet to head."""
+    pixels = stored(count) if pixels is None else pixels
+    positions = np.array(origin_mm) + np.outer(np.arange(count), step_mm)
+    return [slice_of(pixels[k], positions[k], **changes) for k in range(count)]
+
+
+def write(folder, slices, name="IM{:03d}"):
+    """Write slices under names that say nothing of their order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    order = np.random.default_rng(0).permutation(len(slices))
+    for number, index in enumerate(order):
+        slices[index].save_as(folder / name.format(number), enforce_file_format=True)
+    return folder

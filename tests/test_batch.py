@@ -1,0 +1,209 @@
+"""Many CTs in one call."""
+
+import csv
+import warnings
+
+import numpy as np
+import pytest
+from scans import SPACING_MM, box_scan, save_network, scan_config, write_scans
+from typer.testing import CliRunner
+
+from tunet_lib import batch, model
+from tunet_lib.batch import Job, plan, predict_each, write_report
+from tunet_lib.cli import app
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import save_case
+from tunet_lib.scans import load_label, load_scan
+
+
+def tunet(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for seed, name in enumerate(("tunet_seb", "lnet_median")):
+        save_network(folder / name, name, scan_config(levels=1), seed)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_scans(tmp_path / "data", 3)
+    return tmp_path / "data"
+
+
+# Which CTs, and where to
+
+
+def test_label_maps_are_named_after_their_cts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.nii.gz", "b.nrrd", "c.d.mha"):
+        (tmp_path / name).touch()
+    cts = [tmp_path / name for name in ("a.nii.gz", "b.nrrd", "c.d.mha")]
+    assert [job.output.name for job in plan(cts)] == [
+        "a_label.nii.gz",
+        "b_label.nii.gz",
+        "c.d_label.nii.gz",
+    ]
+    out = plan(cts[:2], tmp_path / "out", suffix=".nrrd")
+    assert [job.output for job in out] == [
+        tmp_path / "out" / "a_label.nrrd",
+        tmp_path / "out" / "b_label.nrrd",
+    ]
+
+
+def test_a_folder_stands_for_the_cts_in_it(tmp_path, data):
+    assert [job.ct.parent.name for job in plan([data], tmp_path / "out")] == [
+        f"case_0000{number}" for number in range(3)
+    ]
+    assert plan([data], tmp_path / "out")[1].output.name == "case_00001_label.nii.gz"
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for name in ("b.nii.gz", "a.nii", "pair.hdr", "pair.img", ".hidden.nii", "notes.txt"):
+        (plain / name).touch()
+    names = [job.ct.name for job in plan([plain], tmp_path / "out")]
+    assert names == ["a.nii", "b.nii.gz", "pair.hdr"]
+
+
+def test_a_link_into_a_cache_is_named_as_it_is_called(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "9f86d081").touch()
+    for case in ("case_00001", "case_00002"):
+        (tmp_path / case).mkdir()
+        (tmp_path / case / "imaging.nii.gz").symlink_to(tmp_path / "blobs" / "9f86d081")
+    cts = [tmp_path / case / "imaging.nii.gz" for case in ("case_00001", "case_00002")]
+    names = [job.output.name for job in plan(cts, tmp_path / "out")]
+    assert names == ["case_00001_label.nii.gz", "case_00002_label.nii.gz"]
+
+
+def test_cts_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    cts = [tmp_path / "one" / "ct.nii.gz", tmp_path / "two" / "ct.nii.gz"]
+    names = [job.output.name for job in plan(cts, tmp_path / "out")]
+    assert names == ["one_ct_label.nii.gz", "two_ct_label.nii.gz"]
+    with pytest.raises(DataError, match="would be the label map of two CTs"):
+        plan([cts[0], cts[0]], tmp_path / "out")
+
+
+def test_outputs_that_cannot_be_are_refused_before_anything_is_computed(tmp_path):
+    cts = [tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"]
+    with pytest.raises(DataError, match="is one file, for 2 CTs"):
+        plan(cts, tmp_path / "label.nii.gz")
+    with pytest.raises(DataError, match="must end in"):
+        plan(cts[:1], tmp_path / "label.png")
+    with pytest.raises(DataError, match="is the CT itself"):
+        plan(cts[:1], cts[0])
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write here"):
+        plan(cts, tmp_path / "file")
+    (tmp_path / "a_label.nii.gz").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        plan(cts, tmp_path)
+
+
+# What comes of them
+
+
+class Pretended:
+    """Networks that are none."""
+
+    def __len__(self):
+        return 2
+
+
+def pretend(scan, networks, *, on_part, **_):
+    on_part(1.0)
+    warnings.warn(f"{scan.file.path}: is odd", stacklevel=1)
+    warnings.warn(f"{scan.file.path}: is odd", stacklevel=1)
+    on_part(1.0)
+    label = np.zeros(scan.shape, np.uint8)
+    label[:2, :2, :2], label[:2, :2, -2:] = 1, 2
+    return label
+
+
+def test_one_bad_ct_does_not_stop_the_rest(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "predict_scan", pretend)
+    bad = data / "case_00001" / "imaging.nii.gz"
+    bad.write_bytes(b"<html>")
+    parts = []
+    outcomes = list(predict_each(plan([data], tmp_path), Pretended(), on_part=parts.append))
+    assert [bool(each.failure) for each in outcomes] == [False, True, False]
+    assert outcomes[1].failure.startswith("is not a NIfTI image (a web page)")
+    assert sum(parts) == 6
+    notes = [note for note in outcomes[0].notes if "odd" in note]
+    assert notes == [f"{outcomes[0].job.ct}: is odd"]
+    # 8 voxels of 0.064 ml each; 32 columns of 4 mm are narrower than two kidneys need.
+    assert outcomes[0].total_ml("kidney") == outcomes[0].total_ml("tumor") == pytest.approx(0.512)
+    write_report(tmp_path / "report.csv", outcomes)
+    with (tmp_path / "report.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["ct"] for row in rows] == [str(each.job.ct) for each in outcomes]
+    assert rows[1]["failure"] == outcomes[1].failure
+    assert rows[1]["kidney_left_ml"] == rows[1]["label_map"] == ""
+    sides = {name: float(rows[0][f"{name}_ml"]) for name in outcomes[0].volumes_ml}
+    assert sides == {"kidney_left": 0, "kidney_right": 0.5, "tumor_left": 0.5, "tumor_right": 0}
+    assert "is odd" in rows[0]["warnings"]
+    assert float(rows[0]["seconds"]) >= 0
+
+
+def test_only_a_series_of_dicom_can_have_a_dicom_seg(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch, "predict_scan", None)  # never called
+    job = Job(data / "case_00000" / "imaging.nii.gz", tmp_path / "label.dcm")
+    (outcome,) = predict_each([job], Pretended())
+    assert "DICOM SEG refers to slices of DICOM" in outcome.failure
+
+
+def test_the_command_builds_each_network_once_and_reports(data, models, tmp_path, monkeypatch):
+    build, built = model.build, []
+
+    def counted(variant, config):
+        built.append(variant.name)
+        return build(variant, config)
+
+    monkeypatch.setattr(model, "build", counted)
+    (data / "case_00001" / "imaging.nii.gz").write_bytes(b"")
+    report = tmp_path / "out" / "report.csv"
+    result = tunet(
+        *(
+            "predict",
+            data / "case_00000" / "imaging.nii.gz",
+            data / "case_00001" / "imaging.nii.gz",
+        ),
+        *(data / "case_00002" / "imaging.nii.gz", "--models", models),
+        *("--output", tmp_path / "out", "--report", report),
+    )
+    assert result.exit_code == 1
+    assert sorted(built) == ["lnet_median", "tunet_seb"]
+    # Told at once, and at the end.
+    assert result.stderr.count("is empty") == 2
+    assert (tmp_path / "out" / "case_00002_label.nii.gz").exists()
+    assert len(report.read_text().splitlines()) == 4
+    scan = load_scan(data / "case_00000" / "imaging.nii.gz")
+    assert load_label(tmp_path / "out" / "case_00000_label.nii.gz", scan).shape == scan.shape
+
+
+@pytest.mark.parametrize("rule", [True, False])
+def test_the_rule_of_line_14_can_be_switched_off_and_is_told(models, tmp_path, monkeypatch, rule):
+    """A network that sees a kidney and nothing of a tumor."""
+
+    def see_a_kidney(self, volumes, **_):
+        volume = volumes[self.variant.median]
+        prob = np.zeros((*volume.shape, len(self.variant.regions)), np.float32)
+        prob[2:5, 4:10, 4:10, 0] = 1
+        return prob
+
+    monkeypatch.setattr(model.Model, "predict", see_a_kidney)
+    ct = save_case(tmp_path / "case_00000", box_scan(0)[0], spacing_mm=SPACING_MM).image_path
+    switch = [] if rule else ["--no-tumor-rule"]
+    result = tunet("predict", ct, "--models", models, "-o", tmp_path / "label.nii.gz", *switch)
+    assert result.exit_code == 0, result.output
+    label = load_label(tmp_path / "label.nii.gz")
+    assert set(np.unique(label)) == ({0, 2} if rule else {0, 1})
+    assert ("Algorithm 1, line 14" in result.output) == rule
+
+
+def test_two_kidneys_and_a_tumor_in_a_sentence(tmp_path):
+    found = {"kidney_left": 150.4, "kidney_right": 140.2, "tumor_left": 0.0, "tumor_right": 30.0}
+    outcome = batch.Outcome(Job(tmp_path / "a", tmp_path / "b"), volumes_ml=found)
+    assert str(outcome).endswith("b: kidney 291 ml, tumor 30 ml")

@@ -1,0 +1,237 @@
+"""Folders of DICOM, as they come from scanners, archives and discs."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicoms import AXIAL, STUDY, pydicom, series, slice_of, stored, write
+
+from tunet_lib.dicom import find_series
+from tunet_lib.files import DataError
+from tunet_lib.scans import load_scan, open_scan, save_label
+
+sitk = pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
+
+
+def expected_hu(count=5):
+    """From head to feet, as IPL wants it."""
+    return stored(count)[::-1].astype(int) - 1024
+
+
+def test_a_series_is_read_in_the_order_of_its_positions(tmp_path):
+    scan = load_scan(write(tmp_path / "ct", series()))
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+    assert scan.volume_hu.dtype == np.int16
+    assert scan.spacing_mm == (3.0, 0.9, 0.8)
+    assert nib.aff2axcodes(scan.file.affine) == ("L", "P", "S")
+    np.testing.assert_allclose(scan.file.affine[:3, 3], (10, 20, 30))
+
+
+def test_it_lies_where_simpleitk_puts_it(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    sitk.WriteImage(sitk.ReadImage(names), str(tmp_path / "ct.nrrd"))
+    ours, theirs = load_scan(folder), load_scan(tmp_path / "ct.nrrd")
+    np.testing.assert_allclose(ours.file.affine, theirs.file.affine, atol=1e-4)
+    np.testing.assert_array_equal(ours.volume_hu, theirs.volume_hu)
+
+
+def test_files_of_other_kinds_and_folders_within_are_no_hindrance(tmp_path):
+    write(tmp_path / "disc" / "DICOM" / "PA0" / "SE0", series())
+    (tmp_path / "disc" / "DICOMDIR").write_bytes(b"no matter")
+    (tmp_path / "disc" / "AUTORUN.INF").write_text("[autorun]")
+    assert open_scan(tmp_path / "disc").shape == (5, 6, 8)
+
+
+def test_each_slice_has_its_own_rescaling(tmp_path):
+    slices = series(3)
+    for index, slope in enumerate((1, 2, 0.5)):
+        slices[index].RescaleSlope, slices[index].RescaleIntercept = slope, -1000 + index
+    scan = load_scan(write(tmp_path / "ct", slices))
+    hu = [stored(3)[k].astype(float) * s - 1000 + k for k, s in enumerate((1, 2, 0.5))]
+    np.testing.assert_allclose(scan.volume_hu, hu[::-1])
+    assert scan.volume_hu.dtype == np.float32
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_values_that_may_not_fit_in_int16_are_floats(tmp_path, bits):
+    slices = series(2, BitsStored=bits, HighBit=bits - 1)
+    scan = load_scan(write(tmp_path / "ct", slices))
+    assert scan.volume_hu.dtype == (np.int16 if bits == 12 else np.float32)
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu(2))
+
+
+@pytest.mark.parametrize("syntax", ["RLELossless", "JPEGLSLossless", "JPEG2000Lossless"])
+def test_compressed_transfer_syntaxes(tmp_path, syntax):
+    pixels = stored(3, 64, 64)  # JPEG 2000 does not work on much less
+    slices = series(3, pixels)
+    for each in slices:
+        each.compress(getattr(pydicom.uid, syntax))
+    scan = load_scan(write(tmp_path / "ct", slices))
+    np.testing.assert_array_equal(scan.volume_hu, pixels[::-1].astype(int) - 1024)
+
+
+def test_the_jpeg_lossless_that_scanners_write(tmp_path):
+    folder, written = write(tmp_path / "plain", series()), tmp_path / "jpeg"
+    written.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    for path in folder.iterdir():
+        writer.SetFileName(str(written / f"{path.name}.dcm"))
+        writer.Execute(sitk.ReadImage(str(path)))
+    for path in written.iterdir():
+        data = pydicom.dcmread(path)
+        assert data.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
+        data.Modality = "CT"
+        data.save_as(path)
+    np.testing.assert_array_equal(load_scan(written).volume_hu, expected_hu())
+
+
+# Several series
+
+
+def test_several_series_are_listed_and_one_is_chosen(tmp_path):
+    write(tmp_path / "ct" / "a", series(5))
+    uid = STUDY + ".7"
+    other = series(4, SeriesInstanceUID=uid, SeriesNumber=7, SeriesDescription="bone [sharp]")
+    write(tmp_path / "ct" / "b", other)
+    with pytest.raises(DataError, match="holds several series; choose one") as raised:
+        open_scan(tmp_path / "ct")
+    assert str(raised.value).splitlines()[1:] == [
+        "  --series 1: 5 slices of 8x6, venous",
+        "  --series 2: 4 slices of 8x6, bone [sharp]",
+    ]
+    for name in ("2", uid):
+        assert open_scan(tmp_path / "ct", name).shape == (4, 6, 8)
+    assert open_scan(tmp_path / "ct", "1").shape == (5, 6, 8)
+    with pytest.raises(DataError, match="has no series 3; choose"):
+        open_scan(tmp_path / "ct", "3")
+    assert [s.description for s in find_series(tmp_path / "ct")[0]] == ["venous", "bone [sharp]"]
+
+
+def test_localizers_and_what_is_no_ct_are_left_out_and_named(tmp_path):
+    scout = slice_of(stored()[0], (0, 0, 0), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    scout.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+    report = slice_of(stored()[0], (0, 0, 0), Modality="SR")
+    dose = slice_of(stored()[0], (0, 0, 0), ImagePositionPatient=None)
+    write(tmp_path / "ct", [*series(), scout, report, dose])
+    with pytest.warns(UserWarning, match="left out: ") as caught:
+        assert open_scan(tmp_path / "ct").shape == (5, 6, 8)
+    said = str(caught[0].message)
+    assert all(f"1 of {r}" in said for r in ("localizer", "modality SR", "image without a pos"))
+
+
+def test_a_folder_of_localizers_only(tmp_path):
+    write(tmp_path / "ct", series(2, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    with pytest.raises(DataError, match="holds no CT slices: 2 of localizer"):
+        open_scan(tmp_path / "ct")
+
+
+def test_an_enhanced_ct_says_what_to_do(tmp_path):
+    enhanced = slice_of(stored()[0], (0, 0, 0), SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
+    write(tmp_path / "ct", [enhanced])
+    with pytest.raises(DataError, match=r"enhanced multi-frame CT \(write it as single slices"):
+        open_scan(tmp_path / "ct")
+
+
+def test_one_file_of_a_series(tmp_path):
+    path = next(write(tmp_path / "ct", series()).iterdir())
+    with pytest.raises(DataError, match="is one file of DICOM; name the folder"):
+        open_scan(path)
+
+
+# Stacks
+
+
+def test_a_missing_slice_is_named_by_its_neighbours(tmp_path):
+    slices = series(6)
+    del slices[3]
+    folder = write(tmp_path / "ct", slices)
+    with pytest.raises(DataError, match=r"missing: 1 between IM00\d and IM00\d \(36.0 to 42.0 mm"):
+        open_scan(folder)
+
+
+def test_doubled_slices_are_named(tmp_path):
+    slices = series(5)
+    twin = slice_of(stored()[2], slices[2].ImagePositionPatient)
+    folder = write(tmp_path / "ct", [*slices, twin])
+    with pytest.raises(DataError, match=r"doubled: IM00\d and IM00\d lie in one place"):
+        open_scan(folder)
+
+
+def test_uneven_slices_are_named_but_rounded_positions_are_none(tmp_path):
+    slices = series(6, step_mm=(0, 0, 0.625))
+    for each in slices:
+        each.ImagePositionPatient = [round(value, 2) for value in each.ImagePositionPatient]
+    assert open_scan(write(tmp_path / "even", slices)).spacing_mm[0] == pytest.approx(0.624)
+    slices[3].ImagePositionPatient[2] += 0.2
+    with pytest.raises(DataError, match=r"unevenly spaced: IM00\d lies 0\.\d+ mm off its place"):
+        open_scan(write(tmp_path / "uneven", slices))
+
+
+def test_a_slice_of_another_size_or_direction_is_named(tmp_path):
+    odd = slice_of(stored(1, 4, 4)[0], (-10, -20, 45))
+    with pytest.raises(DataError, match="differ in size"):
+        open_scan(write(tmp_path / "size", [*series(), odd]))
+    turned = slice_of(stored()[0], (-10, -20, 45), ImageOrientationPatient=[1, 0, 0, 0, 0, -1])
+    with pytest.raises(DataError, match="differ in orientation"):
+        open_scan(write(tmp_path / "turned", [*series(), turned]))
+
+
+def test_a_single_slice_is_no_volume(tmp_path):
+    with pytest.raises(DataError, match="is a single slice"):
+        open_scan(write(tmp_path / "ct", series(1)))
+
+
+def test_a_tilted_gantry_gives_an_affine_with_shear(tmp_path):
+    tilt = np.deg2rad(20)
+    orientation = [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)]
+    folder = write(tmp_path / "ct", series(5, ImageOrientationPatient=orientation))
+    from tunet_lib.formats import open_image
+
+    affine = open_image(folder).affine
+    np.testing.assert_allclose(affine[:3, 2], (0, 0, 3), atol=1e-6)
+    assert abs(affine[:3, 1] @ affine[:3, 2]) > 0.5
+    volume_mm3 = abs(np.linalg.det(affine[:3, :3]))
+    assert volume_mm3 == pytest.approx(0.8 * 0.9 * 3 * np.cos(tilt))
+
+
+# Damage
+
+
+def test_a_slice_that_is_cut_short(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    path = sorted(folder.iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match="IM000"):
+        load_scan(folder)
+
+
+def test_a_header_that_is_damaged(tmp_path):
+    folder = write(
+        tmp_path / "ct", [*series(), slice_of(stored()[0], (0, 0, 0), PixelSpacing=None)]
+    )
+    with pytest.raises(DataError, match="its DICOM header is damaged"):
+        open_scan(folder)
+
+
+def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path, monkeypatch):
+    folder = write(tmp_path / "ct", series())
+    monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
+    with pytest.raises(DataError, match=r'needs pydicom.*pip install "tunet-book\[formats\]"'):
+        open_scan(folder)
+
+
+# Label maps
+
+
+def test_the_label_map_lies_on_the_series_as_nifti_and_nrrd(tmp_path):
+    folder = write(tmp_path / "ct", series(ImageOrientationPatient=list(AXIAL)))
+    scan = load_scan(folder)
+    label = (np.arange(scan.volume_hu.size) % 3).astype(np.uint8).reshape(scan.shape)
+    for name in ("label.nii.gz", "label.nii", "label.nrrd"):
+        save_label(label, scan, tmp_path / name)
+        again = load_scan(tmp_path / name)
+        np.testing.assert_array_equal(again.volume_hu, label)
+        np.testing.assert_allclose(again.file.affine, scan.file.affine, atol=1e-4)

@@ -1,0 +1,78 @@
+"""DICOM SEG, read back by two libraries that know nothing of each other's writing."""
+
+import dicoms
+import numpy as np
+import pytest
+from dicoms import pydicom
+
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import save_case
+from tunet_lib.scans import load_scan, save_label
+
+highdicom = pytest.importorskip("highdicom", reason="the extra formats is not installed")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    return load_scan(dicoms.write(tmp_path_factory.mktemp("dicom") / "ct", dicoms.series()))
+
+
+@pytest.fixture(scope="module")
+def label(scan):
+    label = np.zeros(scan.shape, np.uint8)
+    label[1:4, 2:5, 1:6] = 1
+    label[2:4, 3, 2:4] = 2
+    return label
+
+
+@pytest.fixture(scope="module")
+def path(scan, label, tmp_path_factory):
+    path = tmp_path_factory.mktemp("seg") / "label.dcm"
+    save_label(label, scan, path)
+    return path
+
+
+def test_read_back_by_highdicom(path, scan, label):
+    seg = highdicom.seg.segread(path)
+    assert seg.number_of_segments == 2
+    kidney, tumor = (seg.get_segment_description(number) for number in (1, 2))
+    assert kidney.segmented_property_type.value == "64033007"
+    assert kidney.segmented_property_category.value == "123037004"
+    assert tumor.segmented_property_type.value == "108369006"
+    assert tumor.segmented_property_category.value == "49755003"
+    assert {c.scheme_designator for c in (kidney.segmented_property_type,)} == {"SCT"}
+    assert [code.value for code in tumor.anatomic_regions] == ["64033007"]
+    uids = [pydicom.dcmread(p).SOPInstanceUID for p in scan.file.slices]
+    found = seg.get_pixels_by_source_instance(
+        uids,
+        combine_segments=True,
+        ignore_spatial_locations=False,
+        assert_missing_frames_are_empty=True,
+    )
+    np.testing.assert_array_equal(found[::-1], label)  # the series runs from feet to head
+
+
+def test_read_back_by_pydicom(path, scan, label):
+    seg, source = pydicom.dcmread(path), pydicom.dcmread(scan.file.slices[0])
+    assert seg.SOPClassUID == pydicom.uid.SegmentationStorage
+    assert (seg.Modality, seg.SegmentationType) == ("SEG", "BINARY")
+    for name in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert seg[name].value == source[name].value
+    assert seg.SeriesInstanceUID != source.SeriesInstanceUID
+    assert [s.SegmentLabel for s in seg.SegmentSequence] == ["Kidney", "Kidney tumor"]
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == source.SeriesInstanceUID
+    counts = {1: 0, 2: 0}
+    for plane, item in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        counts[item.SegmentIdentificationSequence[0].ReferencedSegmentNumber] += int(plane.sum())
+    assert counts == {1: int((label == 1).sum()), 2: int((label == 2).sum())}
+
+
+def test_an_empty_label_map_is_written_too(scan, label, tmp_path):
+    save_label(np.zeros_like(label), scan, tmp_path / "none.dcm")
+    assert not pydicom.dcmread(tmp_path / "none.dcm").pixel_array.any()
+
+
+def test_only_dicom_has_a_dicom_seg(label, tmp_path):
+    case = save_case(tmp_path / "case_00000", label.astype(np.int16), spacing_mm=(3, 1, 1))
+    with pytest.raises(DataError, match=r"refers to slices of DICOM, and .*imaging.* is none"):
+        save_label(label, load_scan(case.image_path), tmp_path / "label.dcm")

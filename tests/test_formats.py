@@ -1,0 +1,122 @@
+"""Formats besides NIfTI and DICOM, and names by which a label map is written."""
+
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scans import AFFINE, LABEL, ORIENTATIONS, VOLUME, VOLUME_MM, as_oriented
+
+from tunet_lib.files import DataError
+from tunet_lib.formats import check_label_name, suffix_of
+from tunet_lib.kits19 import save_case
+from tunet_lib.scans import load_label, load_scan, save_label
+
+sitk = pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
+NAMES = ("ct.nrrd", "ct.nhdr", "ct.mha", "ct.mhd")
+
+
+def written(path, volume=VOLUME, affine=AFFINE):
+    """Write an image by SimpleITK, from its NIfTI."""
+    nifti = path.with_name("source.nii.gz")
+    nib.save(nib.Nifti1Image(volume, affine), nifti)
+    sitk.WriteImage(sitk.ReadImage(str(nifti)), str(path))
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("codes", ORIENTATIONS[::7])
+def test_other_formats_are_read_as_the_same_ct(tmp_path, name, codes):
+    image = as_oriented(nib.Nifti1Image(VOLUME, AFFINE), codes)
+    path = written(tmp_path / name, np.asanyarray(image.dataobj), image.affine)
+    scan = load_scan(path)
+    np.testing.assert_array_equal(scan.volume_hu, VOLUME)
+    assert scan.spacing_mm == pytest.approx(VOLUME_MM, abs=1e-5)
+    np.testing.assert_allclose(scan.file.affine, image.affine, atol=1e-4)
+    for label_name in ("label.nii.gz", "label.nrrd"):
+        save_label(LABEL, scan, tmp_path / label_name)
+        np.testing.assert_array_equal(load_label(tmp_path / label_name, scan), LABEL)
+    by_itk = sitk.ReadImage(str(tmp_path / "label.nrrd"))
+    assert by_itk.GetSize() == sitk.ReadImage(str(path)).GetSize()
+    np.testing.assert_allclose(by_itk.GetOrigin(), sitk.ReadImage(str(path)).GetOrigin(), atol=1e-4)
+
+
+def test_a_label_map_in_nrrd_belongs_to_a_ct_in_nifti(tmp_path):
+    case = save_case(tmp_path / "case_00000", VOLUME, spacing_mm=VOLUME_MM)
+    scan = load_scan(case.image_path)
+    save_label(LABEL, scan, tmp_path / "label.nrrd")
+    np.testing.assert_array_equal(load_label(tmp_path / "label.nrrd", scan), LABEL)
+
+
+def test_an_analyze_pair_is_read_with_a_warning(tmp_path):
+    image = nib.AnalyzeImage(VOLUME, None)
+    image.header.set_zooms((3, 1, 1))
+    nib.save(image, tmp_path / "old.img")
+    with pytest.warns(UserWarning, match="does not say how the patient lies"):
+        scan = load_scan(tmp_path / "old.hdr")
+    np.testing.assert_array_equal(np.sort(scan.volume_hu.ravel()), VOLUME.ravel())
+
+
+@pytest.mark.parametrize("keep", [0, 20, 200])
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.mha"])
+def test_files_that_are_cut_short(tmp_path, name, keep):
+    path = written(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=rf"{name}: "):
+        load_scan(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_is_missing(tmp_path, name):
+    with pytest.raises(DataError, match=rf"{name}: does not exist"):
+        load_scan(tmp_path / name)
+
+
+def test_what_is_no_volume_of_numbers(tmp_path):
+    sitk.WriteImage(sitk.Image([4, 5], sitk.sitkInt16), str(tmp_path / "flat.mha"))
+    sitk.WriteImage(sitk.Image([4, 5, 6], sitk.sitkVectorInt16, 3), str(tmp_path / "color.mha"))
+    sitk.WriteImage(sitk.Image([4, 5, 6, 2], sitk.sitkInt16), str(tmp_path / "time.mha"))
+    for name, what in (
+        ("flat", "expected three"),
+        ("color", "several"),
+        ("time", "expected three"),
+    ):
+        with pytest.raises(DataError, match=f"{name}.mha: .*{what}"):
+            load_scan(tmp_path / f"{name}.mha")
+    sitk.WriteImage(sitk.Image([4, 5, 6, 1], sitk.sitkInt16), str(tmp_path / "one.mha"))
+    assert load_scan(tmp_path / "one.mha").shape == (6, 5, 4)
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "ct.zip").write_bytes(b"PK\3\4")
+    with pytest.raises(DataError, match="is an archive; unpack it"):
+        load_scan(tmp_path / "ct.zip")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path, monkeypatch, name):
+    path = written(tmp_path / name)
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(DataError, match=r'needs SimpleITK.*pip install "tunet-book\[formats\]"'):
+        load_scan(path)
+
+
+def test_the_extra_is_loaded_only_when_it_is_needed():
+    code = (
+        "import sys, tunet_lib.formats, tunet_lib.cli, tunet_lib.predict; "
+        "print({'SimpleITK', 'highdicom'} & set(sys.modules))"  # nibabel itself loads pydicom
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("a.nii.gz", ".nii.gz"), ("a.b.NRRD", ".nrrd"), ("a.hdr.gz", ".hdr.gz"), ("a.gz", "")],
+)
+def test_suffixes(tmp_path, name, suffix):
+    assert suffix_of(tmp_path / name) == suffix
+    if suffix not in (".nii.gz", ".nrrd"):
+        with pytest.raises(DataError, match=r"must end in \.nii\.gz or \.nii"):
+            check_label_name(tmp_path / name)

@@ -1,0 +1,235 @@
+"""A folder of DICOM: its CT series, and one of them as an image (extra ``formats``).
+
+Headers are read by pydicom, voxels by SimpleITK, which knows the compressed transfer syntaxes and
+applies each slice's own rescale slope and intercept.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunet_lib.dicom_stack import Slice, find_stack
+from tunet_lib.extras import formats_library
+from tunet_lib.files import DataError, DataWarning
+from tunet_lib.itk import simple_itk, told
+from tunet_lib.nifti import NiftiFile, described
+
+CT = "CT"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "AcquisitionNumber"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
+    *("BitsStored", "PixelRepresentation", "SamplesPerPixel"),
+]
+
+
+@dataclass(frozen=True)
+class DicomFile(NiftiFile):
+    """One series of DICOM, with a NIfTI header of the same geometry.
+
+    Attributes
+    ----------
+    slices
+        The files, in the order of the last axis.
+    """
+
+    slices: tuple[Path, ...]
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read the slices, and give them a few at a time, as `NiftiFile.blocks` does."""
+        for part in self.parts():
+            planes = np.stack([self._read_plane(path) for path in self.slices[part]])
+            yield part, planes.astype(self.dtype, copy=False).T
+
+    def _read_plane(self, path: Path) -> np.ndarray:
+        sitk = simple_itk(path)
+        image = told(path, lambda: sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
+        plane = sitk.GetArrayFromImage(image)
+        if plane.shape != (1, self.shape[1], self.shape[0]):
+            raise DataError(f"{path}: holds {plane.shape} voxels, its series {self.shape[1::-1]}")
+        return plane[0]
+
+
+@dataclass(frozen=True)
+class Series:
+    """The CT slices of one series, in any order.
+
+    Attributes
+    ----------
+    uid
+        SeriesInstanceUID.
+    number
+        Its place in the list, from 1.
+    description
+        In the words of whoever made it.
+    slices
+        At least one.
+    """
+
+    uid: str
+    number: int
+    description: str
+    slices: tuple[Slice, ...]
+
+    def __str__(self) -> str:
+        """Describe the series in a line."""
+        first = self.slices[0]
+        size = f"{len(self.slices)} slices of {first.columns}x{first.rows}"
+        return f"--series {self.number}: {size}, {self.description or 'no description'}"
+
+
+def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
+    """Read the headers of a folder of DICOM, searched in depth, and open one series of CT.
+
+    Parameters
+    ----------
+    folder
+        Holds the files, under any name.
+    series
+        Which one: its number in the list, or its SeriesInstanceUID. Needed if there are several.
+
+    Raises
+    ------
+    DataError
+        There is no series of CT, or there are several and none was chosen; slices are missing,
+        doubled, unevenly spaced or of different shape or orientation; or the extra is missing.
+
+    Warns
+    -----
+    DataWarning
+        Files were left out: localizers, reports, other modalities.
+    """
+    found, left_out = find_series(folder)
+    if not found:
+        raise DataError(f"{folder}: holds no CT slices{_listed(left_out)}")
+    chosen = _choose(folder, found, series)
+    if left_out:
+        warnings.warn(f"{folder}: left out{_listed(left_out)}", DataWarning, stacklevel=2)
+    slices, affine = find_stack(folder, chosen.slices)
+    shape = slices[0].columns, slices[0].rows, len(slices)
+    fields = described(folder, shape, affine, dtype=_type_of(slices))
+    return DicomFile(**fields, slices=tuple(each.path for each in slices))
+
+
+def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
+    """Sort the DICOM files below a folder into series of CT slices.
+
+    Returns
+    -------
+    series, left_out
+        By series number; and how many files were left out for which reason.
+    """
+    grouped: dict[str, list[tuple[Any, Slice]]] = defaultdict(list)
+    left_out: Counter[str] = Counter()
+    for path, header in _headers(folder):
+        if reason := _no_slice(header):
+            left_out[reason] += 1
+            continue
+        try:
+            grouped[str(header.SeriesInstanceUID)].append((header, _slice_of(path, header)))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
+    order = sorted(grouped, key=lambda uid: (grouped[uid][0][0].get("SeriesNumber") or 0, uid))
+    series = []
+    for number, uid in enumerate(order, start=1):
+        name = str(grouped[uid][0][0].get("SeriesDescription") or "").strip()
+        series.append(Series(uid, number, name, tuple(each for _, each in grouped[uid])))
+    return series, left_out
+
+
+def holds_dicom(folder: Path) -> bool:
+    """Say whether some file below a folder is DICOM, by its content."""
+    return any(is_dicom(path) for path in _files(folder))
+
+
+def is_dicom(path: Path) -> bool:
+    """Say whether a file is DICOM, by its content."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
+    for path in _files(folder):
+        if path.name.upper() == "DICOMDIR" or not is_dicom(path):
+            continue
+        pydicom = formats_library("pydicom", folder)
+        try:
+            yield path, pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        except Exception as error:  # pydicom raises whatever a damaged header leads to
+            raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
+
+
+def _no_slice(header: Any) -> str:
+    """Say why a file is no slice of a CT; empty if it is one."""
+    if header.get("SOPClassUID") == ENHANCED_CT:
+        return "enhanced multi-frame CT (write it as single slices or NIfTI, with dcm2niix say)"
+    if header.get("Modality") != CT:
+        return f"modality {header.get('Modality') or 'unknown'}"
+    if "LOCALIZER" in (header.get("ImageType") or ()):
+        return "localizer"
+    if header.get("SamplesPerPixel", 1) != 1:
+        return "color image"
+    if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
+        return "image without a position"
+    return ""
+
+
+def _slice_of(path: Path, header: Any) -> Slice:
+    slope = float(header.get("RescaleSlope", 1) or 1)
+    intercept = float(header.get("RescaleIntercept", 0) or 0)
+    bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation", 0))
+    stored = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
+    whole = slope.is_integer() and intercept.is_integer()
+    low, high = sorted((slope * stored + intercept).tolist())
+    down_mm, right_mm = (float(mm) for mm in header.PixelSpacing)
+    directions = np.array([float(value) for value in header.ImageOrientationPatient])
+    return Slice(
+        path,
+        str(header.get("SOPInstanceUID", "")),
+        rows=int(header.Rows),
+        columns=int(header.Columns),
+        position_mm=np.array([float(value) for value in header.ImagePositionPatient]),
+        axes_mm=directions.reshape(2, 3).T * (right_mm, down_mm),
+        range_hu=(low, high) if whole else (-np.inf, np.inf),
+    )
+
+
+def _type_of(slices: Iterable[Slice]) -> np.dtype:
+    """Choose int16 if all values are sure to be whole and to fit, else float32."""
+    info = np.iinfo(np.int16)
+    fits = all(info.min <= s.range_hu[0] and s.range_hu[1] <= info.max for s in slices)
+    return np.dtype(np.int16 if fits else np.float32)
+
+
+def _choose(folder: Path, found: list[Series], wanted: str | None) -> Series:
+    if wanted is None and len(found) == 1:
+        return found[0]
+    for series in found:
+        if wanted in (series.uid, str(series.number)):
+            return series
+    lines = "".join(f"\n  {series}" for series in found)
+    problem = f"has no series {wanted}" if wanted else "holds several series"
+    raise DataError(f"{folder}: {problem}; choose one of these with --series{lines}")
+
+
+def _listed(left_out: Counter[str]) -> str:
+    parts = [f"{count} of {reason}" for reason, count in left_out.items()]
+    return f": {', '.join(parts)}" if parts else ""

@@ -1,0 +1,112 @@
+"""A label map as DICOM SEG, which refers to the slices that it was made for (extra ``formats``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from tunet_lib.dicom import DicomFile
+from tunet_lib.environment import versions
+from tunet_lib.extras import formats_library
+from tunet_lib.files import DataError, atomic_path
+
+# SNOMED CT, as in CID 7151 and CID 7159 of the standard: category, type, display color in RGB.
+ANATOMY = ("123037004", "SCT", "Anatomical Structure")
+ALTERED = ("49755003", "SCT", "Morphologically Altered Structure")
+KIDNEY = ("64033007", "SCT", "Kidney")
+NEOPLASM = ("108369006", "SCT", "Neoplasm")
+SEGMENTS = (
+    ("Kidney", ANATOMY, KIDNEY, (0, 158, 115)),
+    ("Kidney tumor", ALTERED, NEOPLASM, (213, 94, 0)),
+)
+MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber"),
+    *("StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName", "SeriesNumber"),
+)
+
+
+def write_seg(path: Path, array: np.ndarray, file: DicomFile) -> None:
+    """Write a label map as DICOM SEG, one binary segment a label, atomically.
+
+    Parameters
+    ----------
+    path
+        The .dcm to write.
+    array
+        (columns, rows, slices) 0, 1 or 2, in the voxels of the series.
+    file
+        The series. Patient, study and frame of reference are copied from it.
+
+    Raises
+    ------
+    DataError
+        The extra is missing, the disk is full, or the folder cannot be written.
+    """
+    highdicom = formats_library("highdicom", path)
+    pydicom = formats_library("pydicom", path)
+    step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
+    headers = [pydicom.dcmread(each, stop_before_pixels=True) for each in file.slices]
+    for header in headers:
+        _fill_in(header, step_mm)
+    version = str(versions()["tunet-book"])
+    try:
+        seg = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=np.ascontiguousarray(array.T),
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=_descriptions(highdicom, version),
+            series_instance_uid=highdicom.UID(),
+            series_number=_series_number(headers[0]),
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="TuNet Book",
+            manufacturer_model_name="tunet_lib",
+            software_versions=version,
+            device_serial_number="0",
+            content_description="Kidney and tumor, not for clinical use",
+            series_description="Kidney and tumor",
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: cannot refer to its series ({error}); write .nii.gz instead"
+        ) from error
+    with atomic_path(path) as temporary:
+        seg.save_as(temporary)
+
+
+def _descriptions(highdicom: Any, version: str) -> list[Any]:
+    concept = highdicom.sr.CodedConcept
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name="TuNet", version=version, family=concept("123109", "DCM", "Artificial Intelligence")
+    )
+    return [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=concept(*category),
+            segmented_property_type=concept(*kind),
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            tracking_uid=highdicom.UID(),
+            tracking_id=label,
+            anatomic_regions=[concept(*KIDNEY)] if kind != KIDNEY else None,
+            display_color=highdicom.color.CIELabColor.from_rgb(*color),
+        )
+        for number, (label, category, kind, color) in enumerate(SEGMENTS, start=1)
+    ]
+
+
+def _fill_in(header: Any, step_mm: float) -> None:
+    """Leave empty what the standard allows to be empty, and anonymizing tools remove."""
+    for name in MAY_BE_EMPTY:
+        if name not in header:
+            setattr(header, name, None)
+    if not header.get("SliceThickness"):
+        header.SliceThickness = step_mm  # a viewer wants some, and the file has none
+
+
+def _series_number(header: Any) -> int:
+    return 1000 + int(header.get("SeriesNumber") or 0)

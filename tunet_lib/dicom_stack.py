@@ -1,0 +1,121 @@
+"""Slices of DICOM put in order: one stack, of which nothing is missing, doubled or out of place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tunet_lib.files import DataError
+from tunet_lib.itk import lps_affine
+
+SAME_MM = 0.01  # slices nearer to each other than this lie in one place
+OUT_OF_PLACE = 0.1  # of the distance between slices; rounded positions stay far below
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Slice:
+    """What one file of DICOM says of its slice.
+
+    Attributes
+    ----------
+    path
+        The file.
+    uid
+        SOPInstanceUID.
+    rows, columns
+        Pixels.
+    position_mm
+        (3,), the center of the first pixel, in LPS.
+    axes_mm
+        (3, 2), the steps to the next column and to the next row, in LPS.
+    range_hu
+        Between which values its voxels must lie; infinite if they need not be whole.
+    """
+
+    path: Path
+    uid: str
+    rows: int
+    columns: int
+    position_mm: np.ndarray
+    axes_mm: np.ndarray
+    range_hu: tuple[float, float]
+
+
+def find_stack(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
+    """Put slices in order, and find where they lie in the patient.
+
+    Returns
+    -------
+    slices, affine
+        From the first to the last along their normal; and (4, 4) float64, voxels (column, row,
+        slice) to RAS+ mm. With a tilted gantry the slices are shifted against each other, and
+        the affine is a shear.
+
+    Raises
+    ------
+    DataError
+        Slices are missing, doubled, unevenly spaced, or do not belong together.
+    """
+    if len(slices) < 2:
+        raise DataError(f"{folder}: is a single slice, which says nothing of a volume")
+    _check_alike(folder, slices)
+    right, down = slices[0].axes_mm.T
+    normal = np.cross(right, down)
+    normal /= np.linalg.norm(normal)
+    heights = np.array([each.position_mm @ normal for each in slices])
+    order = np.argsort(heights, kind="stable")
+    slices, heights = [slices[k] for k in order], heights[order]
+    _check_heights(folder, slices, heights)
+    first, last = slices[0].position_mm, slices[-1].position_mm
+    step = (last - first) / (len(slices) - 1)
+    for index, each in enumerate(slices):
+        off_mm = np.linalg.norm(each.position_mm - first - index * step)
+        if off_mm > OUT_OF_PLACE * np.linalg.norm(step):
+            raise DataError(
+                f"{folder}: its slices are unevenly spaced: {each.path.name} lies {off_mm:.2f} mm "
+                "off its place; export the series again, or resample it evenly"
+            )
+    return slices, lps_affine(np.column_stack([right, down, step]), first)
+
+
+def _check_alike(folder: Path, slices: Sequence[Slice]) -> None:
+    first = slices[0]
+    for each in slices:
+        if (each.rows, each.columns) != (first.rows, first.columns):
+            what = "size"
+        elif not np.allclose(each.axes_mm, first.axes_mm, rtol=0, atol=1e-3):
+            what = "orientation or pixel spacing"
+        else:
+            continue
+        raise DataError(
+            f"{folder}: {each.path.name} and {first.path.name} are of one series and differ in "
+            f"{what}; remove what does not belong there"
+        )
+
+
+def _check_heights(folder: Path, slices: Sequence[Slice], heights_mm: np.ndarray) -> None:
+    gaps_mm = np.diff(heights_mm)
+    doubled = np.flatnonzero(gaps_mm < SAME_MM).tolist()
+    if doubled:
+        pairs = [f"{slices[k].path.name} and {slices[k + 1].path.name}" for k in doubled]
+        raise DataError(
+            f"{folder}: slices are doubled: {_some(pairs)} lie in one place; keep one of each"
+        )
+    usual_mm = float(np.median(gaps_mm))
+    missing = np.flatnonzero(gaps_mm > 1.5 * usual_mm).tolist()
+    if missing:
+        gaps = [
+            f"{round(gaps_mm[k] / usual_mm) - 1 or 1} between {slices[k].path.name} and "
+            f"{slices[k + 1].path.name} ({heights_mm[k]:.1f} to {heights_mm[k + 1]:.1f} mm)"
+            for k in missing
+        ]
+        raise DataError(f"{folder}: slices are missing: {_some(gaps)}; export the series again")
+
+
+def _some(items: Sequence[str]) -> str:
+    rest = len(items) - SHOWN
+    return ", ".join(items[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,132 @@
+"""Images of any format that people have: opened by what they are, written by their name.
+
+NIfTI is read by `nifti`; a folder of DICOM by `dicom`; NRRD, MetaImage and Analyze by `itk`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tunet_lib.dicom import DicomFile, is_dicom, open_dicom
+from tunet_lib.files import DataError
+from tunet_lib.itk import open_itk, write_nrrd
+from tunet_lib.nifti import NiftiFile, open_nifti, write_nifti
+from tunet_lib.nifti_header import blank
+from tunet_lib.upright import UprightFile, original
+
+ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+PAIR_SUFFIXES = (".hdr", ".img")
+IMAGE_SUFFIXES = (".nii", ".nii.gz", *PAIR_SUFFIXES, *ITK_SUFFIXES)
+LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".dcm")
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+
+
+def open_image(path: Path, series: str | None = None) -> NiftiFile:
+    """Open one 3-D image; only its header is read.
+
+    Parameters
+    ----------
+    path
+        A file, or a folder of DICOM.
+    series
+        Of a folder of DICOM: which one, by number or SeriesInstanceUID.
+
+    Raises
+    ------
+    DataError
+        It is missing, empty, of no known format, not 3-D, or has no usable geometry; or the
+        extra ``formats`` is needed and missing.
+    """
+    if path.is_dir():
+        return open_dicom(path, series)
+    name = path.name.lower()
+    if name.endswith(ITK_SUFFIXES):
+        return open_itk(path)
+    if name.removesuffix(".gz").endswith(PAIR_SUFFIXES):
+        header = _header_of(path)
+        return open_itk(path) if _is_analyze(header) else open_nifti(header)
+    if name.endswith(ARCHIVES):
+        raise DataError(f"{path}: is an archive; unpack it, and name what it holds")
+    if is_dicom(path):
+        raise DataError(f"{path}: is one file of DICOM; name the folder that holds its series")
+    return open_nifti(path)
+
+
+def suffix_of(path: Path) -> str:
+    """Give the suffix by which an image is known, such as ``".nii.gz"``; empty if it has none."""
+    name = path.name.lower()
+    known = {*IMAGE_SUFFIXES, *LABEL_SUFFIXES, ".hdr.gz", ".img.gz"}
+    return max((s for s in known if name.endswith(s)), key=len, default="")
+
+
+def check_label_name(path: Path, file: NiftiFile | None = None) -> None:
+    """Raise a `DataError` if no label map can be written under a name.
+
+    Parameters
+    ----------
+    path
+        The name.
+    file
+        The CT that it is for, if it is open: only a series of DICOM can have a DICOM SEG.
+    """
+    if not path.name.lower().endswith(LABEL_SUFFIXES):
+        raise DataError(f"{path}: must end in .nii.gz or .nii, .nrrd, or .dcm over DICOM")
+    if file is None or suffix_of(path) != ".dcm":
+        return
+    if not isinstance(original(file), DicomFile):
+        raise DataError(
+            f"{path}: DICOM SEG refers to slices of DICOM, and {file.path} is none; "
+            "name a .nii.gz or .nrrd"
+        )
+
+
+def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
+    """Write a label map in the geometry of the image that it is for, by its name's format.
+
+    Parameters
+    ----------
+    path
+        .nii.gz, .nii or .nrrd; or .dcm for a DICOM SEG, which goes with a series of DICOM only.
+    array
+        uint8, in the order of the file's own axes.
+    file
+        The image, brought upright or not. Of its header only the geometry is kept.
+
+    Raises
+    ------
+    DataError
+        The name is of no such format, the disk is full, or the folder cannot be written.
+    """
+    check_label_name(path, file)
+    if isinstance(file, UprightFile):
+        array, file = file.back(array), file.source
+    if isinstance(file, DicomFile) and suffix_of(path) == ".dcm":
+        from tunet_lib.dicom_seg import write_seg
+
+        return write_seg(path, array, file)
+    if suffix_of(path) == ".nrrd":
+        return write_nrrd(path, array, file.affine)
+    header = file.header.copy()
+    blank(header)
+    header.set_data_dtype(np.uint8)
+    write_nifti(path, array, header, compresslevel=None)
+
+
+def _header_of(path: Path) -> Path:
+    """Give the .hdr of a pair, whichever of the two was named."""
+    packed = ".gz" if path.name.endswith(".gz") else ""
+    stem = path.name.removesuffix(".gz")
+    wanted = ".HDR" if stem.endswith(".IMG") else ".hdr"
+    plain = path.with_name(stem[:-4] + (wanted if stem.lower().endswith(".img") else stem[-4:]))
+    return plain if plain.exists() or not packed else plain.with_name(plain.name + packed)
+
+
+def _is_analyze(header: Path) -> bool:
+    """Tell an Analyze header from a NIfTI one: only the latter has a magic word."""
+    try:
+        start = header.read_bytes()[:348]
+    except OSError:
+        return False  # `open_nifti` says what is wrong
+    return len(start) == 348 and start[:2] != b"\x1f\x8b" and start[344:346] != b"ni"

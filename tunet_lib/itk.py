@@ -1,0 +1,117 @@
+"""NRRD, MetaImage and Analyze files, through SimpleITK (extra ``formats``)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from tunet_lib.extras import formats_library
+from tunet_lib.files import GET_AGAIN, DataError, DataWarning, atomic_path
+from tunet_lib.nifti import NiftiFile, check_finite, described
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+WITHOUT_ORIENTATION = (".hdr", ".img")  # Analyze
+
+
+@dataclass(frozen=True)
+class ItkFile(NiftiFile):
+    """One 3-D image that SimpleITK reads; it has a NIfTI header of the same geometry."""
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read the file, and give it a few planes at a time, as `NiftiFile.blocks` does."""
+        sitk = simple_itk(self.path)
+        image = told(self.path, lambda: sitk.ReadImage(str(self.path)))
+        voxels = sitk.GetArrayViewFromImage(image).reshape(self.shape[::-1])
+        check_finite(self.path, voxels)
+        for part in self.parts():
+            yield part, voxels[part].T
+
+
+def open_itk(path: Path) -> ItkFile:
+    """Read and check the header of one 3-D image of any format that SimpleITK knows.
+
+    Raises
+    ------
+    DataError
+        SimpleITK is missing or cannot read the file, or it is no 3-D image of numbers.
+    """
+    sitk = simple_itk(path)
+    if not path.exists():
+        raise DataError(f"{path}: does not exist; check the path")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    told(path, reader.ReadImageInformation)
+    count, size = reader.GetDimension(), reader.GetSize()
+    if count < 3 or max(size[3:], default=1) > 1:
+        raise DataError(f"{path}: has shape {size}, expected three axes; save one 3-D volume of it")
+    if reader.GetNumberOfComponents() != 1:
+        raise DataError(f"{path}: has several values a voxel, expected one; save it as HU")
+    dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype
+    if dtype.kind not in "iuf":
+        raise DataError(f"{path}: holds {dtype}, expected numbers; save it as int16 HU")
+    direction = np.array(reader.GetDirection()).reshape(count, count)[:3, :3]
+    affine = lps_affine(direction * reader.GetSpacing()[:3], reader.GetOrigin()[:3])
+    silent = path.suffix.lower() == ".nrrd" and not reader.HasMetaDataKey("NRRD_space")
+    if silent or path.suffix.lower() in WITHOUT_ORIENTATION:
+        warnings.warn(f"{path}: does not say how the patient lies", DataWarning, stacklevel=2)
+    return ItkFile(**described(path, (size[0], size[1], size[2]), affine, dtype=dtype))
+
+
+def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write one image of three axes as compressed NRRD, atomically.
+
+    Parameters
+    ----------
+    path
+        The .nrrd to write.
+    array
+        In the order of the axes of `affine`.
+    affine
+        (4, 4), voxels to RAS+ mm.
+
+    Raises
+    ------
+    DataError
+        SimpleITK is missing, the disk is full, or the folder cannot be written.
+    """
+    sitk = simple_itk(path)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    lps = LPS_TO_RAS @ affine
+    sizes = nib.affines.voxel_sizes(affine)
+    image.SetSpacing(sizes.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / sizes).ravel().tolist())
+    with atomic_path(path) as temporary:
+        told(path, lambda: sitk.WriteImage(image, str(temporary), useCompression=True))
+
+
+def lps_affine(axes_mm: np.ndarray, origin_mm: Any) -> np.ndarray:
+    """Make an affine, (4, 4) voxels to RAS+ mm, of axes (3, 3) in columns and an origin in LPS."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = axes_mm, origin_mm
+    return LPS_TO_RAS @ affine
+
+
+def simple_itk(path: Path) -> Any:
+    """Load SimpleITK, without its warnings on stderr; a `DataError` where it is missing."""
+    sitk = formats_library("SimpleITK", path)
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    return sitk
+
+
+def told(path: Path, call: Callable[[], Any]) -> Any:
+    """Call SimpleITK, and turn what it raises into a `DataError` of one line."""
+    try:
+        return call()
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        what = lines[-1].partition("): ")[2] or lines[-1]
+        raise DataError(f"{path}: SimpleITK cannot read it ({what}); {GET_AGAIN}") from error
+    except MemoryError as error:
+        raise DataError(f"{path}: takes more memory than there is") from error

@@ -1,0 +1,107 @@
+"""The steps of a study as the command runs them: each with its bar, its time and its failures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.progress import TaskID
+
+from tunet_lib.config import Config
+from tunet_lib.environment import default_jobs, default_workers
+from tunet_lib.screen import bar, bars, say, warn
+
+
+def count_cases(data: Path) -> int:
+    """Say what of a data folder is not used, and count its cases."""
+    from tunet_lib.layouts import find_data
+
+    found = find_data(data)
+    for sentence in found.sentences():
+        warn(sentence)
+    return len(found.cases)
+
+
+def prepare(
+    data: Path,
+    run_folder: Path,
+    config: Config,
+    *,
+    cyst_as_kidney: bool = False,
+    workers: int = 0,
+) -> dict[str, str]:
+    """Prepare every case, and give what failed: case_id → reason."""
+    from tunet_lib.provenance import timed
+    from tunet_lib.runs import prepare_run
+
+    count = count_cases(data)
+    with timed(run_folder, "prepare"), bar("prepare", count) as advance:
+        run, failures = prepare_run(
+            data,
+            run_folder,
+            config,
+            cyst_as_kidney=cyst_as_kidney,
+            workers=workers or default_workers(),
+            on_case=lambda _: advance(),
+        )
+    sizes = ", ".join(str(len(fold)) for fold in run.folds)
+    say(f"{run_folder}: folds of {sizes} cases")
+    return failures
+
+
+def train(
+    run_folder: Path, variants: list[str] | None, folds: list[int] | None, *, jobs: int
+) -> dict[str, str]:
+    """Train side by side, and give what failed: training → reason."""
+    from tunet_lib.jobs import train_tasks
+    from tunet_lib.provenance import timed
+    from tunet_lib.runs import Task, open_run
+
+    run = open_run(run_folder)
+    tasks = run.tasks(variants, folds)
+    with timed(run_folder, "train"), bars() as progress:
+        total = progress.add_task("trainings", total=len(tasks))
+        shown: dict[Task, TaskID] = {}
+
+        def show(active: list[Task]) -> None:
+            progress.update(total, completed=sum(run.model_folder(t).is_trained for t in tasks))
+            for task in active:
+                if task not in shown:
+                    name = f"  {task[0]}, fold {task[1]}: epochs"
+                    shown[task] = progress.add_task(name, total=run.config.epochs)
+                progress.update(shown[task], completed=len(run.model_folder(task).history()))
+            for task in set(shown) - set(active):
+                progress.remove_task(shown.pop(task))
+
+        failures = train_tasks(run, tasks, jobs or default_jobs(), on_poll=show)
+        show([])
+    return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
+
+
+def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, str]:
+    """Score every case, and give what failed: case_id → reason."""
+    from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
+    from tunet_lib.runs import open_run
+    from tunet_lib.scoring import evaluate_run
+
+    run = open_run(run_folder)
+    cases = sum(map(len, run.folds))
+    scores = run_folder / "scores.csv"
+    before = scores.read_bytes() if scores.exists() else None
+    with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
+        _, failures = evaluate_run(
+            run, jobs=jobs, batch_size=batch_size, on_case=lambda _: advance()
+        )
+    # Scores that were there may come from an earlier day and another machine.
+    if scores.read_bytes() != before or not (run_folder / PROVENANCE_NAME).exists():
+        write_provenance(run)
+    return failures
+
+
+def table(run_folder: Path) -> None:
+    """Print Table 1."""
+    from tunet_lib.runs import open_run
+    from tunet_lib.scoring import tabulate_run
+    from tunet_lib.table import format_table
+
+    say("Dice similarity coefficient on the grid, mean (SD over folds):")
+    print(format_table(tabulate_run(open_run(run_folder)), markdown=False))

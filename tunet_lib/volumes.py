@@ -1,0 +1,70 @@
+"""How large kidneys and tumors are, and on which side of the patient."""
+
+from __future__ import annotations
+
+import cc3d
+import numpy as np
+
+from tunet_lib.boxes import box_of
+from tunet_lib.scans import ScanFile
+
+APART_MM = 50.0  # two kidneys lie farther apart than this, from left to right
+ONE_KIDNEY_MM = 150.0  # no single one is as wide; two that have grown together are
+NAMES = {1: "kidney", 2: "tumor"}
+SIDES = ("left", "right")
+
+
+def volumes_ml(label: np.ndarray, scan: ScanFile) -> dict[str, float]:
+    """Measure kidney and tumor on each side of the patient.
+
+    Parameters
+    ----------
+    label
+        (z, y, x) 0, 1 or 2, in the voxels of the scan turned to IPL.
+    scan
+        Says how large a voxel is, and which side is which.
+
+    Returns
+    -------
+    dict
+        ``kidney_left``, ``kidney_right``, ``tumor_left``, ``tumor_right`` → ml. "kidney" is
+        what is no tumor of it.
+
+    Notes
+    -----
+    What hangs together is on one side, unless it is wider than any kidney (a horseshoe): that is
+    cut in the middle. The middle lies between the two largest parts if they are two kidneys, else
+    in the middle of the scan.
+    """
+    voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+    box = box_of(label > 0)
+    part = np.ascontiguousarray(label[box])
+    is_left = _left(part > 0, scan, first_column=box[2].start)
+    counts = {
+        f"{name}_{side}": np.count_nonzero((part == value) & (is_left == (side == "left")))
+        for value, name in NAMES.items()
+        for side in SIDES
+    }
+    return {name: float(count * voxel_ml) for name, count in counts.items()}
+
+
+def _left(mask: np.ndarray, scan: ScanFile, *, first_column: int) -> np.ndarray:
+    """Say of each voxel whether it is on the patient's left: columns run from right to left."""
+    columns = np.arange(mask.shape[2]) + first_column
+    middle = (scan.shape[2] - 1) / 2
+    if not mask.any():
+        return np.zeros(mask.shape, bool)
+    x_mm = scan.spacing_mm[2]
+    components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    found = cc3d.statistics(components)
+    sizes = found["voxel_counts"][1:]
+    centers = found["centroids"][1:, 2] + first_column
+    largest = np.argsort(sizes)[::-1][:2]
+    if count > 1 and np.ptp(centers[largest]) * x_mm > APART_MM:
+        middle = centers[largest].mean()
+    is_left = np.concatenate([[False], centers > middle])[components]
+    for number, part in enumerate(found["bounding_boxes"][1:], start=1):
+        if (part[2].stop - part[2].start) * x_mm > ONE_KIDNEY_MM:
+            inside = components[part] == number
+            is_left[part][inside] = np.broadcast_to(columns[part[2]] > middle, inside.shape)[inside]
+    return is_left
