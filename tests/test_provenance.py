@@ -26,7 +26,7 @@ def run(tmp_path):
 
 
 def note_times(run, name, fold, times_s):
-    log = {"loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1}
+    log = {"loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1, "attempts": 1}
     history = [{"epoch": n, **log, "time_s": time_s} for n, time_s in enumerate(times_s, start=1)]
     write_history(run.model_folder((name, fold)).history_path, history)
 

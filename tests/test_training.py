@@ -255,7 +255,7 @@ def test_a_damaged_checkpoint(tmp_path, split, trained):
         content[:middle] + bytes(2000) + content[middle + 2000 :],
         {name: array for name, array in arrays.items() if name != "best_0"},
         {**arrays, "schedule": np.array("{}")},
-        {**arrays, "state_2": np.zeros(1)},
+        {**arrays, "optimizer_2": np.zeros(1)},
     ):
         if isinstance(damaged, dict):
             np.savez(path, **damaged)
@@ -443,7 +443,7 @@ def test_an_epoch_whose_numbers_are_not_finite_begins_anew(where, split, monkeyp
     assert (log["attempts"], again["attempts"]) == (1, 2)
     assert calls == [pytest.approx(config.learning_rate)] * 2
     assert np.isfinite(again["val_loss"])
-    assert all(np.isfinite(array).all() for array in disturbed._state())
+    assert all(np.isfinite(array).all() for array in disturbed._state().values())
     assert again["loss"] != log["loss"]  # with other batches
 
 

@@ -50,15 +50,16 @@ def test_a_training_writes_down_what_it_saw(run, fake_training):
     assert len(calls) == 1
 
 
-def test_early_stopping_may_look_at_the_next_fold(tmp_path, fake_training):
+def test_early_stopping_may_look_at_cases_of_its_own(tmp_path, fake_training):
     write_scans(tmp_path / "data", 3)
     config = scan_config(folds=3, inner_validation=True)
     run, _ = prepare_run(tmp_path / "data", tmp_path / "run", config)
     splits = []
     fake_training(lambda variant, config, split, **_: splits.append(split))
     train_task(run, ("lnet", 2))
-    assert [case.case_id for case in splits[0].training] == run.folds[1]
-    assert [case.case_id for case in splits[0].validation] == run.folds[0]
+    watched, trained = sorted(run.folds[0] + run.folds[1])
+    assert [case.case_id for case in splits[0].training] == [trained]
+    assert [case.case_id for case in splits[0].validation] == [watched]
 
 
 def test_a_training_writes_down_the_code_that_it_runs(run, monkeypatch, fake_training):

@@ -71,7 +71,7 @@ def score_case(
     -------
     dict
         The keys are `SCORE_FIELDS`; None for what was not given, and for the figures of
-        `metrics.tumor_figures`, which a run adds.
+        `mistakes.tumor_figures`, which a run adds.
 
     Raises
     ------

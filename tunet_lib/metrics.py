@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cc3d
 import numpy as np
 
 from tunet_lib.boxes import box_of
@@ -108,68 +107,6 @@ class SurfaceDistances:
     hd95_mm: float
     mean_mm: float
     surface_dice: float
-
-
-def tumor_figures(
-    predicted_label: np.ndarray, true_label: np.ndarray, voxel_ml: float
-) -> dict[str, float | None]:
-    """Say how a predicted tumor is wrong: by what it misses, or by what it makes up.
-
-    Parameters
-    ----------
-    predicted_label, true_label
-        Label maps of one shape: 0 background, 1 kidney, 2 tumor.
-    voxel_ml
-        Volume of a voxel.
-
-    Returns
-    -------
-    dict
-        ``tumor_ml``, the true volume; ``tumor_sensitivity``, the share of the true tumor that was
-        found; ``tumor_precision``, the share of the predicted one that is true, 0 where nothing
-        was predicted; ``false_tumor_ml``, what was predicted in kidneys without a tumor. None
-        for a share of nothing, and where no kidney is free of tumor.
-    """
-    predicted, truth = predicted_label == 2, true_label == 2
-    _check_masks(predicted, truth)
-    found, made, there = (np.count_nonzero(m) for m in (predicted & truth, predicted, truth))
-    healthy = tumor_free_kidneys(true_label)
-    false_ml = np.count_nonzero(predicted & healthy) * voxel_ml if healthy.any() else None
-    return {
-        "tumor_ml": there * voxel_ml,
-        "tumor_sensitivity": found / there if there else None,
-        "tumor_precision": found / made if made else (0.0 if there else None),
-        "false_tumor_ml": false_ml,
-    }
-
-
-def tumor_free_kidneys(label: np.ndarray) -> np.ndarray:
-    """Find the kidneys that hold no tumor.
-
-    Parameters
-    ----------
-    label
-        uint8 (z, y, x): 0 background, 1 kidney, 2 tumor; x is left and right.
-
-    Returns
-    -------
-    numpy.ndarray
-        bool (z, y, x). A label map that is no CT's own may hold kidneys in many pieces, so
-        they are told apart by the side of the body: the sides meet half way between the middles
-        of the two largest pieces. A single piece is one kidney.
-    """
-    whole = label > 0
-    pieces, count = cc3d.connected_components(whole, connectivity=26, return_N=True)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-    largest = 1 + np.argsort(sizes)[::-1][:2]
-    middles = [np.mean(np.nonzero(pieces == piece)[2]) for piece in largest]
-    left = np.arange(label.shape[2]) < np.mean(middles) if count > 1 else np.array([False])
-    healthy = np.zeros_like(whole)
-    for side in (left, ~left):
-        kidney = whole & side
-        if not (kidney & (label == 2)).any():
-            healthy |= kidney
-    return healthy
 
 
 def surface_distances(

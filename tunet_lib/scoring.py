@@ -28,7 +28,7 @@ from tunet_lib.files import DataError, noting
 from tunet_lib.kits19 import Case, require_label
 from tunet_lib.layouts import find_data
 from tunet_lib.localization import lnet_mask
-from tunet_lib.metrics import tumor_figures
+from tunet_lib.mistakes import tumor_figures
 from tunet_lib.parallel import each
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import merge, postprocess, threshold_labels, whole_region

@@ -11,7 +11,7 @@ import math
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ class Training:
             fitted = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
             val_loss = self.network.evaluate(self.watched, verbose=0, return_dict=True)["loss"]
             losses = [fitted.history["loss"][0], val_loss]
-            if all(np.isfinite(array).all() for array in (*losses, *self._state())):
+            if all(np.isfinite(array).all() for array in (*losses, *self._state().values())):
                 break
             self._set_state(start)
         else:
@@ -216,7 +216,7 @@ class Training:
 
     def save(self, checkpoint: Path) -> None:
         """Write all that the next epoch depends on, as one file: it is there whole or not."""
-        arrays = {f"state_{i}": value for i, value in enumerate(self._state())}
+        arrays = self._state()
         arrays |= {f"best_{i}": value for i, value in enumerate(self.best)}
         arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(self.schedule)))
         with atomic_path(checkpoint) as temporary, temporary.open("wb") as stream:
@@ -234,7 +234,7 @@ class Training:
             return
         try:
             with np.load(checkpoint, allow_pickle=False) as arrays:
-                self._set_state([arrays[f"state_{i}"] for i in range(len(self._state()))])
+                self._set_state(arrays)
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
                 self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -242,15 +242,20 @@ class Training:
                 f"{checkpoint}: is no checkpoint of this network ({error}); remove it to start anew"
             ) from error
 
-    def _state(self) -> list[np.ndarray]:
+    def _state(self) -> dict[str, np.ndarray]:
         """Copy the weights and what the optimizer remembers."""
-        variables = (*self.network.weights, *self.network.optimizer.variables)
-        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+        return {
+            name: np.array(keras.ops.convert_to_numpy(variable))
+            for name, variable in self._variables().items()
+        }
 
-    def _set_state(self, state: Sequence[np.ndarray]) -> None:
-        variables = (*self.network.weights, *self.network.optimizer.variables)
-        for variable, value in zip(variables, state, strict=True):
-            variable.assign(value)
+    def _set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        for name, variable in self._variables().items():
+            variable.assign(state[name])
+
+    def _variables(self) -> dict[str, Any]:
+        kinds = {"weight": self.network.weights, "optimizer": self.network.optimizer.variables}
+        return {f"{kind}_{i}": v for kind, group in kinds.items() for i, v in enumerate(group)}
 
     def _batches(
         self, sources: Sequence[Any], epoch: int, attempt: int = 0, *, augment: bool

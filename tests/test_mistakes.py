@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from tunet_lib.files import DataError
+from tunet_lib.mistakes import tumor_figures, tumor_free_kidneys
+
+
+def two_kidneys():
+    label = np.zeros((4, 8, 20), np.uint8)
+    label[1:3, 2:6, 2:6] = 1
+    label[1:3, 2:6, 14:18] = 1
+    label[1, 2:4, 14:16] = 2
+    return label
+
+
+def test_a_kidney_without_tumor_is_found_by_its_side():
+    label = two_kidneys()
+    left = (label > 0) & (np.arange(20) < 10)
+    np.testing.assert_array_equal(tumor_free_kidneys(label), left)
+    label[3, 7, 0] = 1  # a crumb, on the left
+    np.testing.assert_array_equal(tumor_free_kidneys(label), (label > 0) & (np.arange(20) < 10))
+    label[1, 2, 2] = 2
+    assert not tumor_free_kidneys(label).any()
+
+
+def test_one_kidney_or_none():
+    label = two_kidneys()
+    label[..., 10:] = 0
+    np.testing.assert_array_equal(tumor_free_kidneys(label), label > 0)
+    label[1, 2, 2] = 2
+    assert not tumor_free_kidneys(label).any()
+    assert not tumor_free_kidneys(np.zeros_like(label)).any()
+
+
+def test_how_a_tumor_is_wrong():
+    truth, predicted = two_kidneys(), two_kidneys()
+    perfect = tumor_figures(truth, truth, 0.5)
+    assert perfect == {
+        "tumor_ml": 2.0,
+        "tumor_sensitivity": 1.0,
+        "tumor_precision": 1.0,
+        "false_tumor_ml": 0.0,
+    }
+    predicted[1, 2, 14] = 1  # a quarter is missed
+    predicted[2, 2:4, 2:5] = 2  # six voxels in the other kidney
+    predicted[0, 0, 0] = 2  # and one outside
+    wrong = tumor_figures(predicted, truth, 0.5)
+    assert wrong["tumor_sensitivity"] == 3 / 4
+    assert wrong["tumor_precision"] == 3 / 10
+    assert wrong["false_tumor_ml"] == 3.0
+
+
+def test_shares_of_nothing():
+    truth, healthy = two_kidneys(), np.minimum(two_kidneys(), 1)
+    missed = tumor_figures(healthy, truth, 1.0)
+    assert (missed["tumor_sensitivity"], missed["tumor_precision"]) == (0.0, 0.0)
+    both = tumor_figures(healthy, healthy, 1.0)
+    assert (both["tumor_sensitivity"], both["tumor_precision"]) == (None, None)
+    assert both["false_tumor_ml"] == 0.0
+    empty = np.zeros_like(truth)
+    assert tumor_figures(empty, empty, 1.0)["false_tumor_ml"] is None
+    with pytest.raises(DataError):
+        tumor_figures(truth[1:], truth, 1.0)
