@@ -32,7 +32,7 @@ METHOD_LINES = 2000
 EDGE = {
     *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
     *("dicom", "dicom_seg", "dicom_stack", "extras", "formats", "itk", "nifti_header"),
-    *("batch", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
+    *("batch", "export", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
     *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),
 }
 

@@ -181,6 +181,21 @@ def predict(
 
 
 @app.command()
+def export(
+    onnx: options.OnnxFolder,
+    models: options.Models = None,
+    variant: options.ExportVariants = None,
+    half: options.Half = False,
+) -> None:
+    """Write trained networks as ONNX files, which run in a browser and without Keras."""
+    from tunet_lib.export import export_onnx
+    from tunet_lib.predict import COURSE_WEIGHTS
+
+    for path in export_onnx(models or COURSE_WEIGHTS, onnx, variants=variant, half=half):
+        say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
 def evaluate(
     run_folder: options.RunFolder, jobs: options.FoldJobs = 1, batch_size: options.BatchSize = 4
 ) -> None:

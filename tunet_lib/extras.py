@@ -9,15 +9,17 @@ from typing import Any
 from tunet_lib.files import DataError
 
 
-def formats_library(name: str, path: Path) -> Any:
-    """Load a library of the extra ``formats``.
+def library(name: str, extra: str, what: str | Path) -> Any:
+    """Load a library of an extra.
 
     Parameters
     ----------
     name
         Of the module, such as ``"SimpleITK"``.
-    path
-        The file that needs it, for the message.
+    extra
+        Which extra brings it.
+    what
+        What needs it, for the message.
 
     Raises
     ------
@@ -28,6 +30,11 @@ def formats_library(name: str, path: Path) -> Any:
         return import_module(name)
     except ImportError as error:
         raise DataError(
-            f"{path}: needs {name.partition('.')[0]}, which is not installed; "
-            'run: pip install "tunet-book[formats]"'
+            f"{what}: needs {name.partition('.')[0]}, which is not installed; "
+            f'run: pip install "tunet-book[{extra}]"'
         ) from error
+
+
+def formats_library(name: str, path: Path) -> Any:
+    """Load a library of the extra ``formats``, which a file needs; as in `library`."""
+    return library(name, "formats", path)

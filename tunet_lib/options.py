@@ -99,3 +99,15 @@ WhichWindows = Annotated[
     Windows,
     typer.Option(help="Which ones: all; those at L-Net's mask; or fewer, over the box around it."),
 ]
+
+OnnxFolder = Annotated[
+    Path, typer.Option("--onnx", help="Where to write the .onnx files and networks.json.")
+]
+ExportVariants = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--variant", help="Export this one only; may be given again."),
+]
+Half = Annotated[
+    bool,
+    typer.Option("--half", help="Store weights as float16: half the size, nearly the same maps."),
+]
