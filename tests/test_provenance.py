@@ -1,5 +1,6 @@
 """What a run says about where it comes from."""
 
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -32,13 +33,55 @@ def note_times(run, name, fold, times_s):
 
 
 def test_times_add_up_over_sessions_even_if_one_is_interrupted(run, monkeypatch):
+    save_json(run.folder / "times.json", {"prepare": 3.0, "train": 0.5, "commands": ["tunet a"]})
     clock = iter([0.0, 2.0, 100.0, 103.5])
     monkeypatch.setattr(provenance.time, "monotonic", lambda: next(clock))
     with timed(run.folder, "train"):
         pass
     with pytest.raises(KeyboardInterrupt), timed(run.folder, "train"):
         raise KeyboardInterrupt
-    assert load_json(run.folder / "times.json")["train"] == 5.5
+    written = write_provenance(run)
+    assert written["wall_time_s"] == {"prepare": 3.0, "train": 6.0, "evaluate": 0.0}
+    assert written["commands"][0] == "tunet a"
+    assert written["machines"] == [written["machine"]]
+
+
+def note_a_step(folder):
+    for _ in range(5):
+        with timed(folder, "train"):
+            pass
+
+
+def test_no_note_is_lost_where_many_processes_note_at_once(run):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=note_a_step, args=(run.folder,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    notes = [load_json(path) for path in (run.folder / "times").iterdir()]
+    assert [note["step"] for note in notes] == ["train"] * 20
+
+
+def test_a_block_that_is_killed_leaves_its_command(run, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["tunet", "train", "--task", "3"])
+    block = timed(run.folder, "train")
+    block.__enter__()
+    assert write_provenance(run)["commands"] == ["tunet train --task 3"]
+
+
+def test_a_note_that_cannot_be_written_hides_no_error(run):
+    (run.folder / "times").write_text("a file, where a folder should be")
+    with pytest.raises(DataError, match="the reason"), timed(run.folder, "train"):
+        raise DataError("the reason")
+
+
+@pytest.mark.parametrize("note", ["[]", '{"step": "train"}', '{"step": 3, "time_s": -1}', "{"])
+def test_a_damaged_note_is_named(run, note):
+    (run.folder / "times").mkdir()
+    (run.folder / "times" / "train-x.json").write_text(note)
+    with pytest.raises(DataError, match=r"train-x\.json: is"):
+        write_provenance(run)
 
 
 def test_a_folder_that_became_no_run_gets_no_file(tmp_path):

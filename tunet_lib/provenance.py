@@ -5,31 +5,35 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import os
 import shlex
+import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tunet_lib.environment import git_state, machine, versions
 from tunet_lib.evaluation import read_scores
-from tunet_lib.files import load_json, save_json
+from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.runs import Run, Task
 
-TIMES_NAME = "times.json"
+TIMES_NAME = "times"
 PROVENANCE_NAME = "provenance.json"
 
 
-@contextmanager
+@contextlib.contextmanager
 def timed(folder: str | Path, step: str) -> Iterator[None]:
-    """Add the wall time of a block, and the command, to the run's ``times.json``.
+    """Note the wall time of a block, the command and the machine, in a file of their own.
 
-    An interrupted block counts as well.
+    Many processes work on one run folder, so none of them writes into another's file: each
+    block has its own under ``times/``. An interrupted block counts as well, and one that is
+    killed leaves the file that it began with.
 
     Parameters
     ----------
@@ -38,15 +42,23 @@ def timed(folder: str | Path, step: str) -> Iterator[None]:
     step
         Such as ``"prepare"``.
     """
-    start_s = time.monotonic()
+    folder, start_s = Path(folder), time.monotonic()
+    name = f"{step}-{socket.gethostname()}-{os.getpid()}-{time.time_ns()}.json"
+    note = {"step": step, "time_s": 0.0, "started": _now(), "command": _command()}
+    note["machine"] = machine()
+
+    def write() -> None:
+        # Where it cannot be written the block itself says so, and better.
+        with contextlib.suppress(DataError, OSError):
+            if (folder / "run.json").exists():
+                save_json(folder / TIMES_NAME / name, note)
+
+    write()
     try:
         yield
     finally:
-        if (Path(folder) / "run.json").exists():
-            times_s, commands = _times(Path(folder))
-            times_s[step] = round(times_s.get(step, 0.0) + time.monotonic() - start_s, 1)
-            commands = list(dict.fromkeys([*commands, _command()]))
-            save_json(Path(folder) / TIMES_NAME, {**times_s, "commands": commands})
+        note["time_s"] = round(time.monotonic() - start_s, 1)
+        write()
 
 
 def write_provenance(run: Run) -> dict[str, Any]:
@@ -57,9 +69,10 @@ def write_provenance(run: Run) -> dict[str, Any]:
     dict
         What was written. ``cases`` and ``folds`` are those scored, ``trained`` the variants
         trained in each fold, ``trained_at`` the commits that they were trained at, and
-        ``git`` the state now. ``commands`` are all that worked on the folder. ``wall_time_s``
-        are the steps as measured, over all sessions; ``training_time_s`` sums the epochs of
-        each variant over the folds, so trainings that ran side by side both count.
+        ``git`` the state now. ``commands`` are all that worked on the folder, and ``machines``
+        those that they ran on. ``wall_time_s`` are the steps as measured, summed over all
+        processes that were started for them; ``training_time_s`` sums the epochs of each variant
+        over the folds. So what ran side by side counts as if it had run in a row.
 
     Raises
     ------
@@ -70,11 +83,14 @@ def write_provenance(run: Run) -> dict[str, Any]:
     training_time_s = _training_times(run)
     # Without a measured time the trainings may be older than the folder's times.json.
     wall_time_s = {"prepare": 0.0, "train": sum(training_time_s.values()), "evaluate": 0.0}
-    measured_s, commands = _times(run.folder)
-    wall_time_s |= measured_s
+    notes = _notes(run.folder)
+    wall_time_s |= {
+        step: round(sum(note["time_s"] for note in notes if note["step"] == step), 1)
+        for step in dict.fromkeys(note["step"] for note in notes)
+    }
     provenance = {
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commands": commands,
+        "finished": _now(),
+        "commands": _each_once(note["command"] for note in notes),
         "seed": run.config.seed,
         "cases": len({row["case_id"] for row in scores}),
         "folds": sorted({row["fold"] for row in scores}),
@@ -88,6 +104,7 @@ def write_provenance(run: Run) -> dict[str, Any]:
         "wall_time_s": wall_time_s,
         "training_time_s": training_time_s,
         "machine": machine(),
+        "machines": _each_once(note.get("machine") for note in notes),
         "versions": versions(),
         "git": git_state(),
         "config": dataclasses.asdict(run.config),
@@ -96,10 +113,44 @@ def write_provenance(run: Run) -> dict[str, Any]:
     return provenance
 
 
-def _times(folder: Path) -> tuple[dict[str, float], list[str]]:
-    values = load_json(folder / TIMES_NAME) if (folder / TIMES_NAME).exists() else {}
-    commands = values.pop("commands", [])
-    return values, commands
+def _notes(folder: Path) -> list[dict[str, Any]]:
+    """Read what `timed` noted, the earliest first; also from the one file of earlier versions."""
+    notes = [_note(path) for path in (folder / TIMES_NAME).glob("*.json")]
+    if (path := folder / "times.json").exists():
+        values = load_json(path)
+        if not isinstance(values, dict):
+            raise DataError(f"{path}: is damaged; remove it")
+        commands = values.pop("commands", [])
+        earlier = [{"step": step, "time_s": time_s} for step, time_s in values.items()]
+        earlier += [{"step": "train", "time_s": 0.0, "command": text} for text in commands]
+        notes += [_checked(path, {"started": "", "command": None} | note) for note in earlier]
+    return sorted(notes, key=lambda note: note["started"])
+
+
+def _note(path: Path) -> dict[str, Any]:
+    return _checked(path, load_json(path))
+
+
+def _checked(path: Path, note: Any) -> dict[str, Any]:
+    try:
+        texts = note["step"], note["started"], note["command"] or ""
+        if all(isinstance(text, str) for text in texts) and 0 <= note["time_s"] < math.inf:
+            return note
+    except (KeyError, TypeError):
+        pass
+    raise DataError(f"{path}: is no note of a step's time; remove it")
+
+
+def _each_once(values: Iterable[Any]) -> list[Any]:
+    once: list[Any] = []
+    for value in values:
+        if value is not None and value not in once:
+            once.append(value)
+    return once
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _trained(run: Run, folds: list[int] | None = None) -> list[Task]:

@@ -2,7 +2,7 @@
 
 It holds ``config.json``, ``run.json`` (the data folder and the folds), ``prepared/`` and
 ``models/fold_0/tunet/…``; `scoring` adds ``scores/``, ``scores.csv`` and ``table_1.csv``,
-`provenance` ``times.json`` and ``provenance.json``. Whatever is there is kept, so a run that
+`provenance` ``times/`` and ``provenance.json``. Whatever is there is kept, so a run that
 was cut short goes on.
 
 Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
