@@ -1,8 +1,12 @@
 import errno
 import os
 import resource
+import stat
+import subprocess
+import sys
 
 import numpy as np
+import psutil
 import pytest
 
 from tunet_lib.files import (
@@ -14,6 +18,7 @@ from tunet_lib.files import (
     save_array,
     save_json,
 )
+from tunet_lib.process import this_process
 
 
 def test_json_and_array_come_back(tmp_path):
@@ -46,10 +51,62 @@ def test_temporary_name_keeps_the_suffixes(tmp_path):
         assert temporary.name.endswith("model.weights.h5")
 
 
-def test_written_file_has_the_usual_permissions(tmp_path):
-    (tmp_path / "usual").touch()
-    save_json(tmp_path / "a.json", 1)
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_written_file_has_the_permissions_that_the_umask_says(tmp_path, mask):
+    old = os.umask(mask)
+    try:
+        (tmp_path / "usual").touch()
+        save_json(tmp_path / "a.json", 1)
+        assert os.umask(mask) == mask  # not even for a moment is it another: threads share it
+    finally:
+        os.umask(old)
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_name_as_long_as_the_system_takes(tmp_path):
+    save_json(tmp_path / ("a" * 250 + ".json"), 1)
+    save_json(tmp_path / ("ä" * 125 + ".json"), 1)
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(DataError, match="name too long"):
+        save_json(tmp_path / ("a" * 251 + ".json"), 1)
+
+
+def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path):
+    own = this_process()
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    living = f".tmp-{child.pid}-{int(psutil.Process(child.pid).create_time())}-{own.host}~1~a.json"
+    theirs = [
+        living,
+        f".tmp-{own.pid}-{own.start_s}-{own.host}~2~a.json",  # another thread's
+        f".tmp-{own.pid}-5-elsewhere~3~a.json",
+        ".tmp-of-another-program",
+        "a.txt",
+    ]
+    dead = f".tmp-{own.pid}-{own.start_s - 100}-{own.host}~4~a.json"
+    for name in (dead, *theirs):
+        (tmp_path / name).touch()
+    save_json(tmp_path / "a.json", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*theirs, "a.json"])
+    child.kill()
+    child.wait()
+    save_json(tmp_path / "a.json", 1)
+    assert not (tmp_path / living).exists()
+
+
+def test_what_is_called_before_the_rename_may_refuse_it(tmp_path):
+    save_json(tmp_path / "a.json", "old")
+
+    def refuse():
+        raise DataError("taken over")
+
+    with (
+        pytest.raises(DataError, match="taken over"),
+        atomic_path(tmp_path / "a.json", before=refuse) as temporary,
+    ):
+        temporary.write_text("new")
+    assert load_json(tmp_path / "a.json") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Trainings side by side, each a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from scans import scan_config
 
@@ -63,7 +66,7 @@ def test_a_failed_training_is_reported_and_the_others_go_on(run, processes, code
 
 
 def test_complete_trainings_are_not_started_and_the_cores_are_shared(run, processes, monkeypatch):
-    monkeypatch.setattr(jobs.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(jobs, "processors", lambda: 8)
     tasks = run.tasks(["lnet", "tunet"])
     assert train_tasks(run, tasks[:1], jobs=4) == {}
     assert train_tasks(run, tasks, jobs=4) == {}
@@ -81,17 +84,70 @@ def test_trainings_end_with_the_one_who_waits_for_them(run, processes):
     assert not run.model_folder(("lnet", 0)).is_trained
 
 
-def test_a_process_is_given_its_task_its_parent_and_its_share_of_the_cores(run, monkeypatch):
+def test_a_process_is_given_its_task_and_its_share_of_the_cores(run, monkeypatch):
     started = {}
 
-    def popen(command, env, stdout, stderr):
-        started.update(command=command, env=env, log=Path(stdout.name))
+    def popen(command, env, stdin, stdout, stderr):
+        started.update(command=command, env=env, stdin=stdin, log=Path(stdout.name))
 
     monkeypatch.setattr(jobs.subprocess, "Popen", popen)
-    monkeypatch.setattr(jobs.os, "getpid", lambda: 1234)
     jobs._start(run, ("tunet", 1), 3)
-    module = [sys.executable, "-m", "tunet_lib.worker"]
-    assert started["command"] == [*module, str(run.folder), "tunet", "1", "1234"]
+    assert started["command"][::2] == [sys.executable, started["command"][2], "tunet"]
+    assert started["command"][3:] == [str(run.folder), "tunet", "1"]
+    assert started["stdin"] == subprocess.PIPE
     threads = {started["env"][name] for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
     assert threads == {"3"}
     assert started["log"] == run.model_folder(("tunet", 1)).log
+
+
+@pytest.mark.slow
+def test_the_working_folder_of_the_user_is_not_searched_for_modules(run, tmp_path, monkeypatch):
+    """keras-team/keras#3165: a keras.py, or a copy.py, beside the user."""
+    for name in ("keras", "copy", "json", "tunet_lib"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    process = jobs._start(run, ("tunet", 1), 1)
+    assert process.wait(60) == 1
+    log = run.model_folder(("tunet", 1)).log.read_text()
+    assert log.startswith(f"Error: {run.folder}: is no run folder")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_training_ends_with_its_parent_however_that_ends(tmp_path, how):
+    """The parent alone is killed, and no child trains on beside its successor's."""
+    code = f"""
+import time, sys
+from pathlib import Path
+from scans import scan_config
+from tunet_lib import jobs, worker
+from tunet_lib.runs import Run
+worker.__name__ = "hanging"
+run = Run(Path({str(tmp_path)!r}), scan_config(), Path("data"), [])
+process = jobs._start(run, ("tunet", 0), 1)
+print(process.pid, flush=True)
+time.sleep(60)
+"""
+    (tmp_path / "hanging.py").write_text(
+        "import sys, time\nfrom tunet_lib import worker\n"
+        "worker.open_run = lambda folder: (print('here', flush=True), time.sleep(60))\n"
+        "main = worker.main\n"
+    )
+    tests = Path(__file__).parent
+    path = os.pathsep.join(map(str, (tmp_path, tests, tests.parent)))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
+    )
+    child = psutil.Process(int(parent.stdout.readline()))
+    log = tmp_path / "models" / "fold_0" / "tunet" / "training.log"
+    wait_until(lambda: "here" in log.read_text())
+    parent.send_signal(how)
+    parent.wait(10)
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def wait_until(is_so, seconds=30):
+    end_s = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)

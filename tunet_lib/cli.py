@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from tunet_lib import options
+from tunet_lib.allowance import default_workers
 from tunet_lib.config import Config, Precision, Preset
-from tunet_lib.environment import default_workers
 from tunet_lib.files import DataError
 from tunet_lib.screen import bar, bytes_bar, complain, failures_at_the_end, say, show_table, warn
 from tunet_lib.steps import count_cases

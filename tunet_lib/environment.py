@@ -61,26 +61,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def processors() -> int:
-    """Count the processors that this process may use: a batch system or a container allows few."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def default_workers() -> int:
-    """Say how many processes may each hold a CT: one a processor, as far as memory allows."""
-    by_memory = int(psutil.virtual_memory().available / 2e9)  # the largest of KiTS19 takes 2 GB
-    return max(1, min(by_memory, processors()))
-
-
-def default_jobs() -> int:
-    """Say how many trainings may run side by side: one a processor, at most 4, or 1 with a GPU."""
-    # Asking TensorFlow for GPUs would load it here; the driver's device is enough to know.
-    has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
-    return 1 if has_gpu else min(4, processors())
-
-
 def _matches(pattern: str, paths: Iterable[Path]) -> list[str]:
     texts = (path.read_text(errors="replace") for path in paths if path.is_file())
     return [found for text in texts for found in re.findall(pattern, text, re.MULTILINE)]

@@ -6,15 +6,23 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
+import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+from tunet_lib.process import Process, this_process
+
+_NO_ACCESS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+)
+_TEMPORARY = re.compile(r"\.tmp-(\d{1,10})-(\d{1,12})-([\w.-]+)~\w+~.*", re.ASCII)
 
 GET_AGAIN = "get it again from where it came from"
 
@@ -47,16 +55,20 @@ def notes_taken() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` if the block succeeds.
 
     A reader sees the old file or the whole new one, never a part of it. The temporary
-    name keeps the target's suffixes, since many writers choose a format by them.
+    name keeps the target's suffixes, since many writers choose a format by them, and says which
+    process it is of: what a dead one has left there is removed.
 
     Parameters
     ----------
     path
         The file to write. Missing parent folders are made.
+    before
+        Called when all is written and only the new name is missing; if it raises, nothing
+        changes.
 
     Yields
     ------
@@ -72,14 +84,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tmp-", suffix=f"-{path.name}")
-        temporary = Path(name)
-        os.close(handle)
+        remove_leftovers(path.parent)
+        temporary = path.with_name(_temporary_name(path))
+        # Opened like this, and not by `tempfile`, it gets the mode that the user's umask says.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
         _flush_to_disk(temporary)
-        # mkstemp makes files that only the owner can read; some file systems know no modes.
-        with contextlib.suppress(OSError):
-            temporary.chmod(0o666 & ~_umask())
+        if before is not None:
+            before()
         os.replace(temporary, path)
     except OSError as error:
         # NumPy reports a write that was cut short by an OSError without a number.
@@ -90,7 +102,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that a kill has ended; those of living ones stay."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if (match := _TEMPORARY.fullmatch(entry.name)) is not None:
+                pid, start_s, host = match.groups()
+                if Process(host, int(pid), int(start_s)).is_dead():
+                    os.unlink(entry.path)
 
 
 def check_writable(path: str | Path) -> None:
@@ -166,7 +189,8 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _temporary_name(path: Path) -> str:
+    own = this_process()
+    # Of a long name only the end, which has the suffixes: a name has 255 bytes at most.
+    tail = path.name.encode()[-60:].decode(errors="ignore")
+    return f".tmp-{own.pid}-{own.start_s}-{own.host}~{uuid.uuid4().hex[:12]}~{tail}"

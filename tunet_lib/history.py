@@ -6,7 +6,7 @@ Chapter 09 (``notebooks/09_training.ipynb``) draws it.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tunet_lib.files import DataError, atomic_path
@@ -16,9 +16,17 @@ FIELDS = ("epoch", "loss", "val_loss", "learning_rate", "attempts", "time_s")
 EpochLog = dict[str, float]
 
 
-def write_history(path: str | Path, history: Sequence[EpochLog]) -> None:
-    """Write the logs of all epochs as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+def write_history(
+    path: str | Path,
+    history: Sequence[EpochLog],
+    *,
+    before: Callable[[], object] | None = None,
+) -> None:
+    """Write the logs of all epochs as CSV, atomically; `before` is that of `atomic_path`."""
+    with (
+        atomic_path(path, before=before) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
@@ -39,7 +47,7 @@ def read_history(path: str | Path) -> list[EpochLog]:
         The file is missing or not such a CSV.
     """
     try:
-        with Path(path).open(newline="") as stream:
+        with Path(path).open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
         return [
             {**row, "epoch": int(row["epoch"]), "attempts": int(row["attempts"])} for row in rows

@@ -11,12 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from tunet_lib import worker
+from tunet_lib.allowance import processors
 from tunet_lib.runs import Run, Task
 
 OnPoll = Callable[[list[Task]], Any]
+
+# Unlike with -m, the user's working folder is not searched, where a keras.py may lie.
+BOOT = (
+    "import sys; sys.path[:] = [*filter(None, sys.path), {library!r}]; "
+    "from {module} import main; main(sys.argv[1:])"
+)
 
 
 def train_tasks(
@@ -46,7 +54,7 @@ def train_tasks(
     waiting = [task for task in tasks if not run.model_folder(task).is_trained]
     active: dict[Task, subprocess.Popen[bytes]] = {}
     failures: dict[Task, str] = {}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, processors() // jobs)
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
@@ -69,19 +77,21 @@ def train_tasks(
 
 def _start(run: Run, task: Task, threads: int) -> subprocess.Popen[bytes]:
     name, fold = task
-    arguments = (str(run.folder), name, str(fold), str(os.getpid()))
     limits = {
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": "1",
         "OMP_NUM_THREADS": str(threads),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
+    library = str(Path(worker.__file__).resolve().parents[1])
+    boot = BOOT.format(library=library, module=worker.__name__)
     log = run.model_folder(task).log
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as stream:
         return subprocess.Popen(
-            [sys.executable, "-m", worker.__name__, *arguments],
+            [sys.executable, "-c", boot, str(run.folder), name, str(fold)],
             env={**os.environ, **limits},
+            stdin=subprocess.PIPE,  # nothing comes, and its end is this process's end
             stdout=stream,
             stderr=subprocess.STDOUT,
         )

@@ -8,10 +8,11 @@ Chapter 02 (``notebooks/02_preprocess.ipynb``).
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
+from tunet_lib.allowance import processors
 
 PLANES, ROWS = 8, 32  # a block of the volume whose copies stay in a processor's cache
 
@@ -40,7 +41,7 @@ def median_3x3x3(volume: np.ndarray) -> np.ndarray:
             block = padded[z : z + PLANES + 2, y : y + ROWS + 2]
             filtered[z : z + PLANES, y : y + ROWS] = _median_of(block)
 
-    with ThreadPoolExecutor(os.cpu_count()) as workers:  # NumPy lets threads compute side by side
+    with ThreadPoolExecutor(processors()) as workers:  # NumPy lets threads compute side by side
         list(workers.map(filter_planes, range(0, depth, PLANES)))
     return filtered
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,14 +84,15 @@ class Model:
             ) from error
         return cls(network, variant, config)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, before: Callable[[], object] | None = None) -> None:
         """Write weights, configuration and variant into `folder`, each atomically.
 
-        The weights come last: a folder that holds them is complete.
+        The weights come last: a folder that holds them is complete. `before` is that of
+        `atomic_path`, for the weights.
         """
         files = ModelFolder(Path(folder))
         files.describe(self.variant, self.config)
-        with atomic_path(files.weights) as temporary:
+        with atomic_path(files.weights, before=before) as temporary:
             self.network.save_weights(temporary)
 
     def predict(

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from tunet_lib.files import DataError
+from tunet_lib.process import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -65,6 +66,7 @@ def _in_processes(
         try:
             return pool.submit(function, item).result()
         except BrokenExecutor as error:
+            pool.shutdown()
             pool = _one_process()
             raise DataError("its process was killed; was there enough memory?") from error
         finally:
@@ -83,4 +85,5 @@ def _in_processes(
 
 def _one_process() -> ProcessPoolExecutor:
     # Threads of a parent that has loaded TensorFlow do not survive a fork.
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=end_with_parent)

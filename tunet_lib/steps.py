@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.progress import TaskID
 
+from tunet_lib.allowance import default_jobs, default_workers
 from tunet_lib.config import Config
-from tunet_lib.environment import default_jobs, default_workers
 from tunet_lib.screen import bar, bars, say, warn
 
 

@@ -26,6 +26,7 @@ from tunet_lib.losses import DiceLoss
 from tunet_lib.model import Model
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.networks import build
+from tunet_lib.owner import take_over
 from tunet_lib.patches import PatchDataset, as_sources
 from tunet_lib.quiet import keras
 
@@ -118,7 +119,8 @@ def train(
     ------
     DataError
         `folder` holds a training with another configuration, there is no case or no label
-        map, an epoch failed again and again (see `Training.run_epoch`), or the disk is full.
+        map, an epoch failed again and again (see `Training.run_epoch`), the disk is full, or
+        another start has taken the folder over.
     """
     files = ModelFolder(Path(folder))
     if not split.training or not split.validation:
@@ -129,20 +131,23 @@ def train(
     files.check_config(config)
     if files.is_trained:
         return read_history(files.history_path)
+    owner = take_over(files.path)
+    if files.weights.exists():  # the one before finished a moment ago
+        owner.leave()
+        return read_history(files.history_path)
     config.save(files.config_path)
-    for left in files.path.glob(".tmp-*"):
-        left.unlink()  # a file that a kill cut short
     training = Training(variant, config, split, workers=workers)
     training.restore(files.checkpoint)
     while not training.schedule.finished(config):
         log = training.run_epoch()
-        training.save(files.checkpoint)
-        write_history(files.history_path, training.schedule.history)
+        training.save(files.checkpoint, owner.check)
+        write_history(files.history_path, training.schedule.history, before=owner.check)
         if on_epoch is not None:
             on_epoch(log)
-    write_history(files.history_path, training.schedule.history)
-    training.best_model().save(folder)
+    write_history(files.history_path, training.schedule.history, before=owner.check)
+    training.best_model().save(folder, before=owner.check)
     files.checkpoint.unlink(missing_ok=True)
+    owner.leave()
     return training.schedule.history
 
 
@@ -214,12 +219,12 @@ class Training:
         model.network.set_weights(self.best)
         return model
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: Path, before: Callable[[], Any] | None = None) -> None:
         """Write all that the next epoch depends on, as one file: it is there whole or not."""
         arrays = self._state()
         arrays |= {f"best_{i}": value for i, value in enumerate(self.best)}
         arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(self.schedule)))
-        with atomic_path(checkpoint) as temporary, temporary.open("wb") as stream:
+        with atomic_path(checkpoint, before=before) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def restore(self, checkpoint: Path) -> None:

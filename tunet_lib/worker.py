@@ -1,4 +1,4 @@
-"""One training in a process of its own: ``python -m tunet_lib.worker RUN VARIANT FOLD PARENT``.
+"""One training in a process of its own: started by `jobs`.
 
 Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 """
@@ -13,6 +13,7 @@ from typing import Any
 from tunet_lib.config import VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.folds import split_cases
+from tunet_lib.process import end_with
 from tunet_lib.runs import Run, Task, open_run
 
 
@@ -29,18 +30,14 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
 
 
 def main(arguments: list[str]) -> None:
-    """Train, and stop where the process that asked for it is gone: its successor takes over."""
-    folder, variant, fold, parent = arguments
+    """Train, given run folder, variant and fold; end at once when the parent is gone.
 
-    def stop_if_orphan(_: object) -> None:
-        if os.getppid() != int(parent):
-            sys.exit(1)
-
+    The parent holds the other end of this process's standard input, and writes nothing to it.
+    """
+    folder, variant, fold = arguments
+    # Not by `sys.stdin`, whose lock the waiting thread would hold at a regular end.
+    end_with(lambda: os.read(0, 1))
     try:
-        train_task(open_run(folder), (variant, int(fold)), stop_if_orphan)
+        train_task(open_run(folder), (variant, int(fold)))
     except DataError as error:
         sys.exit(f"Error: {error}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

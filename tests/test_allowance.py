@@ -1,0 +1,133 @@
+"""Processors and memory that are allowed, whoever allows them."""
+
+import os
+
+import psutil
+import pytest
+
+from tunet_lib import allowance
+from tunet_lib.allowance import default_jobs, default_workers, memory_bytes, processors
+
+GB = 10**9
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine of 64 processors and 500 GB, whose control groups are files of this test."""
+    monkeypatch.setattr(allowance.os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(allowance.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    memory = type("Memory", (), {"available": 500 * GB})
+    monkeypatch.setattr(allowance.psutil, "virtual_memory", lambda: memory)
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "CUDA_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(allowance, "CGROUPS", tmp_path / "fs")
+    monkeypatch.setattr(allowance, "OWN_CGROUPS", tmp_path / "own")
+
+    def put(own="", **files):
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            path = tmp_path / "fs" / name.replace("__", "/").replace("DOT", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return put
+
+
+def test_this_machine_allows_something():
+    assert 1 <= processors() <= os.cpu_count()
+    assert 0 < memory_bytes() <= psutil.virtual_memory().total
+    assert default_workers() >= 1
+
+
+def test_without_a_word_all_of_it_is_allowed(machine):
+    assert processors() == 64
+    assert memory_bytes() == 500 * GB
+    assert default_workers() == 64
+
+
+def test_the_affinity(machine, monkeypatch):
+    """python/cpython#80235: one processor, and as many processes as the machine has cores."""
+    monkeypatch.setattr(allowance.os, "sched_getaffinity", lambda _: {5}, raising=False)
+    assert processors() == default_workers() == default_jobs() == 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [
+        ("max 100000", 64),
+        ("400000 100000", 4),
+        ("350000 100000", 3),
+        ("50000 100000", 1),
+        ("", 64),
+        ("nonsense", 64),
+        ("100000 0", 64),
+    ],
+)
+def test_processors_of_a_control_group_of_version_2(machine, quota, expected):
+    machine("0::/job/step\n", job__step__cpuDOTmax=quota, job__cpuDOTmax="max 100000")
+    assert processors() == expected
+
+
+def test_the_least_of_all_groups_around_counts(machine):
+    machine("0::/job/step\n", job__step__cpuDOTmax="800000 100000", job__cpuDOTmax="200000 100000")
+    assert processors() == 2
+
+
+def test_version_2_within_a_container_that_does_not_see_the_path(machine):
+    machine("0::/host/only\n", cpuDOTmax="300000 100000")
+    assert processors() == 3
+
+
+def test_control_groups_of_version_1(machine):
+    quota = {"cpu,cpuacct__a__cpuDOTcfs_quota_us": "150000"}
+    limit = {"memory__b__memoryDOTlimit_in_bytes": str(8 * GB)}
+    machine(
+        "5:memory:/b\n4:cpu,cpuacct:/a\n",
+        **quota,
+        **limit,
+        **{"cpu,cpuacct__a__cpuDOTcfs_period_us": "50000"},
+        memory__b__memoryDOTusage_in_bytes=str(5 * GB),
+        memory__b__memoryDOTstat=f"inactive_file 5\ntotal_inactive_file {2 * GB}\n",
+    )
+    assert processors() == 3
+    assert memory_bytes() == (8 - 5 + 2) * GB
+    machine("4:cpu,cpuacct:/a\n", **{"cpu,cpuacct__a__cpuDOTcfs_quota_us": "-1"})
+    assert processors() == 64
+
+
+def test_memory_of_a_control_group_of_version_2(machine):
+    machine(
+        "0::/job\n",
+        job__memoryDOTmax=str(4 * GB),
+        job__memoryDOTcurrent=str(3 * GB),
+        job__memoryDOTstat=f"file 7\ninactive_file {GB}\n",
+    )
+    assert memory_bytes() == 2 * GB
+    assert default_workers() == 1
+    machine("0::/job\n", job__memoryDOTmax="max")
+    assert memory_bytes() == 500 * GB
+
+
+def test_slurm_where_it_does_not_enforce_what_it_gives(machine, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "12")
+    assert processors() == 12
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1000")
+    assert memory_bytes() == 12_000 * 2**20
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert processors() == 6
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "4000")
+    assert memory_bytes() == 4000 * 2**20
+    for nonsense in ("", "2(x3)", "-1", "²"):
+        monkeypatch.setenv("SLURM_CPUS_PER_TASK", nonsense)
+        assert processors() == 12
+
+
+def test_one_job_a_processor_but_no_more_than_four_and_one_with_a_gpu(machine, monkeypatch):
+    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(()))
+    assert default_jobs() == 4
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert default_jobs() == 3
+    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(["/dev/nvidia3"]))
+    assert default_jobs() == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # it is there, and not to be seen
+    assert default_jobs() == 3

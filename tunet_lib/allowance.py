@@ -1,0 +1,104 @@
+"""How much of the machine this process may use: processors, memory, GPUs.
+
+A batch system, a container or `taskset` allows less than there is, and each says so in its own
+way: by the affinity, by a control group (version 1 or 2), or by Slurm's environment. The least
+of them counts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+
+def processors() -> int:
+    """Count the processors that this process may keep busy: at least 1."""
+    counts = [float(os.cpu_count() or 1)]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    for folder in _groups("cpu"):
+        quota = _words(folder / "cpu.max") or [
+            word for name in ("quota", "period") for word in _words(folder / f"cpu.cfs_{name}_us")
+        ]
+        if len(quota) == 2 and all(map(str.isdecimal, quota)):  # "max" and -1: no limit
+            counts.append(int(quota[0]) / max(1, int(quota[1])))
+    counts += _slurm("SLURM_CPUS_PER_TASK") or _slurm("SLURM_CPUS_ON_NODE")
+    return max(1, math.floor(min(counts)))
+
+
+def memory_bytes() -> int:
+    """Count the bytes of memory that this process may still take."""
+    free = [float(psutil.virtual_memory().available)]
+    for folder in _groups("memory"):
+        limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
+        used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+        if limit and used and limit[0].isdecimal() and used[0].isdecimal():
+            free.append(int(limit[0]) - int(used[0]) + _cached(folder))
+    per_processor = [mb * processors() for mb in _slurm("SLURM_MEM_PER_CPU")]
+    free += [mb * 2**20 for mb in _slurm("SLURM_MEM_PER_NODE") or per_processor]
+    return max(0, int(min(free)))
+
+
+def has_gpu() -> bool:
+    """Tell whether there is a GPU that this process may see."""
+    # Asking TensorFlow would load it here; the driver's device is enough to know.
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles")
+    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def default_workers() -> int:
+    """Say how many processes may each hold a CT: one a processor, as far as memory allows."""
+    by_memory = int(memory_bytes() / 2e9)  # the largest of KiTS19 takes 2 GB
+    return max(1, min(by_memory, processors()))
+
+
+def default_jobs() -> int:
+    """Say how many trainings may run side by side: one a processor, at most 4, or 1 with a GPU."""
+    return 1 if has_gpu() else min(4, processors())
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Give the folders of the control groups that this process is in, innermost first."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, own = [*line.split(":", 2), "", ""][:3]
+        if controllers and controller not in controllers.split(","):
+            continue
+        # Version 1 has a tree for each set of controllers, version 2 a single one.
+        root = CGROUPS / controllers if controllers else CGROUPS
+        inner = root / own.strip("/")
+        # Within a container the path may be the host's, which is not to be seen there.
+        for folder in (inner, *inner.parents) if inner.is_dir() else (root,):
+            yield folder
+            if folder == root:
+                break
+
+
+def _cached(folder: Path) -> int:
+    """Count what the kernel keeps of files, and gives back when memory is asked for."""
+    words = _words(folder / "memory.stat")
+    stat = dict(zip(words[::2], words[1::2], strict=False))
+    found = stat.get("total_inactive_file") or stat.get("inactive_file") or "0"
+    return int(found) if found.isdecimal() else 0
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def _slurm(name: str) -> list[int]:
+    value = os.environ.get(name, "")
+    return [int(value)] if value.isdecimal() and int(value) > 0 else []
