@@ -12,7 +12,7 @@ from typing import Any
 from tunet_lib.config import VARIANTS, Config, Variant
 from tunet_lib.environment import git_state, versions
 from tunet_lib.files import DataError, load_json, save_json
-from tunet_lib.history import EpochLog, read_history
+from tunet_lib.history import EpochLog, read_history, write_history
 
 WEIGHTS_NAME = "model.weights.h5"
 
@@ -42,6 +42,16 @@ class ModelFolder:
     def history_path(self) -> Path:
         """The log of the epochs."""
         return self.path / "history.csv"
+
+    @property
+    def first_history_path(self) -> Path:
+        """The log of a first attempt that went wrong and was repeated (`outliers`)."""
+        return self.path / "first_history.csv"
+
+    @property
+    def attempt(self) -> int:
+        """Which training this is, from 1: each has a seed of its own."""
+        return 1 + self.first_history_path.exists()
 
     @property
     def checkpoint(self) -> Path:
@@ -99,6 +109,10 @@ class ModelFolder:
     def history(self) -> list[EpochLog]:
         """Read the log of the epochs so far; none if nothing is trained yet."""
         return read_history(self.history_path) if self.history_path.exists() else []
+
+    def keep_first_history(self) -> None:
+        """Keep the log of the first attempt, so that from now on this is the second one."""
+        write_history(self.first_history_path, self.history())
 
     def note_cases(self, case_ids: list[str]) -> None:
         """Write down the cases that the network is trained on.

@@ -51,8 +51,9 @@ def prepare(
 def train(
     run_folder: Path, variants: list[str] | None, folds: list[int] | None, *, jobs: int
 ) -> dict[str, str]:
-    """Train side by side, and give what failed: training → reason."""
+    """Train side by side, once more what went wrong, and give what failed: training → reason."""
     from tunet_lib.jobs import train_tasks
+    from tunet_lib.outliers import outliers, start_anew, to_repeat
     from tunet_lib.provenance import timed
     from tunet_lib.runs import Task, open_run
 
@@ -72,8 +73,17 @@ def train(
             for task in set(shown) - set(active):
                 progress.remove_task(shown.pop(task))
 
-        failures = train_tasks(run, tasks, jobs or default_jobs(), on_poll=show)
+        jobs = jobs or default_jobs()
+        failures = train_tasks(run, tasks, jobs, on_poll=show)
+        again = [task for task in to_repeat(run) if task in tasks]
+        for task in again:
+            start_anew(run, task)
+        failures |= train_tasks(run, again, jobs, on_poll=show)
         show([])
+    for name, fold in again:
+        say(f"{name}, fold {fold}: went wrong, and was trained again with another seed")
+    for (name, fold), reason in outliers(run).items():
+        warn(f"{name}, fold {fold}: {reason}")
     return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
 
 

@@ -136,7 +136,7 @@ def train(
         owner.leave()
         return read_history(files.history_path)
     config.save(files.config_path)
-    training = Training(variant, config, split, workers=workers)
+    training = Training(variant, config, split, workers=workers, attempt=files.attempt)
     training.restore(files.checkpoint)
     while not training.schedule.finished(config):
         log = training.run_epoch()
@@ -158,11 +158,22 @@ class Training:
     ----------
     variant, config, split, workers
         As for `train`.
+    attempt
+        From 1; each has a seed of its own.
     """
 
-    def __init__(self, variant: Variant, config: Config, split: Split, *, workers: int = 1) -> None:
+    def __init__(
+        self,
+        variant: Variant,
+        config: Config,
+        split: Split,
+        *,
+        workers: int = 1,
+        attempt: int = 1,
+    ) -> None:
         self.variant, self.config, self.workers = variant, config, workers
-        self.seed = (config.seed, split.fold, zlib.crc32(variant.name.encode()))
+        name = variant.name if attempt == 1 else f"{variant.name}, attempt {attempt}"
+        self.seed = (config.seed, split.fold, zlib.crc32(name.encode()))
         # The same weights for the same seed, and no sum in an order that changes between runs.
         keras.utils.set_random_seed(int(np.random.SeedSequence(self.seed).generate_state(1)[0]))
         _make_deterministic()

@@ -1,0 +1,126 @@
+"""Trainings that went wrong: found by their loss, and repeated once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_config, write_cases
+
+from tunet_lib import jobs, steps
+from tunet_lib.config import VARIANTS
+from tunet_lib.files import save_json
+from tunet_lib.folds import Split
+from tunet_lib.history import write_history
+from tunet_lib.model import Model
+from tunet_lib.outliers import outliers, start_anew, to_repeat
+from tunet_lib.runs import Run
+from tunet_lib.training import train
+
+GOOD, BAD = -1.3, -1.0
+
+
+def finish(folder, loss):
+    """Write what a training leaves."""
+    log = {"loss": loss, "learning_rate": 0.1, "attempts": 1, "time_s": 1.0}
+    epochs = [{"epoch": 1, "val_loss": loss} | log, {"epoch": 2, "val_loss": loss + 0.5} | log]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_history(folder.history_path, epochs)
+    folder.weights.touch()
+
+
+def run_of(folder, losses, **changes):
+    config = tiny_config(**{"inner_validation": True, "folds": len(losses)} | changes)
+    run = Run(folder, config, Path("data"), [[f"case_{k:05d}"] for k in range(len(losses))])
+    save_json(folder / "run.json", {"data": "data", "folds": run.folds, "cyst_as_kidney": False})
+    config.save(folder / "config.json")
+    for fold, loss in enumerate(losses):
+        if loss is not None:
+            finish(run.model_folder(("tunet", fold)), loss)
+    return run
+
+
+def test_one_far_above_the_others_is_named(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD - 0.1, BAD, GOOD + 0.1, GOOD])
+    assert list(outliers(run)) == [("tunet", 2)]
+    assert "is -1.00, that of the other folds -1.30" in outliers(run)["tunet", 2]
+    assert to_repeat(run) == [("tunet", 2)]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [GOOD, GOOD, GOOD + 0.24, GOOD],
+        [GOOD, GOOD, BAD],  # two others say little
+        [GOOD, GOOD, BAD, None, None],
+        [GOOD, GOOD, GOOD, GOOD - 1],  # far better is no failure
+    ],
+)
+def test_no_other_is(tmp_path, losses):
+    assert outliers(run_of(tmp_path, losses)) == {}
+
+
+def test_networks_are_not_compared_with_one_another(tmp_path):
+    run = run_of(tmp_path, [GOOD] * 5)
+    for fold in range(5):
+        finish(run.model_folder(("lnet", fold)), -0.8)
+    assert outliers(run) == {}
+
+
+def test_nothing_is_repeated_for_its_score(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD], inner_validation=False)
+    assert list(outliers(run)) == [("tunet", 2)]
+    assert to_repeat(run) == []
+
+
+def test_an_outlier_is_repeated_once_and_then_only_named(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+    folder = run.model_folder(("tunet", 2))
+    start_anew(run, ("tunet", 2))
+    assert not folder.is_trained
+    assert folder.attempt == 2
+    finish(folder, BAD + 0.01)
+    assert list(outliers(run)) == [("tunet", 2)]
+    assert to_repeat(run) == []
+
+
+def test_a_kill_between_the_two_files_leaves_it_to_be_repeated(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+    run.model_folder(("tunet", 2)).keep_first_history()
+    assert to_repeat(run) == [("tunet", 2)]
+
+
+def test_the_second_attempt_has_another_seed_and_the_same_rule(tmp_path):
+    cases = write_cases(tmp_path, 3)
+    split, config = Split(0, cases[1:], cases[:1]), tiny_config(epochs=1)
+    weights = {}
+    for name in ("first", "same", "again"):
+        folder = tmp_path / name
+        if name == "again":
+            finish(Run(tmp_path, config, tmp_path, []).model_folder(("x", 0)), BAD)
+            history = tmp_path / "models" / "fold_0" / "x" / "history.csv"
+            folder.mkdir()
+            history.rename(folder / "first_history.csv")
+        train(VARIANTS["lnet"], config, split, folder=folder)
+        weights[name] = Model.load(folder).network.get_weights()
+    equal = [np.array_equal(*pair) for pair in zip(weights["first"], weights["same"], strict=True)]
+    assert all(equal)
+    pairs = zip(weights["first"], weights["again"], strict=True)
+    assert not all(np.array_equal(*pair) for pair in pairs)
+
+
+def test_the_command_trains_an_outlier_again_and_says_so(tmp_path, monkeypatch, capsys):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+    asked = []
+
+    def train_tasks(run, tasks, jobs, on_poll):
+        asked.append(list(tasks))
+        for task in tasks:
+            if not run.model_folder(task).is_trained:
+                finish(run.model_folder(task), GOOD)
+        return {}
+
+    monkeypatch.setattr(jobs, "train_tasks", train_tasks)
+    assert steps.train(run.folder, ["tunet"], None, jobs=1) == {}
+    assert asked == [run.tasks(["tunet"]), [("tunet", 2)]]
+    assert "tunet, fold 2: went wrong, and was trained again" in capsys.readouterr().out
+    assert outliers(run) == {}
