@@ -14,11 +14,13 @@ NPM := book/npm
 VENDOR := book/_static/vendor
 ASSETS := $(VENDOR)/.installed
 BROWSER := $(VENV)/.browser
+OTTER := $(VENV)/otter/bin/otter
 
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help book chapters assets browser pdf links data test lint bench serve clean
+.PHONY: secret coursework grade coursework-proof
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -62,6 +64,25 @@ bench: $(STAMP) ## measure beside other libraries; writes book/results/benchmark
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
+secret: ## make a teacher's secret: SEED_FILE, which must lie outside of this repository
+	@test -n "$(SEED_FILE)" || { echo "Name a file: make secret SEED_FILE=…"; exit 1; }
+	@test ! -e "$(SEED_FILE)" || { echo "$(SEED_FILE) is there already."; exit 1; }
+	@(umask 077; python3 -c 'import secrets; print(secrets.token_hex(16))' > "$(SEED_FILE)")
+	@echo "$(SEED_FILE): keep it, and give it to nobody."
+
+coursework: $(STAMP) $(OTTER) ## prove the assignments under SEED_FILE, make what is handed out
+	@test -n "$(SEED_FILE)" || { echo "Name your secret: make coursework SEED_FILE=…"; exit 1; }
+	$(BIN)/python -m coursework.build $(A) --seed-file "$(SEED_FILE)" --otter $(OTTER)
+
+grade: $(STAMP) ## grade a class: A=a6 SUBMISSIONS=folder SEED_FILE=file; OUT=folder for the results
+	@test -n "$(A)" -a -n "$(SUBMISSIONS)" -a -n "$(SEED_FILE)" || { \
+	    echo "Name all three: make grade A=a6 SUBMISSIONS=… SEED_FILE=…"; exit 1; }
+	$(BIN)/python -m coursework.grade $(A) "$(SUBMISSIONS)" --seed-file "$(SEED_FILE)" \
+	    --out "$(or $(OUT),_build/grades/$(A))"
+
+coursework-proof: $(STAMP) ## prove every assignment under five fixed secrets and a fresh one
+	$(BIN)/python -m coursework.proof $(A)
+
 serve: ## show the built book at http://localhost:8000 (PORT=… for another port)
 	@test -e _build/html/index.html || $(MAKE) book
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
@@ -74,6 +95,13 @@ $(BROWSER): $(STAMP)
 	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
 	@touch $@
+
+# In an environment of its own, since it lowers Sphinx. pyproject.toml says which version.
+$(OTTER): $(STAMP)
+	$(BIN)/python -m venv $(VENV)/otter
+	$(VENV)/otter/bin/pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c \
+	    'from importlib.metadata import requires; print(*[line.partition(";")[0] \
+	    for line in requires("tunet-book") if "coursework" in line])')"
 
 # Of MathJax only what it can load while a page is read: extensions, fonts, and speech in English.
 # Its npm comes from pip, so that no Node.js need be installed. PATH: npm's own scripts call node.

@@ -34,6 +34,7 @@ EDGE = {
     *("dicom", "dicom_seg", "dicom_stack", "extras", "formats", "itk", "nifti_header"),
     *("batch", "export", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
     *("allowance", "owner", "process"),
+    *("exchange", "selfcheck"),
     *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),
 }
 

@@ -1,0 +1,1 @@
+"""Assignments to the book, and what makes, proves and grades them. Start with README.md here."""

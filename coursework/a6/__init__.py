@@ -1,0 +1,1 @@
+"""A6, Verdict: from answers in windows to a label map."""

@@ -1,0 +1,140 @@
+"""Grade a class: ``make grade A=a6 SUBMISSIONS=folder SEED_FILE=file``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from coursework.judge import Exam, Limits, Verdict, can_isolate, hidden_paths, judge
+from coursework.papers import Paper, read_papers
+from coursework.proof import solution, without_solution
+from coursework.similarity import similarities
+from coursework.task import CourseworkError, Task, load_task, read_secret
+
+SUSPICIOUS = 0.5  # a share of code in common from which a pair is listed
+REFERENCE = "(the solution)"
+
+
+def grade(
+    exam: Exam,
+    papers: Sequence[Paper],
+    *,
+    hidden: Sequence[Path] = (),
+    limits: Limits | None = None,
+) -> list[Verdict]:
+    """Judge every paper, as many at a time as there are processors."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        marked = partial(judge, exam=exam, limits=limits, hidden=hidden)
+        return list(pool.map(lambda paper: marked(paper.code), papers))
+
+
+def write_results(
+    folder: Path, task: Task, papers: Sequence[Paper], verdicts: Sequence[Verdict]
+) -> None:
+    """Write grades.csv, feedback, the texts to mark by hand, and which papers are alike."""
+    for name in ("feedback", "written"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / "grades.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        names = [question.name for question in task.questions]
+        writer.writerow(["student", *names, task.written, "by tests", "of", "problem"])
+        for paper, verdict in zip(papers, verdicts, strict=True):
+            points = [verdict.of(name) for name in names]
+            row = [paper.student, *points, "", verdict.points, task.points, paper.problem]
+            writer.writerow(map(_harmless, row))
+    used: set[str] = set()
+    for paper, verdict in zip(papers, verdicts, strict=True):
+        name = _file_name(paper.student, used)
+        (folder / "feedback" / name).write_text(feedback(task, paper, verdict), "utf-8")
+        text = written_text(paper, task)
+        (folder / "written" / name).write_text(f"# {paper.student}\n\n{text}\n", "utf-8")
+    code = {paper.student: paper.code for paper in papers} | {REFERENCE: solution(task)}
+    alike = similarities(code, [without_solution(source) for source in solution(task)])
+    with (folder / "similarity.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["share", "paper", "other"])
+        for share, one, other in alike:
+            if share >= SUSPICIOUS:
+                writer.writerow([f"{share:.2f}", _harmless(one), _harmless(other)])
+
+
+def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
+    """Say what earned points and what did not, with a hint, and never the test."""
+    lines = [f"# {task.title}: {paper.student}", ""]
+    lines.append(f"{verdict.points} of {task.points} points by tests; your text is marked by hand.")
+    if paper.problem:
+        lines += ["", f"Nothing could be marked: {paper.problem}."]
+    for question in task.questions:
+        lines += ["", f"## {question.name}, `{question.function}`"]
+        lines.append(f"{verdict.of(question.name)} of {question.points} points.\n")
+        for mark in verdict.marks:
+            if mark.question == question.name:
+                what = f"- {mark.earned} of {mark.part.points}: {mark.part.says}"
+                lines.append(f"{what}. {mark.why}. Hint: {mark.part.hint}" if mark.why else what)
+    if verdict.notes:
+        lines += ["", "## Cells that did not run through", *(f"- {n}" for n in verdict.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def written_text(paper: Paper, task: Task) -> str:
+    """Find what a student wrote to the question marked by hand: all text after its title."""
+    number = task.written.removeprefix("q")
+    texts = [source for kind, source in paper.cells if kind == "markdown"]
+    places = [
+        n for n, text in enumerate(texts) if re.search(rf"^#+ Question {number}\b", text, re.M)
+    ]
+    if not places:
+        return "The question's title is gone. All text of the paper:\n\n" + "\n\n".join(texts)
+    after = [text.replace("<!-- END QUESTION -->", "") for text in texts[places[-1] + 1 :]]
+    return "\n\n".join(text.strip() for text in after if text.strip()) or "(nothing was written)"
+
+
+def _file_name(student: str, used: set[str]) -> str:
+    base = re.sub(r"[^\w.() -]", "_", student).lstrip(".")[:100] or "student"
+    name, number = f"{base}.md", 2
+    while name in used:
+        name, number = f"{base} ({number}).md", number + 1
+    used.add(name)
+    return name
+
+
+def _harmless(value: object) -> object:
+    """Keep a spreadsheet from taking a student's file name for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+
+def main() -> None:
+    """Read papers, judge them, and write what a teacher needs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("assignment")
+    parser.add_argument("submissions", type=Path)
+    parser.add_argument("--seed-file", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    try:
+        task, secret = load_task(chosen.assignment), read_secret(chosen.seed_file)
+        papers = read_papers(chosen.submissions)
+        if not papers:
+            raise CourseworkError(f"{chosen.submissions}: no notebook and no zip is in it")
+    except (CourseworkError, OSError) as error:
+        sys.exit(f"Error: {error}")
+    if not can_isolate():
+        print("This system gives no process a network and files of its own: see README.md here.")
+    hidden = hidden_paths(chosen.seed_file, chosen.submissions, chosen.out)
+    verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
+    write_results(chosen.out, task, papers, verdicts)
+    points = sorted(verdict.points for verdict in verdicts)
+    print(
+        f"{len(papers)} papers, {points[0]} to {points[-1]} of {task.points} points: {chosen.out}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The student's process: runs the cells of a paper, and calls functions in copies of itself.
+
+It holds no test and no right answer. The judge asks, a line of JSON at a time: to run a cell, or
+to call a function with arguments. A call runs in a fork of this process, so it sees everything as
+it was when its question's cell had run, and what it breaks is broken for that call only.
+"""
+
+import builtins
+import json
+import os
+import re
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+import types
+
+GIGABYTE = 2**30
+BUILTIN_ERRORS = {name for name, thing in vars(builtins).items() if isinstance(thing, type)}
+
+
+def main(folder, *packages):
+    """Answer the judge until it says no more.
+
+    Parameters
+    ----------
+    folder
+        Holds this file and ``exchange.py``.
+    packages
+        Where NumPy and the like are. Nothing else is on the path, above all not `tunet_lib`.
+    """
+    sys.path += [folder, *packages]
+    from exchange import decode, encode
+
+    sys.path.remove(folder)
+    questions, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    _limit()
+    space = _namespace()
+    for line in questions:
+        asked = json.loads(line)
+        if "run" in asked:
+            reply = _run(asked["run"], space)
+        else:
+            reply = _call(space.get(asked["call"]), asked, (decode, encode))
+        answers.write(json.dumps(reply).encode() + b"\n")
+        answers.flush()
+
+
+def _limit():
+    for what, most in (
+        (resource.RLIMIT_AS, 4 * GIGABYTE),
+        (resource.RLIMIT_FSIZE, GIGABYTE // 16),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(what, (most, most))
+
+
+def _namespace():
+    """Make a module as a notebook has it, in which the library is its self-check and no more."""
+    library, selfcheck = types.ModuleType("tunet_lib"), types.ModuleType("tunet_lib.selfcheck")
+    library.__path__ = []
+    library.selfcheck, selfcheck.check = selfcheck, lambda *_: None
+    main_module = types.ModuleType("__main__")
+    sys.modules |= {"tunet_lib": library, "tunet_lib.selfcheck": selfcheck}
+    sys.modules["__main__"] = main_module
+    shell = types.SimpleNamespace(
+        system=lambda *_: None, run_line_magic=lambda *_: None, run_cell_magic=lambda *_: None
+    )
+    main_module.get_ipython, main_module.display = lambda: shell, lambda *_: None
+    return vars(main_module)
+
+
+def _run(source, space):
+    try:
+        try:
+            code = compile(source, "<cell>", "exec")
+        except SyntaxError:
+            # Perhaps only for a line of IPython: !pip, %matplotlib
+            without = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+            code = compile(without, "<cell>", "exec")
+        exec(code, space)
+    except BaseException as error:
+        return _what(error)
+    return {}
+
+
+def _call(function, asked, exchange):
+    if not callable(function):
+        return {"missing": True}
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(read)
+            _answer_all(function, asked["cases"], write, exchange)
+        finally:
+            os._exit(0)
+    os.close(write)
+    lines = _read(read, len(asked["cases"]), asked["limit_s"])
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(read)
+    return {"results": lines}
+
+
+def _read(pipe, count, limit_s):
+    """Read one answer after the other; stop where one takes too long, or no more come."""
+    data, until = b"", time.monotonic() + limit_s
+    while data.count(b"\n") < count:
+        if not select.select([pipe], [], [], max(0, until - time.monotonic()))[0]:
+            break
+        some = os.read(pipe, 2**16)
+        if not some:
+            break
+        if b"\n" in some:
+            until = time.monotonic() + limit_s
+        data += some
+    return data.decode("utf-8", "replace").split("\n")[:-1]
+
+
+def _answer_all(function, cases, write, exchange):
+    decode, encode = exchange
+    for case in cases:
+        try:
+            arguments = [decode(argument) for argument in case]
+            reply = {"value": encode(function(*arguments))}
+            reply["changed"] = any(
+                json.dumps(encode(now)) != json.dumps(before)
+                for now, before in zip(arguments, case)  # noqa: B905
+                if not (isinstance(before, dict) and "lazy" in before)
+            )
+        except BaseException as error:
+            reply = _what(error)
+        line = json.dumps(reply).encode() + b"\n"
+        while line:
+            line = line[os.write(write, line) :]
+
+
+def _what(error):
+    """Name an error and the line of the student's code. Its words could carry what is secret."""
+    name = type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == "<cell>"]
+    line = frames[-1].lineno if frames else getattr(error, "lineno", None)
+    return {"error": name if name in BUILTIN_ERRORS else "an exception", "line": line}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,226 @@
+"""The judge: what students hand in costs no more than what depends on it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from coursework.judge import Exam, Limits, can_isolate, hidden_paths, judge, locate
+from coursework.task import Part, Question, Task
+
+SECRET = bytes(range(16))
+QUICK = Limits(cell_s=2, call_s=1, paper_s=30)
+
+
+def numbers(rng):
+    return [(int(n),) for n in rng.integers(3, 99, 4)]
+
+
+def arrays(rng):
+    return [(rng.normal(size=(3, 4)),)]
+
+
+TASK = Task(
+    "t1",
+    "Test",
+    (
+        Question("q1", "double", lambda n: 2 * n, (Part(1, "numbers", "n + n", numbers, True),)),
+        Question("q2", "total", np.sum, (Part(2, "arrays", "add all", arrays),)),
+        Question("q3", "half", lambda n: n / 2, (Part(3, "numbers", "divide", numbers),)),
+    ),
+    "q4",
+    1,
+)
+EXAM = Exam.draw(TASK, SECRET)
+Q1 = "# t1 q1: keep this line\ndef double(n):\n    return n + n"
+Q2 = "# t1 q2: keep this line\ndef total(a):\n    return a.sum()"
+Q3 = "# t1 q3: keep this line\ndef half(n):\n    return n / 2"
+
+
+def points(*cells, hidden=()):
+    verdict = judge(cells, EXAM, limits=QUICK, hidden=hidden)
+    return [verdict.of(f"q{n}") for n in (1, 2, 3)]
+
+
+def test_what_is_right_earns_all():
+    assert points("import numpy as np", Q1, Q2, Q3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("cell", "earned"),
+    [
+        ("while True:\n    pass", [1, 2, 3]),
+        ("import os\nos._exit(0)", [1, 2, 3]),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", [1, 2, 3]),
+        ("exit()", [1, 2, 3]),
+        ("raise SystemExit", [1, 2, 3]),
+        ("1 / 0", [1, 2, 3]),
+        ("def broken(:", [1, 2, 3]),
+        ("!pip install something\n%matplotlib inline", [1, 2, 3]),
+        ("import ctypes\nctypes.string_at(0)", [1, 2, 3]),
+        ("x = bytearray(2**35)", [1, 2, 3]),
+        ("import sys\nprint('{\"results\": []}' * 9999)\nsys.stdout.flush()", [1, 2, 3]),
+        ("import sys\nsys.setrecursionlimit(10**9)\nf = lambda: f()\nf()", [1, 2, 3]),
+    ],
+)
+def test_a_cell_that_hangs_or_dies_costs_nothing_else(cell, earned):
+    assert points(Q1, cell, Q2, Q3) == earned
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "import os; os._exit(0)",
+        "import os, signal; os.kill(os.getpid(), 9)",
+        "import time; time.sleep(99)",
+        "return total(a)",
+        "return bytearray(2**35)",
+        "return object()",
+        "return (n for n in a)",
+        "return lambda: 1",
+        "return 'x' * 10**8",
+        "return None",
+        "return a",
+        "return float('nan')",
+        "import numpy as np; return np.array([object()])",
+        "a = []; a.append(a); return a",
+        "print('\\n' * 10**6); return 0",
+    ],
+)
+def test_a_call_that_hangs_dies_or_returns_nonsense_costs_its_question(body):
+    wrong = f"# t1 q2\ndef total(a):\n    {body}"
+    assert points(Q1, wrong, Q3) == [1, 0, 3]
+
+
+def test_a_question_whose_cell_hangs_after_the_definition_is_lost_and_no_other():
+    assert points(Q1, Q2 + "\nwhile True: pass", Q3) == [1, 0, 3]
+
+
+def test_a_cell_whose_last_line_fails_is_judged_all_the_same():
+    assert points(Q1 + "\nassert double(2) == 5", Q2, Q3) == [1, 2, 3]
+
+
+def test_a_name_used_again_later_costs_nothing():
+    assert points(Q1, Q2, Q3, "double = 3\ndef total():\n    pass\nhalf = None") == [1, 2, 3]
+
+
+def test_a_helper_changed_later_costs_nothing():
+    uses = "# t1 q1\ndef double(n):\n    return n * FACTOR"
+    assert points("FACTOR = 2", uses, "FACTOR = 7", Q2, Q3) == [1, 2, 3]
+
+
+def test_what_a_call_breaks_is_broken_for_that_call_only():
+    breaks = "# t1 q1\ndef double(n):\n    global total\n    import numpy\n    del numpy.sum\n"
+    assert points(breaks + "    return 2 * n", Q2, Q3)[1:] == [2, 3]
+
+
+def test_without_the_comments_the_first_definition_counts():
+    bare = [cell.split("\n", 1)[1] for cell in (Q1, Q2, Q3)]
+    assert points(*bare, "def half(n):\n    return 0") == [1, 2, 0]
+    assert points(*bare, "x = 1") == [1, 2, 3]
+
+
+def test_the_last_definition_before_the_next_question_counts():
+    again = "def double(n):\n    return 2 * n"
+    assert points("# t1 q1: keep this line\ndef double(n):\n    ...", again, Q2, Q3) == [1, 2, 3]
+    assert locate([Q1, again, Q2, Q3], TASK) == {"q1": 1, "q2": 2, "q3": 3}
+
+
+def test_an_answer_that_is_defined_elsewhere_than_its_comment():
+    assert points("# t1 q1: keep this line\n", Q2, Q3, "x = 1") == [0, 2, 3]
+
+
+def test_a_missing_question_costs_itself():
+    assert points(Q1, Q3) == [1, 0, 3]
+    assert points() == [0, 0, 0]
+
+
+def test_a_function_may_not_change_what_it_is_given():
+    assert points(Q1, "# t1 q2\ndef total(a):\n    s = a.sum(); a[:] = 0; return s", Q3) == [
+        1,
+        0,
+        3,
+    ]
+
+
+def test_a_paper_has_no_more_time_than_its_limit():
+    loops = ["while True: pass"] * 50
+    verdict = judge([*loops, Q1], EXAM, limits=Limits(cell_s=0.1, call_s=0.1, paper_s=3))
+    assert verdict.points == 0
+    assert len(verdict.notes) >= 50
+
+
+def test_an_error_is_told_by_its_name_and_line_and_not_by_its_words():
+    cell = "# t1 q1\ndef double(n):\n    raise ValueError(f'secret {n}')"
+    why = judge([cell], EXAM, limits=QUICK).marks[0].why
+    assert why == "ValueError in line 3 of its cell"
+    cell = "# t1 q1\ndef double(n):\n    raise type(f'secret{n}', (Exception,), {})"
+    assert judge([cell], EXAM, limits=QUICK).marks[0].why == "an exception in line 3 of its cell"
+
+
+def test_the_secret_is_in_no_cell_s_reach():
+    look = """# t1 q1
+def double(n):
+    import glob, os, sys
+    text = repr(dict(os.environ)) + repr(sys.argv) + repr(sys.path)
+    for name in glob.glob("/proc/*/environ") + glob.glob("/proc/*/cmdline"):
+        try:
+            text += open(name, errors="replace").read()
+        except OSError:
+            pass
+    return SECRET in text or "coursework" in text
+"""
+    task = Task(
+        "t1", "", (Question("q1", "double", lambda n: False, TASK.questions[0].parts),), "", 0
+    )
+    exam = Exam.draw(task, SECRET)
+    cell = f"SECRET = {SECRET.hex()!r}\n{look}"
+    if can_isolate():
+        assert judge([cell], exam, limits=QUICK).points == 1
+
+
+@pytest.mark.skipif(not can_isolate(), reason="this system isolates no process")
+def test_an_isolated_paper_reads_no_hidden_file_and_reaches_no_network(tmp_path):
+    (tmp_path / "secret with blanks.txt").write_text("11")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "other.txt").write_text("12")
+    hidden = hidden_paths(tmp_path / "secret with blanks.txt", tmp_path / "folder")
+    cell = f"""
+def double(n):
+    import os, pathlib, socket, subprocess
+    here = pathlib.Path({str(tmp_path)!r})
+    assert not (here / "folder" / "other.txt").exists()
+    assert (here / "secret with blanks.txt").read_text() == ""
+    assert subprocess.run(["umount", str(here / "folder")], capture_output=True).returncode
+    assert not (here / "folder" / "other.txt").exists()
+    assert len([p for p in os.listdir("/proc") if p.isdigit()]) < 6
+    try:
+        socket.create_connection(("127.0.0.1", 9), timeout=1)
+    except OSError as error:
+        assert error.errno == 101, error
+    return 2 * n
+"""
+    assert points(cell, hidden=hidden)[0] == 1
+    assert points(cell)[0] == 0
+
+
+def test_without_isolation_the_judge_still_judges(monkeypatch):
+    monkeypatch.setattr("coursework.judge.can_isolate", lambda: False)
+    assert points(Q1, "while True: pass", Q2, Q3) == [1, 2, 3]
+
+
+def test_an_exam_in_a_file_judges_as_the_one_it_came_from():
+    again = Exam.from_json(json.loads(json.dumps(EXAM.as_json())))
+    verdict = judge([Q1, "def total(a):\n    return 1"], again, limits=QUICK)
+    assert [verdict.of(f"q{n}") for n in (1, 2, 3)] == [1, 0, 0]
+    assert SECRET.hex() not in json.dumps(EXAM.as_json())
+    with pytest.raises(NotImplementedError, match="read from a file"):
+        again.task.questions[0].answer(1)
+
+
+def test_another_secret_asks_something_else():
+    other = Exam.draw(TASK, bytes(16))
+    assert all(other.calls[name] != EXAM.calls[name] for name in EXAM.calls)
+    assert Exam.draw(TASK, SECRET) == EXAM
+    assert EXAM.calls["q1/0"][0] != EXAM.calls["q3/0"][0]

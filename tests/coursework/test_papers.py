@@ -1,0 +1,185 @@
+"""Papers as they come in, and what a teacher gets of them."""
+
+import csv
+import doctest
+import io
+import json
+import zipfile
+
+import pytest
+
+from coursework import papers as papers_module
+from coursework.grade import REFERENCE, feedback, grade, write_results, written_text
+from coursework.judge import Exam, Limits
+from coursework.papers import Paper, read_notebook, read_papers
+from coursework.proof import solution, without_solution
+from coursework.similarity import similarities
+from coursework.task import CourseworkError, load_task, read_secret
+
+TASK = load_task("a6")
+SECRET = bytes(range(16))
+
+
+def notebook(*sources, version=4):
+    cells = [{"cell_type": "code", "source": s.splitlines(True), "metadata": {}} for s in sources]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": version}).encode()
+
+
+def zipped(**files):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def put(folder, name, data):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def test_the_examples_are_true():
+    assert doctest.testmod(papers_module).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("Ada Lovelace_4711_assignsubmission_file_/a6.ipynb", "Ada Lovelace"),
+        ("Ada Lovelace_4711_assignsubmission_file_a6.ipynb", "Ada Lovelace"),
+        ("class/Ada_Maria Lovelace_4711_assignsubmission_file/a6.ipynb", "Ada_Maria Lovelace"),
+        ("lovelaceada_123_456_a6.ipynb", "lovelaceada"),
+        ("lovelaceada_LATE_123_456_a6-2.ipynb", "lovelaceada"),
+        ("submission_98765/a6.ipynb", "submission_98765"),
+        ("ada.ipynb", "ada"),
+        ("ada/a6.ipynb", "ada"),
+        ("ada/work/../a6.ipynb", "ada"),
+    ],
+)
+def test_the_names_of_teaching_systems_are_read(tmp_path, name, student):
+    (tmp_path / "ada" / "work").mkdir(parents=True)
+    put(tmp_path, name, notebook("x = 1"))
+    (paper,) = read_papers(tmp_path)
+    assert (paper.student, paper.code) == (student, ["x = 1"])
+
+
+def test_zips_are_read_and_so_is_a_zip_of_a_whole_class(tmp_path):
+    nb = notebook("x = 1")
+    put(tmp_path, "ada.zip", zipped(**{"a6.ipynb": nb, "__MACOSX/._a6.ipynb": b"?"}))
+    moodle = "Grace Hopper_1_assignsubmission_file_"
+    whole = {f"{moodle}/a6.ipynb": nb, f"Emmy Noether_2{moodle[14:]}/a6.zip": zipped(a=b"")}
+    put(tmp_path, "class.zip", zipped(**whole))
+    found = {paper.student: paper for paper in read_papers(tmp_path)}
+    assert {"ada", "Grace Hopper"} <= set(found)
+    assert found["ada"].code == ["x = 1"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no notebook", b"[]", b"{}", b'{"cells": 3}', b"\xff\xfe\0", b"[" * 10**5]
+)
+def test_what_is_no_notebook_is_told_and_earns_nothing(data):
+    paper = read_notebook("ada", data)
+    assert paper.problem
+    assert paper.code == []
+
+
+def test_a_broken_zip_is_a_paper_that_cannot_be_read(tmp_path):
+    put(tmp_path, "ada.zip", b"PK\3\4 broken")
+    assert [paper.problem for paper in read_papers(tmp_path)] != [""]
+
+
+def test_old_notebooks_and_sources_in_one_string_are_read():
+    old = {"worksheets": [{"cells": [{"cell_type": "code", "input": ["x = 1\n", "y = 2"]}]}]}
+    assert read_notebook("ada", json.dumps(old).encode()).code == ["x = 1\ny = 2"]
+    text = {"cells": [{"cell_type": "code", "source": "x = 1"}]}
+    assert read_notebook("ada", json.dumps(text).encode()).code == ["x = 1"]
+
+
+def test_who_hands_in_twice_is_there_twice(tmp_path):
+    put(tmp_path, "ada_1_2_a6.ipynb", notebook("x = 1"))
+    put(tmp_path, "ada_1_3_a6-1.ipynb", notebook("x = 2"))
+    assert [paper.student for paper in read_papers(tmp_path)] == ["ada", "ada (2)"]
+
+
+@pytest.fixture(scope="module")
+def class_of_four():
+    reference = solution(TASK)
+    cells = [("code", s) for s in reference]
+    text = [("markdown", "## Question 6: whom?\n<!-- x -->"), ("markdown", "It harms the healthy.")]
+    renamed = [s.replace("above", "upper").replace("below", "lower") for s in reference]
+    papers = [
+        Paper("ada", tuple(cells + text)),
+        Paper("=bob", tuple(("code", s) for s in renamed)),
+        Paper("../eve", tuple(("code", without_solution(s)) for s in reference)),
+        read_notebook("mallory", b"?"),
+    ]
+    exam = Exam.draw(TASK, SECRET)
+    return papers, grade(exam, papers, limits=Limits(10, 5, 60)), exam
+
+
+def test_a_class_is_graded(class_of_four, tmp_path):
+    papers, verdicts, _ = class_of_four
+    assert [v.points for v in verdicts] == [TASK.points, TASK.points, 0, 0]
+    write_results(tmp_path / "out", TASK, papers, verdicts)
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["student"] for row in rows] == ["ada", "'=bob", "../eve", "mallory"]
+    assert [int(row["by tests"]) for row in rows] == [v.points for v in verdicts]
+    assert rows[0]["q4"] == "6"
+    assert rows[3]["problem"]
+    assert len(list((tmp_path / "out" / "feedback").iterdir())) == 4
+    assert not (tmp_path / "eve.md").exists()
+    assert "harms the healthy" in (tmp_path / "out" / "written" / "ada.md").read_text("utf-8")
+    alike = (tmp_path / "out" / "similarity.csv").read_text("utf-8")
+    assert "ada" in alike
+    assert "bob" in alike
+    assert REFERENCE in alike
+    assert "eve" not in alike
+
+
+def test_feedback_has_a_hint_for_each_part_and_no_value(class_of_four):
+    papers, verdicts, exam = class_of_four
+    text = feedback(TASK, papers[2], verdicts[2])
+    for question in TASK.questions:
+        for part in question.parts:
+            assert part.hint in text
+    for asked, _ in exam.calls.values():
+        assert all(json.dumps(case) not in text for case in asked)
+    assert "Hint" not in feedback(TASK, papers[0], verdicts[0])
+
+
+def test_a_text_is_found_even_if_its_title_is_gone():
+    paper = Paper("ada", (("markdown", "I think"), ("code", "x = 1")))
+    assert "I think" in written_text(paper, TASK)
+    assert "nothing" in written_text(Paper("a", (("markdown", "## Question 6: x"),)), TASK)
+
+
+def test_other_code_is_not_alike_and_renamed_code_is():
+    one = (
+        "def f(a, b):\n    for x in a:\n        b += x * 2 - b[x] // 3\n    return b, a[::2]\n"
+        "def g(a):\n    while a:\n        a = [i for i in a if i]\n        yield {1: a}, a[-1]\n"
+    )
+    other = "import math\nclass A:\n    def __init__(self):\n        self.x = {1: [2, 3]}\n" * 4
+    renamed = one.replace("a", "q").replace("b", "r")
+    papers = {"1": [one], "2": [other], "3": [renamed]}
+    pairs = {frozenset(pair[1:]): pair[0] for pair in similarities(papers, [])}
+    assert pairs[frozenset("13")] == 1
+    assert pairs.get(frozenset("12"), 0) < 0.3
+    assert similarities({"1": [one], "3": [renamed]}, [one]) == []
+
+
+@pytest.mark.parametrize("text", ["", "xyz", "ab" * 8, "ab" * 15, "ab" * 17])
+def test_a_secret_is_128_bits(tmp_path, text):
+    (tmp_path / "seed").write_text(text)
+    with pytest.raises(CourseworkError, match="make secret"):
+        read_secret(tmp_path / "seed")
+    with pytest.raises(CourseworkError, match="make secret"):
+        read_secret(tmp_path / "missing")
+    (tmp_path / "seed").write_text("ab" * 16 + "\n")
+    assert read_secret(tmp_path / "seed") == b"\xab" * 16
+
+
+def test_an_unknown_assignment_is_told():
+    with pytest.raises(CourseworkError, match="a6"):
+        load_task("a66")

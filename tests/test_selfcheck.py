@@ -1,0 +1,132 @@
+"""The self-check of the assignments."""
+
+import json
+
+import numpy as np
+import pytest
+
+from coursework.build import public_checks
+from coursework.proof import solution
+from coursework.task import NAMES, load_task
+from tunet_lib.exchange import Lazy, decode, encode, same
+from tunet_lib.files import DataError
+from tunet_lib.selfcheck import CHECKS, check
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_values_are_those_that_the_assignment_makes(name):
+    made = json.loads(json.dumps(public_checks(load_task(name))))
+    assert json.loads((CHECKS / f"{name}.json").read_text(encoding="utf-8")) == made
+    assert (CHECKS / f"{name}.json").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_solution_is_right_and_nothing_is_not(name, capsys):
+    space = {}
+    for source in solution(load_task(name)):
+        if "google.colab" not in source:
+            exec(source, space)
+    printed = capsys.readouterr().out
+    for question in load_task(name).questions:
+        for part in question.parts:
+            right = f"{question.name}, {part.says}: right."
+            assert (right in printed) == part.public
+            assert part.public or part.says in printed
+        check(name, question.name, lambda *_: None)
+        out = capsys.readouterr().out
+        assert "returns nothing yet. Hint: " in out
+        assert "right." not in out
+
+
+def test_what_goes_wrong_is_said(capsys):
+    check("a6", "q1", lambda window: 1 / 0)
+    assert "call 1 raises ZeroDivisionError: division by zero. Hint:" in capsys.readouterr().out
+    check("a6", "q1", lambda window: np.zeros(window))
+    assert "another answer" in capsys.readouterr().out
+    with pytest.raises(DataError, match="choose from"):
+        check("a99", "q1", len)
+    with pytest.raises(DataError, match="q1"):
+        check("a6", "q99", len)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        2.5,
+        float("inf"),
+        "text",
+        [1, [2, "x"]],
+        {"a": [1], 2: None},
+        {"array": 1},
+        {},
+    ],
+)
+def test_values_come_back(value):
+    assert decode(json.loads(json.dumps(encode(value)))) == value
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "<i8", ">f4", "f2"])
+def test_arrays_come_back_to_the_bit_and_can_be_written(dtype):
+    array = np.arange(24).reshape(2, 3, 4)[:, ::2].astype(dtype)
+    again = decode(json.loads(json.dumps(encode(array))))
+    assert again.dtype == array.dtype
+    np.testing.assert_array_equal(again, array)
+    again[0] = 0
+
+
+def test_a_lazy_sequence_comes_back_as_an_iterator():
+    items = decode(encode(Lazy([1, np.zeros(2)])))
+    assert next(items) == 1
+    assert not hasattr(items, "__len__")
+
+
+@pytest.mark.parametrize("value", [object(), np.array(["x"]), np.array([None]), 1j, iter([]), len])
+def test_nothing_else_is_handed_over(value):
+    with pytest.raises(TypeError, match="cannot be handed over"):
+        encode(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"array": ["|O", [1], "AAAAAAAAAAA="]}',
+        '{"array": ["<f8", [1000000000000], ""]}',
+        '{"array": ["<f8", [-1], "AA=="]}',
+        '{"array": ["<f8", [1], "?"]}',
+        '{"what": 1}',
+        '{"array": 1, "lazy": 2}',
+    ],
+)
+def test_what_was_not_encoded_is_refused(text):
+    with pytest.raises((ValueError, TypeError)):
+        decode(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "is_same"),
+    [
+        (1, True, True),
+        ([1, 2], np.array([1.0, 2.0]), True),
+        ((1, [2, 3]), [1, [2, 3]], True),
+        (np.array([0.1 + 0.2]), [0.3], True),
+        (float("nan"), float("nan"), True),
+        (float("nan"), 0.0, False),
+        (0.3001, 0.3, False),
+        (2.0000001, 2, False),
+        ([[1, 2]], [1, 2], False),
+        (None, 0, False),
+        (0, None, False),
+        ("1", 1, False),
+        ({"a": 1}, {"a": 1.0}, True),
+        ({"a": 1, "b": 2}, {"a": 1}, False),
+        ([["x"], 1], [["x"], 1], True),
+        ([["x"]], [["x"], 1], False),
+        ([1, [2]], [1, [2]], True),
+        (np.zeros((0, 3)), np.zeros((0, 2)), False),
+    ],
+)
+def test_the_same_answer_however_it_is_wrapped(given, right, is_same):
+    assert same(given, right) is is_same
