@@ -1,4 +1,7 @@
-"""Print the whole book, built as one page, into one PDF: make pdf."""
+"""Print the whole book, built as one page, into one PDF: make pdf.
+
+What is left out on paper is in `book/_static/custom.css`; `accessible.js` unfolds solutions.
+"""
 
 import os
 import shutil
@@ -8,13 +11,6 @@ from playwright.sync_api import sync_playwright
 
 BUILT = Path(__file__).parents[1] / "_build"
 SINGLE, PDF = BUILT / "singlehtml", BUILT / "tunet-book.pdf"
-# Solutions unfold, code too long for the paper breaks, and bars of buttons are left out.
-FOR_PAPER = """
-  pre { white-space: pre-wrap !important; overflow-wrap: anywhere; }
-  img { max-width: 100%; break-inside: avoid; }
-  .bd-header, .bd-header-article, .bd-sidebar-primary, .bd-sidebar-secondary, .prev-next-area,
-  .bd-footer-content, #pst-back-to-top { display: none !important; }
-"""
 FOOTER = (
     '<div style="font-size: 8px; width: 100%; text-align: center">'
     '<span class="pageNumber"></span></div>'
@@ -35,8 +31,6 @@ def main() -> None:
         tab.set_default_timeout(300_000)
         tab.goto(page.as_uri())
         tab.wait_for_function("() => window.MathJax?.startup?.promise?.then(() => true)")
-        tab.add_style_tag(content=FOR_PAPER)
-        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         tab.pdf(
             path=PDF,
             format="A4",

@@ -35,6 +35,7 @@ EDGE = {
     *("batch", "export", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
     *("allowance", "owner", "process"),
     *("exchange", "selfcheck"),
+    *("drawings", "drawings.chain", "drawings.nets", "drawings.svg"),
     *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),
 }
 

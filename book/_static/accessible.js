@@ -8,3 +8,6 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
+// Paper does not unfold.
+window.addEventListener("beforeprint", () =>
+  document.querySelectorAll("details").forEach((one) => { one.open = true; }));

@@ -88,7 +88,7 @@ def test_a_page_is_accessible_and_fits_every_screen(visitor, name):
     tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     tab.add_script_tag(path=AXE)
     found = []
-    for width in (1280, 360):
+    for width in (1280, 390):
         tab.set_viewport_size({"width": width, "height": 900})
         wait_for(tab, SCROLLS_BY_KEY)
         for theme in ("dark", "light"):
@@ -97,6 +97,49 @@ def test_a_page_is_accessible_and_fits_every_screen(visitor, name):
         found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
         keep_screenshot(tab, name, width)
     assert not found, "\n".join(found)
+
+
+@pages_with("")
+def test_a_page_holds_no_raw_markup_and_a_chapter_knows_its_place(visitor, name):
+    visitor.open(name)
+    main = visitor.tab.locator("main")
+    shown = main.inner_text()
+    for code in main.locator("pre, code").all_inner_texts():
+        shown = shown.replace(code, "")
+    for raw in ("| —", "|---", "code cell content", ":::", "{doc}", "<div"):
+        assert raw not in shown
+    chapter = re.match(r"notebooks/(\d+)_", name)
+    if chapter:
+        strip = visitor.tab.locator(".chain-strip")
+        assert "You are here" in strip.inner_text()
+        assert strip.locator("li").count() == 8 >= strip.locator("li.here").count() >= 1
+        captions = visitor.tab.locator("figure.numbered figcaption").all_inner_texts()
+        assert len(captions) >= 3
+        for count, caption in enumerate(captions, 1):
+            assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
+
+
+def test_the_chain_is_drawn_for_wide_screens_and_for_narrow_ones(visitor):
+    visitor.open("book/intro.html")
+    steps = ("CT", "Grid", "L-Net", "W-Net", "T-Net", "Ensemble", "Algorithm 1", "Label map")
+    for width, shown in ((1280, "wide"), (390, "narrow")):
+        visitor.tab.set_viewport_size({"width": width, "height": 844})
+        drawing = visitor.tab.locator("svg.drawing:visible")
+        assert drawing.count() == 1
+        assert shown in drawing.get_attribute("class").split()
+        for step in steps:
+            assert drawing.get_by_text(step, exact=True).count() == 1
+        box = drawing.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+
+
+def test_the_welcome_page_says_what_it_is_on_a_telephones_first_screen(visitor):
+    visitor.tab.set_viewport_size({"width": 390, "height": 844})
+    visitor.open("book/intro.html")
+    for what in ("h1", ".hero", "figure img", ".hero-buttons a"):
+        box = visitor.tab.locator(f".bd-article {what}").first.bounding_box()
+        assert box["y"] + box["height"] <= 844, what
 
 
 @pages_with('class="flipbook"')
@@ -142,6 +185,12 @@ def test_search_finds_algorithm_1(visitor):
     results.first.wait_for()
     titles = results.all_inner_texts()
     assert any("Post-processing" in title for title in titles), titles
+
+
+def test_search_knows_the_other_spelling(visitor):
+    visitor.open("search.html?q=tumour")
+    visitor.tab.locator("#search-results li a").first.wait_for()
+    assert visitor.tab.locator("#search-results li a").count() > 10
 
 
 def test_dark_mode_leaves_gray_values_alone(visitor):

@@ -1,0 +1,97 @@
+"""What chapters share: the strip "you are here", one look of solutions, words for the search."""
+
+import re
+
+from docutils import nodes
+
+from tunet_lib import drawings
+from tunet_lib.config import Config
+
+CHAPTER = re.compile(r"notebooks/(\d+)_")
+# What a page holds where it wants the drawing of the whole chain.
+ASKED = '<div class="chain"></div>'
+# Step of the chain → the chapter that explains it.
+EXPLAINED = {
+    "ct": "notebooks/01_kits19",
+    "grid": "notebooks/02_preprocess",
+    "lnet": "notebooks/06_lnet",
+    "wnet": "notebooks/07_cascade",
+    "tnet": "notebooks/07_cascade",
+    "ensemble": "notebooks/12_ensemble",
+    "algorithm_1": "notebooks/13_postprocess",
+    "label": "notebooks/11_inference",
+}
+
+# A solution in code is a hidden cell, one in words a <details>: both become the same box.
+SOLUTION_IN_CODE = re.compile(
+    r'(<div class="cell [^"]*tag_hide-cell[^"]*">\s*)<details class="admonition[^"]*">\s*'
+    r"<summary>.*?</summary>",
+    re.DOTALL,
+)
+SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>")
+# Spellings and names that the book does not use, for the search.
+SYNONYMS = {
+    "tumor": "tumour tumours cancer lesion",
+    "whole": "organ",
+    "preprocess": "preprocessing",
+    "color": "colour",
+    "center": "centre",
+    "region growing": "hysteresis",
+    "Dice": "F1 overlap Sorensen",
+    "label map": "mask annotation",
+    "gray": "grey",
+}
+
+
+def setup(app):
+    """Connect the functions below to Sphinx."""
+    app.connect("doctree-read", add_synonyms)
+    app.connect("html-page-context", style_solutions)
+    app.connect("html-page-context", draw_chain)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def add_synonyms(app, doctree):
+    """Let the search find a page by other words than its own."""
+    text = doctree.astext()
+    words = [word for ours, theirs in SYNONYMS.items() if ours in text for word in theirs.split()]
+    if words:
+        doctree.insert(0, nodes.meta("", name="keywords", content=", ".join(words)))
+
+
+def style_solutions(app, page, template, context, doctree):
+    """Give solutions in code and in words one class and one wording."""
+    body = context.get("body", "")
+    body = SOLUTION_IN_CODE.sub(
+        r'\1<details class="solution"><summary>Solution in code</summary>', body
+    )
+    context["body"] = SOLUTION_IN_WORDS.sub(
+        r'<details class="solution"><summary>\1</summary>', body
+    )
+
+
+def draw_chain(app, page, template, context, doctree):
+    """Put the strip "you are here" on top of a chapter, and the drawing where a page asks."""
+    body = context.get("body", "")
+    links = {step: context["pathto"](chapter) for step, chapter in EXPLAINED.items()}
+    if chapter := CHAPTER.match(page):
+        body = body.replace("</h1>", "</h1>" + strip(int(chapter[1]), links), 1)
+    elif ASKED in body:
+        drawing = drawings.draw_chain(Config.preset("course"), links=links)
+        body = body.replace(ASKED, drawing._repr_html_())
+    context["body"] = body
+
+
+def strip(chapter, links):
+    """Draw the steps of the chain in one line, with those of a chapter lit."""
+    here, words = drawings.HERE[chapter]
+    steps = "".join(
+        f'<li{" class=here" if name in here else ""}><a href="{links[name]}">'
+        f'<svg viewBox="0 0 24 24" aria-hidden="true">{drawings.ICONS[name]}</svg>'
+        f"<span>{step.name}</span></a></li>"
+        for name, step in drawings.STEPS.items()
+    )
+    return (
+        f'<nav class="chain-strip" aria-label="Steps of the method"><ol>{steps}</ol>'
+        f"<p><strong>You are here:</strong> {words}.</p></nav>"
+    )
