@@ -132,13 +132,12 @@ def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, m
     def impossible(*_):
         raise DataError("nothing is trained yet")
 
-    monkeypatch.setattr(cli, "_prepare", lambda *_, **__: {"case_00007": "is empty"})
+    monkeypatch.setattr(cli, "_prepare", lambda *_, **__: None)
     monkeypatch.setattr(cli, "_train", lambda *_, **__: {"tunet, fold 3": "out of memory"})
     monkeypatch.setattr(cli, "_evaluate", impossible)
     status, error = main("run", "data", "run")
     assert status == 1
     assert error.splitlines() == [
-        "case_00007: is empty",
         "tunet, fold 3: out of memory",
         "Error: nothing is trained yet",
     ]
@@ -277,22 +276,22 @@ def test_a_run_from_end_to_end(tmp_path):
     TINY.save(tmp_path / "tiny.json")
     folder = tmp_path / "run"
     arguments = [tmp_path / "data", folder, "--config", tmp_path / "tiny.json"]
-    assert tunet("prepare", *arguments).exit_code == 1
+    assert "case_00004" in str(tunet("run", *arguments).exception)
+    assert not (folder / "models").exists()
+    shutil.rmtree(tmp_path / "data" / "case_00004")
+    assert tunet("prepare", *arguments).exit_code == 0
     sabotaged = folder / "models" / "fold_0" / "unet2d"
     replace(TINY, l2=0.5).save(sabotaged / "config.json")
 
     arguments += ["--variant", "unet2d", "--jobs", 2]
     first = tunet("run", *arguments)
     assert first.exit_code == 1
-    bad_case, bad_training = first.stderr.strip().splitlines()
-    assert bad_case.startswith("case_00004: ")
-    assert "is empty" in bad_case
+    (bad_training,) = first.stderr.strip().splitlines()
     assert bad_training.startswith("unet2d, fold 0: ")
     assert "another configuration (l2 differ)" in bad_training
     assert len((folder / "scores.csv").read_text().splitlines()) == 1 + 2
 
     shutil.rmtree(sabotaged)
-    shutil.rmtree(tmp_path / "data" / "case_00004")
     before = times(folder / "models" / "fold_1")
     second = tunet("run", *arguments)
     assert (second.exit_code, second.stderr) == (0, "")

@@ -90,6 +90,19 @@ def test_a_damaged_file_of_scores_is_rejected(tmp_path, text, message):
         read_scores(tmp_path / "scores.csv")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("grid_whole", v) for v in (float("inf"), float("nan"), -0.1, 1.1)),
+        *(("whole_hd95_mm", -1.0), ("whole_surface_dice", 2.0), ("tumor_ml", float("inf"))),
+    ],
+)
+def test_scores_that_no_case_has_are_rejected(tmp_path, field, value):
+    write_scores(tmp_path / "scores.csv", [{**ROWS[0], field: value}])
+    with pytest.raises(DataError, match=f"{field} is"):
+        read_scores(tmp_path / "scores.csv")
+
+
 def test_a_missing_file_of_scores_is_rejected(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         read_scores(tmp_path / "scores.csv")

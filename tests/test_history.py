@@ -20,6 +20,26 @@ def test_history_comes_back(tmp_path):
     assert read_history(tmp_path / "history.csv") == [log, {**log, "epoch": 2}]
 
 
+HEAD = "epoch,loss,val_loss,learning_rate,attempts,time_s\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1,nan,0,0,1,1",
+        "1,0,inf,0,1,1",
+        "2,0,0,0,1,1",
+        "1e400,0,0,0,1,1",
+        "1,0,0,0,0,1",
+        "1,0,0,0,1,-1",
+    ],
+)
+def test_numbers_that_no_epoch_has(tmp_path, line):
+    (tmp_path / "history.csv").write_text(f"{HEAD}{line}\n")
+    with pytest.raises(DataError, match=r"history\.csv"):
+        read_history(tmp_path / "history.csv")
+
+
 @pytest.mark.parametrize("text", [None, "epoch,loss\n1\n", "epoch,loss\n1,x\n", "a,b\n1,2\n"])
 def test_history_that_is_none(tmp_path, text):
     if text is not None:

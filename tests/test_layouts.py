@@ -192,7 +192,7 @@ def test_a_run_remembers_what_a_cyst_is(cystic, tmp_path):
     arguments = ["prepare", cystic, tmp_path / "run", "--config", tmp_path / "tiny.json"]
     refused = tunet(*arguments)
     assert refused.exit_code == 1
-    assert "give --cyst-as kidney" in refused.stderr
+    assert "give --cyst-as kidney" in str(refused.exception)
     taken = tunet(*arguments, "--cyst-as", "kidney")
     assert (taken.exit_code, taken.stderr) == (0, "")
     run = open_run(tmp_path / "run")
@@ -205,7 +205,7 @@ def test_a_run_remembers_what_a_cyst_is(cystic, tmp_path):
 
 def test_too_few_cases_do_not_hide_why_others_are_missing(cystic, tmp_path):
     shutil.rmtree(cystic / "case_00002")
-    with pytest.raises(DataError, match=r"1 cases cannot be split .*case_00000: .*--cyst-as"):
+    with pytest.raises(DataError, match=r"1 of 2 cases .*case_00000: .*--cyst-as"):
         prepare_run(cystic, tmp_path / "run", scan_config())
 
 
@@ -216,16 +216,17 @@ def test_check_takes_cysts_as_well(cystic):
     assert not [p for p in check_folder(cystic, cyst_as_kidney=True)[1] if not p.is_strange_only]
 
 
-def test_a_run_says_first_what_it_leaves_out(cystic, tmp_path, monkeypatch):
+def test_a_run_says_first_what_it_leaves_out_and_stops_before_it_trains(
+    cystic, tmp_path, monkeypatch
+):
+    """neheller/kits23#27: cases with a cyst were dropped, and that was said after the training."""
     from tunet_lib import cli
 
-    monkeypatch.setattr(cli, "_train", lambda *_, **__: {})
-    monkeypatch.setattr(cli, "_evaluate", lambda *_: {})
-    monkeypatch.setattr(cli, "_table", lambda *_: print("then the table"))
+    monkeypatch.setattr(cli, "_train", lambda *_, **__: pytest.fail("it trains"))
     (cystic / "junk").touch()
     scan_config().save(tmp_path / "tiny.json")
     result = tunet("run", cystic, tmp_path / "run", "--config", tmp_path / "tiny.json")
-    assert result.exit_code == 1
-    before = result.stdout.partition("then the table")[0]
-    assert before.index("not used: junk: is no folder") < before.index("left out: case_00000: ")
-    assert result.stderr.startswith("case_00000: ")
+    assert isinstance(result.exception, DataError)
+    assert "not used: junk: is no folder" in result.stdout
+    assert "1 of 3 cases could not be prepared" in str(result.exception)
+    assert "case_00000: " in str(result.exception)

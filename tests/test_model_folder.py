@@ -91,14 +91,32 @@ def test_the_cases_that_it_saw_stay_the_same(folder):
     assert folder.seen() == ["case_00000", "case_00001"]
 
 
+def state_of(commit):
+    return {"commit": commit, "dirty": False}
+
+
+@pytest.mark.parametrize("value", [{}, [3], [{"git": "abc"}], [{}], [{"git": {"commit": 1}}], None])
+def test_damaged_notes_of_the_code(folder, value):
+    save_json(folder.path / "trained_with.json", value)
+    with pytest.raises(DataError, match=r"trained_with\.json: is no list of versions"):
+        folder.trained_with()
+
+
+@pytest.mark.parametrize("value", [[], {}, "case_00000", [1], [["case_00000"]], None, {"a": 1}])
+def test_a_network_that_names_no_cases_may_have_seen_all(folder, value):
+    save_json(folder.path / "training_cases.json", value)
+    with pytest.raises(DataError, match=r"training_cases\.json: names no cases"):
+        folder.seen()
+
+
 def test_each_state_of_the_code_is_noted_once_and_none_after_the_end(folder, monkeypatch):
     assert folder.trained_with() == []
     monkeypatch.setattr(model_folder, "versions", lambda: {"numpy": "2"})
     for commit in ("a", "a", "b", "a"):
-        monkeypatch.setattr(model_folder, "git_state", lambda commit=commit: {"commit": commit})
+        monkeypatch.setattr(model_folder, "git_state", lambda commit=commit: state_of(commit))
         folder.note_code()
     assert folder.trained_with() == [
-        {"git": {"commit": commit}, "versions": {"numpy": "2"}} for commit in "ab"
+        {"git": state_of(commit), "versions": {"numpy": "2"}} for commit in "ab"
     ]
     folder.weights.touch()
     monkeypatch.setattr(model_folder, "git_state", lambda: None)

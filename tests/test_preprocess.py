@@ -318,5 +318,5 @@ def test_load_prepared_refuses_other_numbers_and_broken_cases(data, tmp_path):
         load_prepared(out, replace(SMALL, pad_hu=0.0))
     path = out / "case_00002" / "case.json"
     path.write_text(json.dumps({"case_id": "case_00002"}))
-    with pytest.raises(DataError, match=r"case_00002/case\.json: is from another version"):
+    with pytest.raises(DataError, match=r"case_00002/case\.json: is damaged"):
         load_prepared(out)

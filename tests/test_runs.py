@@ -1,6 +1,7 @@
 """A run folder: started, and gone on with."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -42,27 +43,58 @@ def test_starting_again_prepares_nothing_new(run, data):
     assert {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")} == before
 
 
-def test_bad_cases_are_reported_and_the_others_prepared(data, tmp_path):
+def test_what_cannot_be_prepared_stops_before_folds_are_dealt_over_the_rest(data, tmp_path):
+    """It fails, it is run, it is mended, it is run: the folds are over all cases, and it ends."""
+    kept = {name: (data / name / "imaging.nii.gz").read_bytes() for name in ("case_00001",)}
     image = data / "case_00001" / "imaging.nii.gz"
     image.write_bytes(image.read_bytes()[:-100])
-    (data / "case_00002" / "imaging.nii.gz").write_text("<html>not found</html>")
+    (data / "case_00002" / "imaging.nii.gz").unlink()
     save_case(data / "case_00008", *box_scan(8), spacing_mm=SPACING_MM)
     save_case(data / "case_00009", box_scan(9)[0], spacing_mm=SPACING_MM)
-    run, failures = prepare_run(data, tmp_path / "run", scan_config())
-    assert set(failures) == {"case_00001", "case_00002", "case_00009"}
-    assert "cut short" in failures["case_00001"]
-    assert "web page" in failures["case_00002"]
-    assert "segmentation.nii.gz" in failures["case_00009"]
-    assert sorted(run.folds[0] + run.folds[1]) == ["case_00000", "case_00003", "case_00008"]
-    # What has no label is prepared, but no training may trip over it.
-    assert "case_00009" not in [case.case_id for case in run.cases()]
+    with pytest.raises(DataError) as raised:
+        prepare_run(data, tmp_path / "run", scan_config())
+    assert "2 of 5 cases could not be prepared" in str(raised.value)
+    assert re.search(r"case_00001: .*cut short.*; case_00002: has no imaging", str(raised.value))
+    assert not (tmp_path / "run" / "run.json").exists()
+    with pytest.raises(DataError, match="is no run folder"):
+        open_run(tmp_path / "run")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.npy")}
+    assert len(before) == 3 * 3
+
+    image.write_bytes(kept["case_00001"])
+    save_case(data / "case_00002", *box_scan(2), spacing_mm=SPACING_MM)
+    run, unused = prepare_run(data, tmp_path / "run", scan_config())
+    assert set(unused) == {"case_00009"}
+    assert "segmentation.nii.gz" in unused["case_00009"]
+    assert sorted(run.folds[0] + run.folds[1]) == [f"case_0000{n}" for n in (0, 1, 2, 3, 8)]
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in before}.items()
+
+
+def test_a_case_that_fails_when_a_run_goes_on_changes_no_folds(run, data, monkeypatch):
+    run.model_folder(("tunet", 0)).path.mkdir(parents=True)
+    (run.prepared / "case_00002" / "volume.npy").unlink()
+
+    def full(*_):
+        raise DataError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tunet_lib.preprocess.save_array", full)
+        with pytest.raises(DataError, match=r"1 of 4 .*case_00002: the disk is full"):
+            prepare_run(data, run.folder, run.config)
+    assert open_run(run.folder) == run
+    # Even if this version dealt otherwise: what is trained stays what it is.
+    monkeypatch.setattr("tunet_lib.runs.split_folds", lambda *_: [])
+    assert prepare_run(data, run.folder, run.config) == (run, {})
 
 
 def test_no_good_case_is_an_error_that_says_why(tmp_path):
-    (tmp_path / "data" / "case_00000").mkdir(parents=True)
-    (tmp_path / "data" / "case_00000" / "imaging.nii.gz").touch()
+    case = save_case(tmp_path / "data" / "case_00000", *box_scan(0), spacing_mm=SPACING_MM)
+    case.image_path.write_bytes(b"")
     with pytest.raises(DataError, match=r"case_00000.*is empty"):
         prepare_run(tmp_path / "data", tmp_path / "run", scan_config())
+    save_case(tmp_path / "other" / "case_00000", box_scan(0)[0], spacing_mm=SPACING_MM)
+    with pytest.raises(DataError, match="no case has a label map"):
+        prepare_run(tmp_path / "other", tmp_path / "run", scan_config())
 
 
 def test_another_configuration_needs_another_folder(run, data):
@@ -101,8 +133,27 @@ def test_models_stay_with_their_data(run, data):
 def test_opening_what_is_no_run(tmp_path, run):
     with pytest.raises(DataError, match="no run folder"):
         open_run(tmp_path)
-    (run.folder / "run.json").write_text("{}")
-    with pytest.raises(DataError, match="damaged"):
+
+
+FOLDS = [["case_00000", "case_00002"], ["case_00001", "case_00003"]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *([], {}, None, 3, {"data": "data"}, {"folds": FOLDS}),
+        *({"data": 3, "folds": FOLDS}, {"data": None, "folds": FOLDS}),
+        *({"data": "data", "folds": wrong} for wrong in ("ab", 2, None, [], [[]], [[], ["a"]])),
+        *({"data": "data", "folds": wrong} for wrong in (FOLDS[:1], [["a"], ["a"]], [["a"], [1]])),
+        *(
+            {"data": "data", "folds": [["a"], [name]]}
+            for name in ("../a", "/etc/a", ".", "", "a\0")
+        ),
+    ],
+)
+def test_a_damaged_description_of_a_run(run, values):
+    (run.folder / "run.json").write_text(json.dumps(values))
+    with pytest.raises(DataError, match=r"run\.json.*: is damaged"):
         open_run(run.folder)
 
 

@@ -111,11 +111,8 @@ def prepare(
     workers: options.Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
-    with failures_at_the_end() as failures:
-        chosen = _config(preset, config, epochs, precision)
-        failures |= _prepare(
-            data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers
-        )
+    chosen = _config(preset, config, epochs, precision)
+    _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers)
 
 
 @app.command()
@@ -230,19 +227,17 @@ def run(
     """
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
-        failures |= _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
-        for case_id, reason in failures.items():  # hours before the end, where it is said again
-            warn(f"left out: {case_id}: {reason}")
+        _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
         failures |= _train(run_folder, variant, fold, jobs=jobs)
         failures |= _evaluate(run_folder, batch_size)
         _table(run_folder)
 
 
 def main() -> None:
-    """Run the command; bad data ends it with one line and exit status 1."""
+    """Run the command; bad data, or a bad disk, ends it with one line and exit status 1."""
     try:
         app()
-    except DataError as error:
+    except (DataError, OSError) as error:
         complain("Error", str(error))
         sys.exit(1)
 

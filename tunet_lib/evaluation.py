@@ -6,6 +6,7 @@ Chapters 10 (``notebooks/10_folds_cluster.ipynb``) and 14 (``notebooks/14_result
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ STEPS: dict[str, str] = {  # what Algorithm 1 makes of the ensemble, step by ste
     "ensemble_postprocess": "after line 28: within L-Net's mask",
 }
 
+MOST_ML = 1e6  # of a tumor: more than any CT shows
 SURFACE_TOLERANCE_MM = 2.0  # of the surface Dice: one in-plane voxel of the paper's grid
 REGIONS = ("whole", "tumor", "mean")
 SURFACE_FIGURES = ("hd95_mm", "mean_mm", "surface_dice")
@@ -141,7 +143,7 @@ def read_scores(path: str | Path) -> list[Row]:
         return [_parsed(dict(zip(SCORE_FIELDS, line, strict=True))) for line in lines[1:]]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: is not a table of scores ({error}); evaluate again") from error
 
 
@@ -151,6 +153,15 @@ def _prefixed(prefix: str, figures: dict[str, float]) -> Row:
 
 def _parsed(row: dict[str, str]) -> Row:
     parsed: Row = {"system": row["system"], "fold": int(row["fold"]), "case_id": row["case_id"]}
-    for field in SCORE_FIELDS[3:]:
-        parsed[field] = float(row[field]) if row[field] else None
-    return parsed
+    return parsed | {field: _figure(field, row[field]) for field in SCORE_FIELDS[3:]}
+
+
+def _figure(field: str, text: str) -> float | None:
+    if not text:
+        return None
+    value = float(text)
+    # A distance is infinite where there is one surface only, and nan where there is none.
+    largest = math.inf if field.endswith("_mm") else MOST_ML if field.endswith("_ml") else 1.0
+    if not (0 <= value <= largest or (math.isnan(value) and field.endswith(SURFACE_FIGURES))):
+        raise ValueError(f"{field} is {text}")
+    return value

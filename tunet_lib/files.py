@@ -130,7 +130,7 @@ def check_writable(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def noting(failures: dict[str, str], name: str) -> Iterator[None]:
+def noting(failures: dict[Any, str], name: Any) -> Iterator[None]:
     """Note what goes wrong with one of many, under its name, so that the others go on."""
     try:
         yield
@@ -156,8 +156,13 @@ def load_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not valid JSON ({error}); write it again") from error
+
+
+def is_list_of(kind: type, value: Any) -> bool:
+    """Tell whether what came of a file is a list with nothing but values of one type in it."""
+    return isinstance(value, list) and all(isinstance(each, kind) for each in value)
 
 
 def save_array(path: str | Path, array: np.ndarray) -> None:
@@ -172,11 +177,14 @@ def load_array(path: str | Path) -> np.ndarray:
     Raises
     ------
     DataError
-        The file is missing, cut short, or not an array.
+        The file is missing, cut short, or not an array of numbers.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise ValueError("it holds no numbers")
+        return array
+    except Exception as error:  # whatever NumPy makes of a damaged header
         raise DataError(f"{path}: is not a whole .npy array ({error}); prepare it again") from error
 
 

@@ -6,6 +6,7 @@ Chapter 09 (``notebooks/09_training.ipynb``) draws it.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,13 +45,28 @@ def read_history(path: str | Path) -> list[EpochLog]:
     Raises
     ------
     DataError
-        The file is missing or not such a CSV.
+        The file is missing or not such a CSV, or a number in it cannot be.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8") as stream:
             rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
-        return [
-            {**row, "epoch": int(row["epoch"]), "attempts": int(row["attempts"])} for row in rows
-        ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        return checked_history(rows)
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a training history ({error})") from error
+
+
+def checked_history(rows: Sequence[EpochLog]) -> list[EpochLog]:
+    """Make sure that these are the logs of a training's epochs; the counts become integers.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        They are not.
+    """
+    for number, row in enumerate(rows, start=1):
+        if row["epoch"] != number or not row["attempts"] >= 1 or not row["time_s"] >= 0:
+            raise ValueError(f"line {number} is not that of epoch {number}")
+        if not all(math.isfinite(row[name]) for name in FIELDS):
+            raise ValueError(f"epoch {number} has a number that is not finite")
+    counts = ("epoch", "attempts")
+    return [{**row, **{name: int(row[name]) for name in counts}} for row in rows]

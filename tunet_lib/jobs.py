@@ -16,6 +16,7 @@ from typing import Any
 
 from tunet_lib import worker
 from tunet_lib.allowance import processors
+from tunet_lib.files import noting
 from tunet_lib.runs import Run, Task
 
 OnPoll = Callable[[list[Task]], Any]
@@ -59,7 +60,8 @@ def train_tasks(
         while waiting or active:
             while waiting and len(active) < jobs:
                 task = waiting.pop(0)
-                active[task] = _start(run, task, threads)
+                with noting(failures, task):
+                    active[task] = _start(run, task, threads)
             time.sleep(1)
             if on_poll is not None:
                 on_poll(list(active))

@@ -64,6 +64,18 @@ def find_cases(folder: str | Path) -> list[Case]:
     return cases
 
 
+def check_case_id(case_id: str) -> None:
+    """Make sure that a case_id that was read from a file is the name of a file, and no path.
+
+    Raises
+    ------
+    DataError
+        It leads elsewhere, or no file can have that name.
+    """
+    if not case_id.isprintable() or "/" in case_id or case_id.startswith(".") or not case_id:
+        raise DataError(f"{case_id!r} is no name of a case")
+
+
 def require_image(case: Case) -> Path:
     """Give the path of the CT, or raise a `DataError` that says it is missing."""
     if case.image_path is None:

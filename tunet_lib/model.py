@@ -6,20 +6,18 @@ Chapter 11 (``notebooks/11_inference.ipynb``).
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from tunet_lib.config import Config, Variant
-from tunet_lib.files import DataError, atomic_path
 from tunet_lib.localization import predict_lnet
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.networks import build
 from tunet_lib.quiet import keras
+from tunet_lib.weights import read_weights, write_weights
 from tunet_lib.windows import OnPart, box_around, predict_windows, starts_at, window_starts
 
 
@@ -68,20 +66,7 @@ class Model:
         if network is None:
             # Predictions are float32 wherever they run: only training gains from fewer bits.
             network = build(variant, dataclasses.replace(config, precision="float32"))
-        try:
-            # Keras passes over arrays that the network has no place for.
-            if (count := _count_arrays(files.weights)) != len(network.weights):
-                raise ValueError(f"it holds {count} arrays, the network {len(network.weights)}")
-            with warnings.catch_warnings():
-                # Keras warns of its own tables of layers, which hold no weights.
-                warnings.simplefilter("ignore")
-                network.load_weights(files.weights)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]  # Keras goes on to print whole arrays
-            raise DataError(
-                f"{files.weights}: cannot be read as the weights of {variant.name} ({reason}); "
-                "it is damaged or from another configuration; train again"
-            ) from error
+        read_weights(files.weights, network)
         return cls(network, variant, config)
 
     def save(self, folder: str | Path, *, before: Callable[[], object] | None = None) -> None:
@@ -92,8 +77,7 @@ class Model:
         """
         files = ModelFolder(Path(folder))
         files.describe(self.variant, self.config)
-        with atomic_path(files.weights, before=before) as temporary:
-            self.network.save_weights(temporary)
+        write_weights(files.weights, self.network, before=before)
 
     def predict(
         self,
@@ -171,10 +155,3 @@ class Model:
         if self.variant.sees == "slice":
             return self.network.predict_on_batch(batch[:, 0])[:, None]
         return self.network.predict_on_batch(batch)
-
-
-def _count_arrays(path: Path) -> int:
-    names: list[str] = []
-    with h5py.File(path) as file:
-        file.visit(names.append)  # to open each of them would take ten times as long
-    return sum("/vars/" in name for name in names)

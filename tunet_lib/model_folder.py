@@ -11,7 +11,7 @@ from typing import Any
 
 from tunet_lib.config import VARIANTS, Config, Variant
 from tunet_lib.environment import git_state, versions
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, is_list_of, load_json, save_json
 from tunet_lib.history import EpochLog, read_history, write_history
 
 WEIGHTS_NAME = "model.weights.h5"
@@ -128,8 +128,19 @@ class ModelFolder:
         save_json(path, case_ids)
 
     def seen(self) -> list[str]:
-        """List the cases that the network was trained on."""
-        return load_json(self.path / "training_cases.json")
+        """List the cases that the network was trained on.
+
+        Raises
+        ------
+        DataError
+            That was not written down, or names no case: then nobody can say on which cases the
+            network may be scored.
+        """
+        path = self.path / "training_cases.json"
+        case_ids = load_json(path)
+        if not is_list_of(str, case_ids) or not case_ids:
+            raise DataError(f"{path}: names no cases; remove {self.path} to train again")
+        return case_ids
 
     def note_code(self) -> None:
         """Write down the state of the code, which may differ from one start to the next."""
@@ -141,6 +152,23 @@ class ModelFolder:
         """List the states of the code (git, versions) that the network was trained with.
 
         More than one if its training was gone on with later; none if it noted none.
+
+        Raises
+        ------
+        DataError
+            What was noted is damaged.
         """
         path = self.path / "trained_with.json"
-        return load_json(path) if path.exists() else []
+        states = load_json(path) if path.exists() else []
+        if not is_list_of(dict, states) or not all(map(_is_git_state, states)):
+            raise DataError(f"{path}: is no list of versions; remove it")
+        return states
+
+
+def _is_git_state(state: dict[str, Any]) -> bool:
+    git = state.get("git", "")
+    return git is None or (
+        isinstance(git, dict)
+        and isinstance(git.get("commit"), str)
+        and isinstance(git.get("dirty"), bool)
+    )

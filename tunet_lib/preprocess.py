@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ from tunet_lib.config import Config
 from tunet_lib.files import DataError, load_array, load_json, noting, save_array, save_json
 from tunet_lib.kits19 import Case, require_image
 from tunet_lib.median import median_3x3x3
+from tunet_lib.origin import digests_of, is_only_touched, numbers, origin_of
 from tunet_lib.parallel import each
 from tunet_lib.placement import Placement, Shape, Spacing
 from tunet_lib.scans import ScanFile, load_label, open_scan
 
 CASE_FILE = "case.json"
-FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
+MOST = 1 << 15  # voxels along an axis, as a NIfTI header counts them
 
 
 @dataclass(frozen=True)
@@ -197,13 +199,15 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
         The CT is missing, a file is bad, or the disk is full.
     """
     folder = Path(out_folder) / case.case_id
-    made_from = _made_from(case, config)
-    try:
-        kept, as_made = _open_prepared(folder)
-        if as_made == made_from:
+    origin = origin_of(case, config)
+    with contextlib.suppress(DataError):  # absent or incomplete
+        kept, values = _open_prepared(folder)
+        if values["made_from"] == origin:
             return kept
-    except DataError:
-        pass  # absent or incomplete
+        if is_only_touched(case, origin, values):
+            # Not one byte is other, so neither is anything that was made from this case.
+            _note_touch(folder / CASE_FILE, values | {"made_from": origin})
+            return kept
     scan = open_scan(require_image(case))
     placement = Placement(scan, config)
     label = None
@@ -226,7 +230,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
         "spacing_mm": scan.spacing_mm,
         "grid_shape": placement.grid_shape,
         "has_label": label is not None,
-        "made_from": made_from,
+        "made_from": origin,
+        "sha256": digests_of(case),
     }
     save_json(folder / CASE_FILE, values)
     return _open_prepared(folder)[0]
@@ -294,8 +299,9 @@ def load_prepared(folder: str | Path, config: Config | None = None) -> list[Prep
     if not folders:
         raise DataError(f"{folder}: holds no prepared case; run `tunet prepare` first")
     opened = [_open_prepared(path) for path in folders]
-    for case, made_from in opened:
-        wrong = [k for k, v in _numbers(config).items() if made_from.get(k) != v] if config else []
+    for case, values in opened:
+        expected = numbers(config) if config else {}
+        wrong = [name for name, v in expected.items() if values["made_from"].get(name) != v]
         if wrong:
             raise DataError(
                 f"{case.folder}: was prepared with another {', '.join(wrong)}; prepare it again"
@@ -303,39 +309,41 @@ def load_prepared(folder: str | Path, config: Config | None = None) -> list[Prep
     return [case for case, _ in opened]
 
 
-def _open_prepared(folder: Path) -> tuple[PreparedCase, Any]:
+def _open_prepared(folder: Path) -> tuple[PreparedCase, dict[str, Any]]:
     values = load_json(folder / CASE_FILE)
     try:
-        made_from = values.pop("made_from")
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        case = PreparedCase(folder=folder, **values)
-    except (AttributeError, KeyError, TypeError) as error:
+        if not isinstance(values["made_from"], dict) or values["case_id"] != folder.name:
+            raise TypeError("it describes another case")
+        shapes = {name: _triple(values[name], int) for name in ("shape", "grid_shape")}
+        spacing_mm = _triple(values["spacing_mm"], float)
+        has_label = bool(values["has_label"])
+        case = PreparedCase(
+            folder.name, folder, spacing_mm=spacing_mm, has_label=has_label, **shapes
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder / CASE_FILE}: is from another version; prepare it again"
+            f"{folder / CASE_FILE}: is damaged, or from another version; prepare it again"
         ) from error
     for median in (False, True):
         case.volume(median)
     if case.has_label:
         case.label()
-    return case, made_from
+    return case, values
 
 
-def _numbers(config: Config) -> dict[str, Any]:
-    """Give the preprocessing numbers as JSON gives them back."""
-    values = {name: getattr(config, name) for name in FIELDS}
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+def _triple(values: Any, kind: type) -> Any:
+    """Take three numbers from a file as a shape or a spacing (z, y, x)."""
+    triple = tuple(map(kind, values))
+    if len(triple) != 3 or not all(0 < number < MOST for number in triple):
+        raise ValueError(f"{values} are no three numbers of a CT")
+    return triple
 
 
-def _made_from(case: Case, config: Config) -> dict[str, Any]:
-    """Describe all that a prepared case depends on."""
-    made_from = _numbers(config)
-    if case.cyst_as_kidney:
-        made_from["cyst_as_kidney"] = True
-    for path in (require_image(case), case.label_path):
-        if path is not None and path.exists():
-            status = path.stat()
-            made_from[path.name] = [status.st_size, status.st_mtime_ns]
-    return made_from
+def _note_touch(path: Path, values: dict[str, Any]) -> None:
+    """Write new times of files into a case's description, and leave its own time as it was."""
+    status = path.stat()
+    save_json(path, values)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # scores are as new as it is
 
 
 def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:

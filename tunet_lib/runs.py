@@ -10,20 +10,22 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import LOCALIZERS, VARIANTS, Config
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, is_list_of, load_json, save_json
 from tunet_lib.folds import split_folds
+from tunet_lib.kits19 import Case, check_case_id
 from tunet_lib.layouts import find_data
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
+NO_LABEL = "has no segmentation.nii.gz; training needs a label map"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Run:
     def prepared(self) -> Path:
         """Where the prepared cases are."""
         return self.folder / "prepared"
+
+    def is_of(self, data: Path, cases: Iterable[Case], cyst_as_kidney: bool) -> bool:
+        """Tell whether the run was dealt over these cases of this data folder."""
+        members = {case_id for fold in self.folds for case_id in fold}
+        same = self.data == data and self.cyst_as_kidney == cyst_as_kidney
+        return same and members == {case.case_id for case in cases}
 
     def model_folder(self, task: Task) -> ModelFolder:
         """Where one training and its weights are."""
@@ -92,6 +100,9 @@ def prepare_run(
 ) -> tuple[Run, dict[str, str]]:
     """Start a run, or go on with one: prepare every case and deal the cases into folds.
 
+    If a case cannot be prepared there are no folds: whatever kept it out may pass, and the run
+    would have to go on without it. Folds that something was trained on are kept.
+
     Parameters
     ----------
     data
@@ -109,14 +120,14 @@ def prepare_run(
 
     Returns
     -------
-    run, failures
-        The run, and case_id → reason of the cases that could not be prepared.
+    run, unused
+        The run, and case_id → reason of the cases that are no part of it.
 
     Raises
     ------
     DataError
         The folder holds a run with another configuration, or has models that were trained
-        on other cases; or no case at all could be prepared.
+        on other cases; or a case could not be prepared, or there are too few.
     """
     folder, data = Path(folder), Path(data).resolve()
     if (folder / "config.json").exists():
@@ -126,29 +137,31 @@ def prepare_run(
                 f"{folder}: holds a run with another configuration ({', '.join(wrong)} differ); "
                 "choose another folder"
             )
-    other_data = (
-        f"{folder}: has models that were trained on other cases, or on {data} under another name; "
-        "choose another folder"
-    )
+    found = find_data(data, cyst_as_kidney=cyst_as_kidney).cases
+    cases = [case for case in found if case.label_path is not None]
+    unused = {case.case_id: NO_LABEL for case in found if case.label_path is None}
     has_models = (folder / "models").exists()
     # Before anything that they were trained on is prepared anew.
-    if has_models and open_run(folder).data != data:
-        raise DataError(other_data)
-    cases = find_data(data, cyst_as_kidney=cyst_as_kidney).cases
+    if has_models and not open_run(folder).is_of(data, cases, cyst_as_kidney):
+        raise DataError(
+            f"{folder}: has models that were trained on other cases, or on {data} under another "
+            "name; choose another folder."
+        )
     config.save(folder / "config.json")
-    prepared, failures = prepare_cases(
+    _, failures = prepare_cases(
         cases, folder / "prepared", config, workers=workers, on_case=on_case
     )
-    for case in prepared:
-        if not case.has_label:
-            failures[case.case_id] = "has no segmentation.nii.gz; training needs a label map"
-    case_ids = [case.case_id for case in prepared if case.has_label]
-    run = Run(folder, config, data, _deal(data, case_ids, config, failures), cyst_as_kidney)
-    if has_models and run != open_run(folder):
-        raise DataError(f"{other_data}. {_listing(failures)}".strip())
-    start = {"data": str(data), "folds": run.folds, "cyst_as_kidney": cyst_as_kidney}
-    save_json(folder / "run.json", start)
-    return run, failures
+    if failures:
+        # Folds over the others would stay folds over the others when the rest is mended.
+        raise DataError(
+            f"{data}: {len(failures)} of {len(cases)} cases could not be prepared, and nothing is "
+            "trained without them; mend them, or move them elsewhere, and prepare again: "
+            f"{_listing(failures)}"
+        )
+    if not has_models:
+        start = {"data": str(data), "folds": _deal(data, cases, config)}
+        save_json(folder / "run.json", start | {"cyst_as_kidney": cyst_as_kidney})
+    return open_run(folder), unused
 
 
 def open_run(folder: str | Path) -> Run:
@@ -163,25 +176,38 @@ def open_run(folder: str | Path) -> Run:
     if not (folder / "run.json").exists():
         raise DataError(f"{folder}: is no run folder; start one with `tunet prepare`")
     values = load_json(folder / "run.json")
+    config = Config.load(folder / "config.json")
     try:
         data, folds = Path(values["data"]), values["folds"]
-        cyst_as_kidney = bool(values.get("cyst_as_kidney", False))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / 'run.json'}: is damaged; prepare the run again") from error
-    return Run(folder, Config.load(folder / "config.json"), data, folds, cyst_as_kidney)
+        cyst_as_kidney = values.get("cyst_as_kidney", False)
+        _check_folds(folds, config.folds)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'run.json'}: is damaged ({error}); prepare it again") from error
+    return Run(folder, config, data, folds, cyst_as_kidney is True)
 
 
-def _deal(
-    data: Path, case_ids: list[str], config: Config, failures: dict[str, str]
-) -> list[list[str]]:
-    """Deal the cases into folds; where they are too few, say as well why others are missing."""
-    if not case_ids:
-        raise DataError(f"{data}: no case could be prepared; {_listing(failures)}")
+def _check_folds(folds: Any, count: int) -> None:
+    """Raise a ValueError if these are no folds, or a case is not named as a file may be."""
+    if not is_list_of(list, folds) or len(folds) != count or not all(folds):
+        raise ValueError(f"it has no {count} folds with cases in them")
+    case_ids = [case_id for fold in folds for case_id in fold]
+    if not is_list_of(str, case_ids) or len(set(case_ids)) < len(case_ids):
+        raise ValueError("a case is named twice, or has no name")
+    for case_id in case_ids:
+        check_case_id(case_id)
+
+
+def _deal(data: Path, cases: list[Case], config: Config) -> list[list[str]]:
+    if not cases:
+        raise DataError(f"{data}: no case has a label map, and training needs one")
     try:
-        return split_folds(case_ids, config.folds, config.seed)
+        return split_folds([case.case_id for case in cases], config.folds, config.seed)
     except DataError as error:
-        raise DataError(f"{data}: {error}. {_listing(failures)}".strip()) from error
+        raise DataError(f"{data}: {error}") from error
 
 
-def _listing(failures: dict[str, str]) -> str:
-    return "; ".join(f"{case_id}: {reason}" for case_id, reason in failures.items())
+def _listing(failures: dict[str, str], shown: int = 10) -> str:
+    rest = f"; and {len(failures) - shown} more" if len(failures) > shown else ""
+    listed = list(failures.items())[:shown]
+    sentences = (f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in listed)
+    return "; ".join(sentences) + rest

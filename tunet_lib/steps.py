@@ -28,14 +28,14 @@ def prepare(
     *,
     cyst_as_kidney: bool = False,
     workers: int = 0,
-) -> dict[str, str]:
-    """Prepare every case, and give what failed: case_id → reason."""
+) -> None:
+    """Prepare every case, and deal the cases into folds."""
     from tunet_lib.provenance import timed
     from tunet_lib.runs import prepare_run
 
     count = count_cases(data)
     with timed(run_folder, "prepare"), bar("prepare", count) as advance:
-        run, failures = prepare_run(
+        run, _ = prepare_run(
             data,
             run_folder,
             config,
@@ -45,7 +45,6 @@ def prepare(
         )
     sizes = ", ".join(str(len(fold)) for fold in run.folds)
     say(f"{run_folder}: folds of {sizes} cases")
-    return failures
 
 
 def train(

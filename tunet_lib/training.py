@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 from tunet_lib.config import Config, Variant
 from tunet_lib.files import DataError, atomic_path
 from tunet_lib.folds import Split
-from tunet_lib.history import EpochLog, read_history, write_history
+from tunet_lib.history import EpochLog, checked_history, read_history, write_history
 from tunet_lib.losses import DiceLoss
 from tunet_lib.model import Model
 from tunet_lib.model_folder import ModelFolder
@@ -253,7 +252,8 @@ class Training:
                 self._set_state(arrays)
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
                 self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+                self.schedule.history = checked_history(self.schedule.history)
+        except Exception as error:  # whatever zip, NumPy and Keras make of a damaged file
             raise DataError(
                 f"{checkpoint}: is no checkpoint of this network ({error}); remove it to start anew"
             ) from error

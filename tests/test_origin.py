@@ -1,0 +1,98 @@
+"""A case is prepared again when a byte or a number has changed, and not for a touch."""
+
+import json
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+from scans import SPACING_MM, box_scan, scan_config
+
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import Case, save_case
+from tunet_lib.origin import digests_of, origin_of
+from tunet_lib.preprocess import load_prepared, prepare_case
+
+
+@pytest.fixture
+def case(tmp_path):
+    return save_case(tmp_path / "data" / "case_00000", *box_scan(0), spacing_mm=SPACING_MM)
+
+
+@pytest.fixture
+def prepared(case, tmp_path):
+    return prepare_case(case, tmp_path / "prepared", scan_config())
+
+
+def times(prepared):
+    return {path.name: path.stat().st_mtime_ns for path in prepared.folder.iterdir()}
+
+
+def test_a_touch_prepares_nothing_anew(case, prepared, tmp_path):
+    before = times(prepared)
+    for seconds in (1, 10**9):
+        os.utime(case.image_path, (seconds, seconds))
+        os.utime(case.label_path, (seconds, seconds))
+        again = prepare_case(case, tmp_path / "prepared", scan_config())
+        assert again == prepared
+        assert times(again) == before  # so that scores stay as new as what they were made from
+    noted = json.loads((prepared.folder / "case.json").read_text())
+    assert noted["made_from"]["imaging.nii.gz"][1] == 10**18
+    assert noted["sha256"] == digests_of(case)
+
+
+def test_other_bytes_of_the_same_size_are_prepared(case, prepared, tmp_path):
+    before = times(prepared)
+    content = bytearray(case.label_path.read_bytes())
+    content[4:8] = b"\1\1\1\1"  # gzip's note of a time
+    case.label_path.write_bytes(content)
+    prepare_case(case, tmp_path / "prepared", scan_config())
+    assert times(prepared)["volume.npy"] > before["volume.npy"]
+
+
+def test_what_an_earlier_version_prepared_is_kept_as_long_as_it_is_not_touched(
+    case, prepared, tmp_path
+):
+    path = prepared.folder / "case.json"
+    values = json.loads(path.read_text())
+    del values["sha256"]
+    path.write_text(json.dumps(values))
+    before = times(prepared)
+    prepare_case(case, tmp_path / "prepared", scan_config())
+    assert times(prepared) == before
+    os.utime(case.image_path, (5, 5))
+    prepare_case(case, tmp_path / "prepared", scan_config())
+    assert times(prepared)["volume.npy"] > before["volume.npy"]
+
+
+def test_voxels_in_a_file_of_their_own_count(tmp_path):
+    nib.save(nib.Nifti1Pair(np.zeros((3, 4, 5), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    case = Case("a", tmp_path / "a.hdr", None)
+    before = origin_of(case, scan_config()), digests_of(case)
+    nib.save(nib.Nifti1Pair(np.ones((3, 4, 5), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    after = origin_of(case, scan_config()), digests_of(case)
+    assert set(before[1]) == {"a.hdr", "a.img"}
+    assert before[0] != after[0]
+    assert before[1]["a.img"] != after[1]["a.img"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"case_id": name} for name in ("../case_00000", "case_00001", 3, None)),
+        *({"shape": wrong} for wrong in ([], [1, 2], [0, 1, 2], "abc", [1e9] * 3, [None] * 3)),
+        *({"spacing_mm": wrong} for wrong in ([0, 1, 1], [-1, 1, 1], [float("nan")] * 3, 3)),
+        *({"grid_shape": wrong} for wrong in ([1, 1, 1], [[1], [1], [1]], {})),
+        *({"made_from": wrong} for wrong in (None, [], "x")),
+    ],
+)
+def test_a_damaged_description_is_refused_and_the_case_prepared_anew(
+    case, prepared, tmp_path, change
+):
+    path = prepared.folder / "case.json"
+    good = path.read_bytes()
+    path.write_text(json.dumps(json.loads(good) | change))
+    with pytest.raises(DataError, match="prepare it again"):
+        load_prepared(tmp_path / "prepared", scan_config())
+    assert prepare_case(case, tmp_path / "prepared", scan_config()) == prepared
+    assert path.read_bytes() == good

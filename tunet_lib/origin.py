@@ -1,0 +1,90 @@
+"""What a prepared case was made from: its files and the numbers of its preprocessing."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tunet_lib.config import Config
+from tunet_lib.kits19 import Case, require_image
+
+FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
+
+Origin = dict[str, Any]  # as JSON gives it back
+
+
+def numbers(config: Config) -> Origin:
+    """Give the preprocessing numbers of a configuration."""
+    values = {name: getattr(config, name) for name in FIELDS}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def origin_of(case: Case, config: Config) -> Origin:
+    """Describe all that a prepared case depends on: numbers, and size and time of each file.
+
+    Raises
+    ------
+    DataError
+        The case has no CT.
+    OSError
+        A file cannot be looked at.
+    """
+    origin = numbers(config)
+    if case.cyst_as_kidney:
+        origin["cyst_as_kidney"] = True
+    for path in _files(case):
+        status = path.stat()
+        origin[path.name] = [status.st_size, status.st_mtime_ns]
+    return origin
+
+
+def digests_of(case: Case) -> dict[str, str]:
+    """Give name → SHA-256 of a case's files."""
+    return {path.name: _sha256(path) for path in _files(case)}
+
+
+def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
+    """Tell whether a case's files have other times than noted, and the very same bytes.
+
+    Parameters
+    ----------
+    case
+        The case as it is now.
+    origin
+        As `origin_of` gives it now.
+    noted
+        What was noted when it was prepared; ``made_from`` and ``sha256`` are used.
+    """
+    made_from, digests = noted.get("made_from"), noted.get("sha256")
+    if not isinstance(made_from, dict) or not isinstance(digests, dict):
+        return False
+    names = {path.name for path in _files(case)}
+
+    def untimed(values: Origin) -> Origin:
+        return {k: v[:1] if k in names and isinstance(v, list) else v for k, v in values.items()}
+
+    return untimed(origin) == untimed(made_from) and digests == digests_of(case)
+
+
+def _files(case: Case) -> list[Path]:
+    files: list[Path] = []
+    for path in (require_image(case), case.label_path):
+        if path is not None and path.exists():
+            # The voxels of such a header lie in a file of their own beside it.
+            beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if _is_header(path) else ()
+            files += [path, *sorted(each for each in beside if each != path)]
+    return files
+
+
+def _is_header(path: Path) -> bool:
+    return path.suffix.lower() in (".hdr", ".mhd", ".nhdr")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
