@@ -15,12 +15,14 @@ from tunet_lib.config import ENSEMBLE, LOCALIZERS
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases, require_image, require_label
 from tunet_lib.metrics import kits19_score, volume_ml
+from tunet_lib.model_folder import ModelFolder
 from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
 from tunet_lib.runs import Run, open_run
 from tunet_lib.scans import LabelMap, load_label_map, load_scan
+from tunet_lib.weights import halve_weights
 
 BOOK = Path(__file__).parent
-LIMIT_MB = 20  # weights are downloaded with every clone
+LIMIT_MB = 30  # weights are downloaded with every clone
 PICTURED_ML = 30  # the median tumor of KiTS19
 
 
@@ -47,17 +49,23 @@ def copy_weights(run: Run) -> None:
     trained = {name: folder for name, folder in folders.items() if folder.is_trained}
     if missing := {*ENSEMBLE, *LOCALIZERS} - set(trained):
         raise DataError(f"{run.folder}: fold 0 lacks {', '.join(sorted(missing))}; train first")
-    size_mb = sum(folder.weights.stat().st_size for folder in trained.values()) / 1e6
+    size_mb = sum(folder.weights.stat().st_size for folder in trained.values()) / 2e6  # halved
     if size_mb > LIMIT_MB:
         raise DataError(f"{run.folder}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
     for old in COURSE_WEIGHTS.iterdir():
         if old.is_dir():
             shutil.rmtree(old)
     for variant, folder in trained.items():
-        (COURSE_WEIGHTS / variant).mkdir(parents=True)
-        for path in (folder.config_path, folder.variant_path, folder.weights):
-            shutil.copyfile(path, COURSE_WEIGHTS / variant / path.name)
+        publish_model(folder, COURSE_WEIGHTS / variant)
     print(f"{size_mb:.1f} MB of weights")
+
+
+def publish_model(source: ModelFolder, target: Path) -> None:
+    """Copy a trained network, its weights as float16: half the size, and they load as float32."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in (source.config_path, source.variant_path):
+        shutil.copyfile(path, target / path.name)
+    halve_weights(source.weights, target / source.weights.name)
 
 
 def write_volumes(run: Run) -> None:
@@ -85,7 +93,7 @@ def draw_result(run: Run) -> None:
     case_id = min(run.folds[0], key=distance_ml)
     truth = labels[case_id].label
     scan = load_scan(require_image(cases[case_id]))
-    label = predict_scan(scan)
+    label = predict_scan(scan, COURSE_WEIGHTS)
     score = kits19_score(label, truth)
     scores = f"DSC: whole {score['whole']:.2f}, tumor {score['tumor']:.2f}"
     example = plots.Example(scan.volume_hu, truth, label, scan.spacing_mm, case_id, scores)

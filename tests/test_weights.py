@@ -9,7 +9,7 @@ from tunet_lib.config import VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.model import Model
 from tunet_lib.quiet import keras
-from tunet_lib.weights import DIGEST_BYTES, read_weights, write_weights
+from tunet_lib.weights import DIGEST_BYTES, halve_weights, read_weights, write_weights
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,20 @@ def assert_read(path, other, network):
 
 def test_they_come_back(path, network, other):
     assert_read(path, other, network)
+
+
+def test_halves_come_back_rounded_and_as_float32(path, tmp_path, network, other):
+    halve_weights(path, tmp_path / "half.weights.h5")
+    read_weights(tmp_path / "half.weights.h5", other)
+    for one, two in zip(other.get_weights(), network.get_weights(), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_array_equal(one, two.astype(np.float16))
+    assert (tmp_path / "half.weights.h5").stat().st_size < path.stat().st_size
+    content = bytearray((tmp_path / "half.weights.h5").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "half.weights.h5").write_bytes(content)
+    with pytest.raises(DataError, match="digest"):
+        read_weights(tmp_path / "half.weights.h5", other)
 
 
 def test_keras_reads_them_as_its_own_and_its_own_are_read(path, tmp_path, network, other):

@@ -47,8 +47,29 @@ def write_weights(
     network.save(buffer)
     with zipfile.ZipFile(buffer) as archive:
         content = archive.read("model.weights.h5")
-    with atomic_path(path, before=before) as temporary:
-        temporary.write_bytes(content + DIGEST_MARK + hashlib.sha256(content).hexdigest().encode())
+    _write(Path(path), content, before)
+
+
+def halve_weights(source: str | Path, target: str | Path) -> None:
+    """Write weights anew as float16: the file is half as large, and they are read as float32.
+
+    Raises
+    ------
+    DataError
+        The disk is full, or the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(source) as full, h5py.File(buffer, "w") as half:
+
+        def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
+            if isinstance(item, h5py.Dataset):
+                half.create_dataset(name, data=item[()].astype(np.float16))
+            else:
+                half.require_group(name)
+            half[name].attrs.update(item.attrs)
+
+        full.visititems(copy)
+    _write(Path(target), buffer.getvalue())
 
 
 def read_weights(path: str | Path, network: Any) -> None:
@@ -77,6 +98,11 @@ def read_weights(path: str | Path, network: Any) -> None:
             f"{path}: cannot be read as the weights of {network.name} ({reason}); "
             "it is damaged or from another configuration; train again"
         ) from error
+
+
+def _write(path: Path, content: bytes, before: Callable[[], object] | None = None) -> None:
+    with atomic_path(path, before=before) as temporary:
+        temporary.write_bytes(content + DIGEST_MARK + hashlib.sha256(content).hexdigest().encode())
 
 
 class _Buffer(io.BytesIO):

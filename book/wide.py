@@ -1,0 +1,57 @@
+"""Train the networks for CTs from anywhere: python book/wide.py lnet tunet --data DATA.
+
+One L-Net and one TuNet, on phantoms of any look (`tunet_lib.phantom.wide`), after the idea of
+SynthSeg (Billot et al. 2023); book/wide.json says how. Each phantom is seen once an epoch; the
+best epoch is that of `WATCHED` other phantoms. Networks go to DATA/wide, and from there to
+tunet_lib/wide_weights/, their learning curves to book/results/; a training that was cut short
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from experiments import InMemory
+from publish_results import publish_model
+
+from tunet_lib.config import VARIANTS, Config
+from tunet_lib.folds import Split
+from tunet_lib.model_folder import ModelFolder
+from tunet_lib.phantom import write_phantoms
+from tunet_lib.preprocess import prepare_cases
+from tunet_lib.training import train
+
+WIDE_WEIGHTS = Path(__file__).parents[1] / "tunet_lib" / "wide_weights"
+CONFIG = Path(__file__).with_name("wide.json")
+RESULTS = Path(__file__).parent / "results"
+SEED = 77003  # apart from the study's and the tuning cases'
+TRAINING, WATCHED = 512, 32
+
+
+def main() -> None:
+    """Make the phantoms, prepare them, and train the networks that are named, in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("networks", nargs="+", choices=["lnet", "tunet"])
+    parser.add_argument("--data", type=Path, required=True)
+    arguments = parser.parse_args()
+    config = Config.load(CONFIG)
+    phantoms = write_phantoms(
+        arguments.data / "wide_phantoms", WATCHED + TRAINING, SEED, looks="wide"
+    )
+    prepared, failures = prepare_cases(phantoms, arguments.data / "wide_prepared", config)
+    if failures:
+        raise RuntimeError(f"not prepared: {failures}")
+    cases = [InMemory(case) for case in prepared]
+    split = Split(0, cases[WATCHED:], cases[:WATCHED])
+    for name in arguments.networks:
+        folder = arguments.data / "wide" / name
+        train(VARIANTS[name], config, split, folder=folder, on_epoch=print, workers=1)
+        files = ModelFolder(folder)
+        publish_model(files, WIDE_WEIGHTS / name)
+        shutil.copyfile(files.history_path, RESULTS / f"wide_{name}_history.csv")
+
+
+if __name__ == "__main__":
+    main()
