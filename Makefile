@@ -19,7 +19,7 @@ OTTER := $(VENV)/otter/bin/otter
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help book chapters assets browser pdf links data test lint bench serve clean
+.PHONY: help book chapters assets browser pdf links data test fuzz lint bench serve clean
 .PHONY: secret coursework grade coursework-proof
 
 help: ## list the targets
@@ -52,6 +52,10 @@ data: $(STAMP)
 test: $(STAMP) data ## run the unit tests, then the notebooks against their stored outputs
 	$(BIN)/pytest -n 2 --dist loadfile tests
 	$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+
+fuzz: $(STAMP) ## damage 10,000 NIfTIs and 1,000 other files: each is taken, or refused by a message
+	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py niftis 10000
+	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py side 1000
 
 lint: $(STAMP) ## check style, types, import layers and spelling
 	$(BIN)/ruff check

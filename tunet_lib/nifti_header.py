@@ -6,6 +6,7 @@ and a `DataWarning` says so; what cannot is a `DataError`.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from nibabel.spatialimages import HeaderDataError
 
 from tunet_lib.files import GET_AGAIN, DataError, DataWarning
 
+# nibabel would print what it mends to the standard error; what matters is told below, as a warning.
+SILENT = logging.Logger("tunet_lib.nibabel", logging.CRITICAL + 1)
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which comes first
 HEADER_BYTES = max(HEADERS)
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units; all others are taken for mm
@@ -59,7 +62,8 @@ def read_header(path: Path, start: bytes) -> nib.Nifti1Header:
     pixdim = np.array(raw["pixdim"][1:4], np.float64)
     if not is_pair(raw) and 0 <= raw["vox_offset"] < kind.single_vox_offset:
         raw["vox_offset"] = kind.single_vox_offset  # behind the header is where they begin
-    header = kind(raw.binaryblock)
+    header = kind(raw.binaryblock, check=False)
+    header.check_fix(logger=SILENT)
     shape = header.get_data_shape()
     if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1:
         raise DataError(
@@ -149,7 +153,7 @@ def blank(header: nib.Nifti1Header) -> None:
         header[name] = b""
     header.set_intent("none")
     header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
+    header["cal_min"] = header["cal_max"] = header["vox_offset"] = 0
 
 
 def _affines(path: Path, header: nib.Nifti1Header, pixdim: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ is resampled to the patient's own axes, and its label map back to the scan's own
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from tunet_lib.files import DataWarning
+from tunet_lib.files import DataError, DataWarning
 from tunet_lib.nifti import NiftiFile, described
 
 TILT_DEG = 2.0  # below this a patient lies as crooked on the table
 AIR_HU = -1000
 TIE = 1e-3  # in voxels
+MOST = 32767  # voxels along an axis, as a NIfTI header counts them
+GROWTH = 16  # times its own voxels for the box around it; turns of right angles take far fewer
+MOST_SMALL = 1 << 24  # voxels that take no memory to speak of
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,11 @@ def upright(file: NiftiFile, *, is_label: bool = False) -> NiftiFile:
     is_label
         Whether it holds labels.
 
+    Raises
+    ------
+    DataError
+        The box around it would be many times as large as itself: no scanner makes such a thing.
+
     Warns
     -----
     DataWarning
@@ -136,6 +145,11 @@ def upright(file: NiftiFile, *, is_label: bool = False) -> NiftiFile:
     sizes_mm = np.empty(3)
     sizes_mm[nib.io_orientation(file.affine)[:, 0].astype(int)] = apart_mm
     x, y, z = np.ceil((high - low) / sizes_mm - TIE).astype(int).tolist()
+    if max(x, y, z) > MOST or x * y * z > max(GROWTH * math.prod(file.shape), MOST_SMALL):
+        raise DataError(
+            f"{file.path}: its axes are so far from right angles that the box around it would take "
+            f"{x} x {y} x {z} voxels; correct its affine"
+        )
     affine = np.diag([*sizes_mm, 1.0])
     affine[:3, 3] = (low + high - (np.array([x, y, z]) - 1) * sizes_mm) / 2
     dtype = file.dtype if is_label else np.dtype(np.float32)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import ndimage
 
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, is_list_of, load_json, save_json
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
 from tunet_lib.phantom.canvas import Point
 from tunet_lib.phantom.make import Looks, make_phantom
@@ -67,7 +67,7 @@ def write_phantoms(
     listing = folder / "kits.json"
     if not listing.exists() and any(folder.glob("case_*")):
         raise DataError(f"{folder}: holds cases, but no kits.json; choose an empty folder")
-    entries = {e["case_id"]: e for e in load_json(listing)} if listing.exists() else {}
+    entries = _entries(listing) if listing.exists() else {}
     origin = {"synthetic": True, "seed": seed, "size": size, "looks": looks}
     _check_origin(folder, entries.values(), origin)
     origin["generator"] = GENERATOR
@@ -90,6 +90,14 @@ def write_phantoms(
     return cases
 
 
+def _entries(listing: Path) -> dict[str, dict[str, Any]]:
+    """Read which phantoms are there; a listing of another kind is not this program's to change."""
+    entries = load_json(listing)
+    if not is_list_of(dict, entries) or not all(isinstance(e.get("case_id"), str) for e in entries):
+        raise DataError(f"{listing}: is no list of phantoms; choose an empty folder")
+    return {entry["case_id"]: entry for entry in entries}
+
+
 def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[str, Any]) -> None:
     """Refuse to mix phantoms of two origins, or of two generators, in one folder."""
     # Before there were other looks than one, no entry named them.
@@ -99,10 +107,10 @@ def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[
             f"{folder}: holds other cases than phantoms of {wanted}; choose an empty folder"
         )
     # Before there were versions, no entry named one.
-    others = {entry.get("generator", 1) for entry in entries} - {GENERATOR}
+    others = [e.get("generator", 1) for e in entries if e.get("generator", 1) != GENERATOR]
     if others:
         raise DataError(
-            f"{folder}: holds phantoms of version {min(others)} of the generator, and this is "
+            f"{folder}: holds phantoms of version {others[0]} of the generator, and this is "
             f"version {GENERATOR}; choose an empty folder, or delete this one and make it anew"
         )
 

@@ -1,0 +1,156 @@
+"""Seeded damage to files: what disks, networks, editors and other programs do to them."""
+
+import gzip
+import json
+import math
+import struct
+
+import numpy as np
+
+NUMBERS = [0, -1, 1, 2, 255, 32767, -32768, 2**31 - 1, 2**63, 10**400, 0.5, -0.0]
+FLOATS = [math.nan, math.inf, -math.inf, 1e-45, 1e-3, 1e4, 1e30, -1e30, 0.0, -1.0]
+VALUES = [
+    *(None, True, False, "", "x", "nan", "../../escape", "/etc/passwd", "a\0b", "²", "\ud800", "é"),
+    *([], {}, [[]], [1, 2, 3], {"a": 1}, [None], "x" * 5000, *NUMBERS, *FLOATS),
+]
+# Offset and format of the fields of a NIfTI-1 header.
+FIELDS = [
+    *((0, "i"), (39, "B"), (68, "f"), (70, "h"), (72, "h"), (108, "f"), (112, "f"), (116, "f")),
+    *((123, "B"), (124, "f"), (136, "f"), (252, "h"), (254, "h"), (344, "4s")),
+    *((40 + 2 * k, "h") for k in range(8)),
+    *((76 + 4 * k, "f") for k in range(8)),
+    *((256 + 4 * k, "f") for k in range(18)),
+]
+
+
+def pick(rng, values):
+    return values[int(rng.integers(len(values)))]
+
+
+def any_bytes(content: bytes, rng) -> bytes:
+    """Damage a file without a look at what it is."""
+    content, kind = bytearray(content), int(rng.integers(6))
+    size = len(content)
+    if kind == 0:
+        return bytes(content[: int(rng.integers(size + 1))])
+    if kind == 1:
+        return bytes(content) + rng.bytes(int(rng.integers(1, 5000)))
+    if kind == 2:
+        start = int(rng.integers(size))
+        content[start : start + int(rng.integers(1, 600))] = rng.bytes(int(rng.integers(0, 600)))
+        return bytes(content)
+    if kind == 3:
+        start = int(rng.integers(size))
+        length = int(rng.integers(1, 2000))
+        content[start : start + length] = bytes(len(content[start : start + length]))
+        return bytes(content)
+    for _ in range(int(rng.integers(1, 9))):
+        content[int(rng.integers(size))] ^= 1 << int(rng.integers(8))
+    return bytes(content)
+
+
+def nifti(content: bytes, rng) -> bytes:
+    """Damage a NIfTI: its bytes as they lie on disk, or those within the gzip, or its header."""
+    packed = content[:2] == b"\x1f\x8b"
+    if rng.random() < 0.2:
+        return any_bytes(content, rng)
+    raw = bytearray(gzip.decompress(content) if packed else content)
+    kind = rng.random()
+    if kind < 0.7:
+        for _ in range(int(rng.integers(1, 4))):
+            offset, code = pick(rng, FIELDS)
+            raw[offset : offset + struct.calcsize(code)] = _field(code, rng)
+    elif kind < 0.85:
+        for _ in range(int(rng.integers(1, 9))):
+            raw[int(rng.integers(min(348, len(raw))))] = int(rng.integers(256))
+    else:
+        raw = bytearray(any_bytes(bytes(raw), rng))
+    if rng.random() < 0.02:
+        raw += bytes(1 << 26)  # a bomb, once it is packed
+    return gzip.compress(bytes(raw), 1) if packed else bytes(raw)
+
+
+def _field(code: str, rng) -> bytes:
+    order = "<" if rng.random() < 0.9 else ">"
+    if code == "f":
+        value = pick(rng, FLOATS) if rng.random() < 0.7 else float(rng.normal(0, 100))
+        return struct.pack(f"{order}f", value)
+    if code == "4s":
+        return rng.bytes(4)
+    low, high = {"h": (-(2**15), 2**15), "i": (-(2**31), 2**31), "B": (0, 256)}[code]
+    few = [0, 1, 2, 3, 4, 5, 7, 8, 16, 64, 128, 256, 512, 768, 1536, 2304, high - 1, low]
+    value = pick(rng, few) if rng.random() < 0.7 else int(rng.integers(low, high))
+    return struct.pack(f"{order}{code}", min(max(value, low), high - 1))
+
+
+def text_of(name: str, content: bytes, rng) -> bytes:
+    """Damage JSON or CSV in its structure, or as bytes."""
+    if rng.random() < 0.25:
+        return any_bytes(content, rng)
+    if name.endswith(".csv"):
+        return _csv(content.decode(), rng).encode("utf-8", "surrogatepass")
+    special = [b"", b"[" * 100_000, b'{"a":' * 50_000, b"\xef\xbb\xbf" + content, b"NaN", b"null"]
+    if rng.random() < 0.1:
+        return pick(rng, special)
+    value = _json(json.loads(content), rng)
+    return json.dumps(value).encode()
+
+
+def _json(value, rng):
+    if isinstance(value, (dict, list)) and value and rng.random() < 0.85:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        key = pick(rng, list(keys))
+        kind = rng.random()
+        if kind < 0.15:
+            del value[key]
+        elif kind < 0.3 and isinstance(value, list):
+            value.append(value[key])
+        elif kind < 0.3:
+            value["more"] = pick(rng, VALUES)
+        else:
+            value[key] = _json(value[key], rng)
+        return value
+    return pick(rng, VALUES)
+
+
+def _csv(text: str, rng) -> str:
+    lines = [line.split(",") for line in text.splitlines()]
+    for _ in range(int(rng.integers(1, 4))):
+        line = pick(rng, lines)
+        if line:
+            line[int(rng.integers(len(line)))] = str(pick(rng, VALUES))
+    if rng.random() < 0.2:
+        lines.append(pick(rng, lines))
+    if rng.random() < 0.1:
+        pick(rng, lines).pop()
+    if rng.random() < 0.05:
+        lines.append(["9" * 200_000])  # longer than a field of csv may be
+    return "\n".join(map(",".join, lines))
+
+
+def npy(content: bytes, rng) -> bytes:
+    """Damage an array: its header in the values that it holds, or as bytes."""
+    if rng.random() < 0.4:
+        return any_bytes(content, rng)
+    start = content.index(b"{")
+    stop = content.index(b"\n", start)
+    shape = pick(rng, [(), (1,), (-1, 2, 3), (2**62, 2**62), (2**40,), (0, 0, 0), (10**30,)])
+    kind = pick(rng, ["<f2", "|O", ">f8", "|V4", "<M8[s]", "|S9", "x", "<f2, <i4"])
+    changes = [("shape", shape), ("descr", kind), ("fortran_order", True), ("more", 1)]
+    header = {"descr": "<f2", "fortran_order": False, "shape": (8, 16, 16)}
+    header |= dict([pick(rng, changes)])
+    text = repr(header).encode().ljust(stop - start)
+    return content[:start] + text[: stop - start] + content[stop:]
+
+
+def damaged(name: str, content: bytes, rng) -> bytes:
+    """Damage a file in the way that suits its kind."""
+    if name.endswith((".json", ".csv")):
+        return text_of(name, content, rng)
+    if name.endswith(".npy"):
+        return npy(content, rng)
+    return any_bytes(content, rng)
+
+
+def generator(*seed: int):
+    return np.random.default_rng(seed)

@@ -1,0 +1,30 @@
+"""Hundreds of damaged files, the same in every run: taken, or refused, and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FUZZ = Path(__file__).with_name("fuzz.py")
+
+
+@pytest.mark.parametrize("what", ["niftis", "side"])
+def test_a_damaged_file_is_taken_or_refused_and_nothing_else(what):
+    threads = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    run = subprocess.run(
+        [sys.executable, FUZZ, what, "300"],
+        env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(map(str, FUZZ.parents[1:3]))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    tally = json.loads(run.stdout)
+    assert tally["what"] == []
+    assert (tally["taken"] + tally["refused"], tally["other"]) == (300, 0)
+    # Enough of either kind that both are tried.
+    assert min(tally["taken"], tally["refused"]) > 60
+    assert tally["slowest_s"] < 2
