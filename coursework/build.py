@@ -46,8 +46,8 @@ def public_checks(task: Task) -> dict[str, Any]:
             pairs = zip(asked, right, strict=True)
             cases = [{"arguments": a, "answer": encode(r)} for a, r in pairs]
             public.append({"says": part.says, "hint": part.hint, "cases": cases})
-        fields = {"tolerance": question.tolerance, "public": public, "hidden": hidden}
-        questions[question.name] = fields
+        fields = {"public": public, "hidden": hidden, "driver": question.driver}
+        questions[question.name] = fields | {"tolerance": question.tolerance}
     return questions
 
 

@@ -117,7 +117,7 @@ class Exam:
         for question in self.task.questions:
             parts = [{"points": p.points, "says": p.says, "hint": p.hint} for p in question.parts]
             fields = {"name": question.name, "function": question.function, "parts": parts}
-            questions.append(fields | {"tolerance": question.tolerance})
+            questions.append(fields | {"tolerance": question.tolerance, "driver": question.driver})
         calls = {name: [asked, encode(right)] for name, (asked, right) in self.calls.items()}
         task = self.task
         fields = {"name": task.name, "title": task.title, "written": task.written}
@@ -202,10 +202,11 @@ class Student:
         self.done.append(source)
         return _error(reply)
 
-    def call(self, function: str, cases: list[Any]) -> list[Any] | None:
-        """Call a function; give what came back of each call, None if there is no such function."""
+    def call(self, question: Question, cases: list[Any]) -> list[Any] | None:
+        """Call a question's function; give what came back of each call, None if there is none."""
         limit_s = self.limits.call_s
-        ask = {"call": function, "cases": cases, "limit_s": limit_s}
+        ask = {"call": question.function, "driver": question.driver, "cases": cases}
+        ask["limit_s"] = limit_s
         reply = self._ask(ask, limit_s * (len(cases) + 1))
         if reply is None:
             self._replay()
@@ -316,7 +317,7 @@ def mark_question(student: Student, exam: Exam, question: Question) -> list[Mark
     marks = []
     for number, part in enumerate(question.parts):
         asked, right = exam.calls[f"{question.name}/{number}"]
-        replies = student.call(question.function, asked)
+        replies = student.call(question, asked)
         why = _compare(replies, right, question)
         marks.append(Mark(question.name, part, 0 if why else part.points, why))
     return marks

@@ -63,6 +63,8 @@ class Question:
         In the order in which they are told.
     tolerance
         Of floats.
+    driver
+        Source of ``drive(function, *arguments)``, where one call is not enough to tell.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Question:
     answer: Callable[..., Any]
     parts: tuple[Part, ...]
     tolerance: float = 1e-6
+    driver: str = ""
 
     @property
     def points(self) -> int:

@@ -1,0 +1,1 @@
+"""A1, Geometry: sides, volumes, and a grid and back."""

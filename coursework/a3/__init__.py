@@ -1,0 +1,1 @@
+"""A3, Loss and metrics: Dice in all its forms, and distances."""

@@ -1,0 +1,1 @@
+"""A4, Networks: shapes, parameters, a block, and a gradient."""

@@ -1,0 +1,1 @@
+"""A5, Training: a schedule, when to stop, and going on where it was."""

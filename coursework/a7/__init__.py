@@ -1,0 +1,1 @@
+"""A7, Evidence: intervals, chance, and choices that look at the score."""
