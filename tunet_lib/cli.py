@@ -208,6 +208,31 @@ def table(run_folder: options.RunFolder) -> None:
 
 
 @app.command()
+def score(
+    predicted: options.Predicted,
+    truth: options.Truth,
+    against: options.Against = None,
+    out: options.ScoresCsv = None,
+) -> None:
+    """Score a folder of label maps against the true ones, and beside another folder's."""
+    from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
+
+    every = {"": predicted} | ({"against": against} if against is not None else {})
+    with bar("score", len(find_labels(truth)) * len(every)) as advance:
+        rows = {k: score_pairs(p, truth, on_case=lambda _: advance()) for k, p in every.items()}
+    if out is not None:
+        write_pairs(out, rows[""])
+    for row in rows[""]:
+        if not row["predicted"]:
+            warn(f"{row['case_id']}: no prediction; it counts as an empty label map")
+    for region in ("whole", "tumor"):
+        say(f"DSC of {region}: {interval([row[region] for row in rows['']])}")
+        if against is not None:
+            difference = interval(differences(rows[""], rows["against"], region))
+            say(f"  less that of {against}: {difference}")
+
+
+@app.command()
 def run(
     data: options.Data,
     run_folder: options.RunFolder,

@@ -83,6 +83,18 @@ Report = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="A CSV to write: a line for each CT, with volumes and warnings."),
 ]
+Predicted = Annotated[Path, typer.Argument(help="A folder of label maps, named after their cases.")]
+Truth = Annotated[
+    Path, typer.Argument(help="A folder of the true ones: case_00000/segmentation.nii.gz, or flat.")
+]
+Against = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Label maps of another system, for the difference case by case."),
+]
+ScoresCsv = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="A CSV to write: a line for each case."),
+]
 WhichSeries = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--series", help="Of a folder of DICOM: number in its list, or UID."),

@@ -1,0 +1,137 @@
+"""Any folder of label maps, scored."""
+
+import csv
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tunet_lib.cli import app
+from tunet_lib.files import DataError
+from tunet_lib.kits19 import save_case
+from tunet_lib.pairs import (
+    FIELDS,
+    differences,
+    find_labels,
+    interval,
+    read_pairs,
+    score_pairs,
+    write_pairs,
+)
+from tunet_lib.scans import load_label_map, save_label
+
+SPACING_MM = (3.0, 1.0, 1.0)
+
+
+def ball(shift=0):
+    label = np.zeros((8, 12, 12), np.uint8)
+    label[2:6, 2:8, 2 + shift : 8 + shift] = 1
+    label[3:5, 3:6, 3 + shift : 6 + shift] = 2
+    return label
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three true cases; predictions of two: one is right, one is two voxels off along x."""
+    truth, ours = tmp_path / "truth", tmp_path / "ours"
+    ours.mkdir()
+    for n in range(3):
+        name = f"case_{n:05d}"
+        save_case(truth / name, np.zeros((8, 12, 12), np.float32), ball(), spacing_mm=SPACING_MM)
+        if n < 2:
+            true = load_label_map(truth / name / "segmentation.nii.gz")
+            save_label(ball(2 * n), true, ours / f"prediction_{n:05d}.nii.gz")
+    return ours, truth
+
+
+def test_what_is_right_what_is_off_and_what_is_missing(folders):
+    right, off, missing = score_pairs(*folders)
+    assert (right["whole"], right["tumor"], right["whole_hd95_mm"]) == (1, 1, 0)
+    assert right["tumor_surface_dice"] == 1
+    assert off["whole"] == pytest.approx(2 / 3)
+    assert off["tumor"] == pytest.approx(1 / 3)
+    assert off["mean"] == pytest.approx(1 / 2)
+    assert off["whole_hd95_mm"] == pytest.approx(2)
+    assert not missing["predicted"]
+    assert (missing["mean"], missing["tumor_hd95_mm"]) == (0, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("path", "case_id"),
+    [
+        ("case_00007/segmentation.nii.gz", "case_00007"),
+        ("case_00007.nii.gz", "case_00007"),
+        ("case_00007_label.nii", "case_00007"),
+        ("prediction_00007.nii.gz", "case_00007"),
+        ("case_00007/imaging_label.nii.gz", "case_00007"),
+        ("ada/segmentation.nii.gz", "ada"),
+        ("ada_seg.nii.gz", "ada"),
+        ("liver_12.nii.gz", "liver_12"),
+    ],
+)
+def test_a_case_is_found_in_the_names_that_people_use(tmp_path, path, case_id):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_bytes(b"")
+    (tmp_path / "imaging.nii.gz").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"")
+    assert find_labels(tmp_path) == {case_id: tmp_path / path}
+
+
+def test_two_of_a_case_and_none_at_all_are_told(tmp_path):
+    with pytest.raises(DataError, match="no label map"):
+        find_labels(tmp_path)
+    for name in ("case_00001.nii.gz", "prediction_00001.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match="also in"):
+        find_labels(tmp_path)
+
+
+def test_names_that_fit_no_case_and_another_geometry_are_told(folders, tmp_path):
+    _, truth = folders
+    other = tmp_path / "other"
+    save_case(
+        other / "case_00009", np.zeros((8, 12, 12), np.float32), ball(), spacing_mm=SPACING_MM
+    )
+    with pytest.raises(DataError, match="no file is named as a case"):
+        score_pairs(other, truth)
+    (other / "case_00009").rename(other / "case_00001")
+    assert score_pairs(other, truth)[1]["mean"] == 1
+    save_case(other / "case_00001", np.zeros((8, 12, 12), np.float32), ball(), spacing_mm=(2, 1, 1))
+    with pytest.raises(DataError, match="case_00001"):
+        score_pairs(other, truth)
+
+
+def test_scores_come_back_from_their_file(folders, tmp_path):
+    rows = score_pairs(*folders)
+    write_pairs(tmp_path / "scores.csv", rows)
+    assert read_pairs(tmp_path / "scores.csv") == rows
+    (tmp_path / "scores.csv").write_text("what\nis this\n")
+    with pytest.raises(DataError, match="tunet score"):
+        read_pairs(tmp_path / "scores.csv")
+
+
+def test_an_interval_of_one_number_has_no_width_and_of_many_holds_their_mean():
+    assert interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
+    values = np.random.default_rng(0).normal(0.3, 0.1, 100)
+    mean, low, high = interval(values)
+    assert low < mean < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 10, rel=0.3)
+    assert str(interval([0.5])) == "0.500 [0.500, 0.500]"
+
+
+def test_differences_are_of_the_same_case():
+    one = [{"case_id": c, "tumor": v} for c, v in (("a", 0.5), ("b", 0.7))]
+    other = [{"case_id": c, "tumor": v} for c, v in (("b", 0.4), ("a", 0.1), ("c", 0))]
+    assert differences(one, other, "tumor") == pytest.approx([0.4, 0.3])
+
+
+def test_the_command(folders, tmp_path):
+    ours, truth = map(str, folders)
+    arguments = ["score", ours, truth, "--against", truth, "--out", str(tmp_path / "out.csv")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "case_00002: no prediction" in result.output
+    assert "DSC of whole: 0.556" in result.output
+    assert "-0.444" in result.output
+    with (tmp_path / "out.csv").open() as stream:
+        assert tuple(csv.DictReader(stream).fieldnames) == FIELDS
