@@ -24,7 +24,8 @@ PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; }}
+main {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
 div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; }}
 caption {{ text-align: left; padding-bottom: .5rem; }}
@@ -76,9 +77,8 @@ def leaderboard(scores: Mapping[str, Sequence[Row]], against: str | None = None)
     """
     rows = []
     for name, table in scores.items():
-        figures = [
-            interval([row[region] for row in table]) for region in ("mean", "whole", "tumor")
-        ]
+        regions = ("mean", "whole", "tumor")
+        figures = [interval([row[region] for row in table]) for region in regions]
         less: Interval | None = None
         if against is not None and name != against:
             less = interval(differences(table, scores[against], "mean"))
@@ -93,9 +93,7 @@ def leaderboard(scores: Mapping[str, Sequence[Row]], against: str | None = None)
         body.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
     return PAGE.format(
         cases=len(next(iter(scores.values()))),
-        against=f"The last column is the difference from {html.escape(against)}."
-        if against
-        else "",
+        against=f"The last column: less {html.escape(against)}, case by case." if against else "",
         head="".join(f'<th scope="col">{html.escape(name)}</th>' for name in head),
         body="\n".join(body),
     )

@@ -54,7 +54,8 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
     DataError
         There is none, or there are two of one case.
     """
-    folder, found = Path(folder), {}
+    folder = Path(folder)
+    found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if not suffix_of(path) or not path.is_file() or path.name.startswith((".", "imaging.")):
             continue
