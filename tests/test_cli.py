@@ -30,6 +30,9 @@ def tunet(*arguments):
 def main(monkeypatch, capsys):
     """Run the command as a shell does: its exit status, and what it wrote to stderr."""
 
+    # `main` sets it for the processes that it starts, and not for those of other tests.
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tunet", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,16 @@ from tunet_lib import options
 from tunet_lib.allowance import default_workers
 from tunet_lib.config import Config, Precision, Preset
 from tunet_lib.files import DataError
-from tunet_lib.screen import bar, bytes_bar, complain, failures_at_the_end, say, show_table, warn
+from tunet_lib.screen import (
+    bar,
+    bytes_bar,
+    complain,
+    failures_at_the_end,
+    make_streams_safe,
+    say,
+    show_table,
+    warn,
+)
 from tunet_lib.steps import count_cases
 from tunet_lib.steps import evaluate as _evaluate
 from tunet_lib.steps import prepare as _prepare
@@ -260,6 +270,9 @@ def run(
 
 def main() -> None:
     """Run the command; bad data, or a bad disk, ends it with one line and exit status 1."""
+    make_streams_safe()
+    # Processes that are started from here do not look for modules where the user happens to be.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         app()
     except (DataError, OSError) as error:

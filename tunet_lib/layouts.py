@@ -5,6 +5,7 @@ What a folder holds and is not used is listed with its reason, so that nothing v
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -92,6 +93,10 @@ def _kits_data(folder: Path) -> Data | None:
         if not (re.fullmatch(CASE_FOLDER, path.name) and path.is_dir()):
             if not _is_expected(path.name):
                 unused["is no folder named case_ and five digits"].append(path.name)
+            continue
+        if not os.access(path, os.R_OK | os.X_OK):
+            # It is a case all the same, and whoever opens its files says what is wrong.
+            cases.append(Case(path.name, path / IMAGE_NAME, path / LABEL_NAME))
             continue
         image = path / IMAGE_NAME
         label = next((path / name for name in LABEL_NAMES if (path / name).is_file()), None)

@@ -7,13 +7,21 @@ pool of its own, and shares nothing with another.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from queue import SimpleQueue
 from typing import TypeVar
 
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, DataWarning, notes_taken
 from tunet_lib.process import end_with_parent
 
 Item = TypeVar("Item")
@@ -41,7 +49,7 @@ def each(
     item, result
         As they are finished. ``result()`` gives what the function gave, or raises what it
         raised; a `DataError` if its process was killed, which happens where memory runs out.
-        No other item notices.
+        No other item notices. What the function warned of elsewhere is warned of here as well.
     """
     try:
         pools = [_one_process() for _ in range(workers)] if workers > 1 else []
@@ -61,10 +69,10 @@ def _in_processes(
     for pool in pools:
         idle.put(pool)
 
-    def call(item: Item) -> Result:
+    def call(item: Item) -> tuple[Result, list[str]]:
         pool = idle.get()
         try:
-            return pool.submit(function, item).result()
+            return pool.submit(_call, function, item).result()
         except BrokenExecutor as error:
             pool.shutdown()
             pool = _one_process()
@@ -76,11 +84,24 @@ def _in_processes(
     try:
         futures = {threads.submit(call, item): item for item in items}
         for future in as_completed(futures):
-            yield futures.pop(future), future.result
+            yield futures.pop(future), functools.partial(_result, future)
     finally:  # also if whoever asked for the items wants no more
         threads.shutdown(cancel_futures=True)
         while not idle.empty():
             idle.get().shutdown()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> tuple[Result, list[str]]:
+    with notes_taken() as notes:
+        result = function(item)
+    return result, notes
+
+
+def _result(future: Future[tuple[Result, list[str]]]) -> Result:
+    result, notes = future.result()
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return result
 
 
 def _one_process() -> ProcessPoolExecutor:

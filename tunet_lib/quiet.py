@@ -12,13 +12,19 @@ import logging
 import os
 from collections.abc import Iterator
 
+from tunet_lib.files import DataError
+
 __all__ = ["keras", "tf"]
 
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
     """Leave out what is written to stderr, also by libraries; exceptions are raised as ever."""
-    stderr = os.dup(2)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
     try:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -29,11 +35,20 @@ def _no_stderr() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A keras.json in the user's home may name another backend, of other work, and another data format.
+backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 collecting = gc.isenabled()
 gc.disable()
 with _no_stderr():
-    import keras
+    try:
+        import keras
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"Keras cannot be loaded with the backend {backend!r} ({error}); "
+            "set the environment variable KERAS_BACKEND to tensorflow"
+        ) from error
 
+    keras.config.set_image_data_format("channels_last")
     keras.ops.zeros(1)  # the first use has something to report, too
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

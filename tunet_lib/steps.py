@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.progress import TaskID
 
 from tunet_lib.allowance import default_jobs, default_workers
 from tunet_lib.config import Config
+from tunet_lib.files import notes_taken
 from tunet_lib.screen import bar, bars, say, warn
 
 
@@ -19,6 +22,18 @@ def count_cases(data: Path) -> int:
     for sentence in found.sentences():
         warn(sentence)
     return len(found.cases)
+
+
+@contextlib.contextmanager
+def notes_at_the_end() -> Iterator[None]:
+    """Show what is warned of when the bar is done, a sentence each."""
+    notes: list[str] = []
+    try:
+        with notes_taken() as notes:
+            yield
+    finally:
+        for note in notes:
+            warn(note)
 
 
 def prepare(
@@ -34,7 +49,7 @@ def prepare(
     from tunet_lib.runs import prepare_run
 
     count = count_cases(data)
-    with timed(run_folder, "prepare"), bar("prepare", count) as advance:
+    with notes_at_the_end(), timed(run_folder, "prepare"), bar("prepare", count) as advance:
         run, _ = prepare_run(
             data,
             run_folder,
@@ -96,7 +111,7 @@ def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, s
     cases = sum(map(len, run.folds))
     scores = run_folder / "scores.csv"
     before = scores.read_bytes() if scores.exists() else None
-    with timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
+    with notes_at_the_end(), timed(run_folder, "evaluate"), bar("evaluate", cases) as advance:
         _, failures = evaluate_run(
             run, jobs=jobs, batch_size=batch_size, on_case=lambda _: advance()
         )

@@ -1,0 +1,108 @@
+"""What else the process, its user and its machine are set to does not leak in."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from scans import scan_config, write_scans
+
+ROOT = Path(__file__).parents[2]
+# As the command's own script, which does not search the working folder.
+TUNET = (
+    "import sys; sys.path[:] = [*filter(None, sys.path)]; from tunet_lib.cli import main; main()"
+)
+
+
+def python(code, *arguments, shell="", **options):
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    if shell:
+        command = ["sh", "-c", f'exec "$@" {shell}', "sh", *command]
+    return subprocess.run(
+        command,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        timeout=120,
+        **options,
+    )
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_scans(tmp_path / "data", 2)
+    scan_config().save(tmp_path / "tiny.json")
+    return tmp_path / "data"
+
+
+def test_the_keras_of_other_work(tmp_path):
+    """easybuilders/easybuild-easyconfigs#23163, tensorflow/tensorflow#44126."""
+    settings = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float32"}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = "from tunet_lib.quiet import keras; c = keras.config; "
+    code += "print(c.backend(), c.image_data_format())"
+    run = python(code, env={"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"})
+    assert run.stdout.split() == [b"tensorflow", b"channels_last"], run.stderr
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment.pop("KERAS_BACKEND", None)
+    again = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=False
+    )
+    assert again.stdout.split() == [b"tensorflow", b"channels_last"], again.stderr
+
+
+def test_a_backend_that_is_not_there_is_named():
+    code = "from tunet_lib.files import DataError\ntry:\n    import tunet_lib.quiet\n"
+    code += "except DataError as error:\n    print(error)"
+    run = python(code, env={"KERAS_BACKEND": "nonsense"})
+    assert b"cannot be loaded with the backend 'nonsense'" in run.stdout
+    assert b"set the environment variable KERAS_BACKEND to tensorflow" in run.stdout
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always searches it")
+def test_modules_beside_the_user_are_not_loaded(data, tmp_path):
+    """keras-team/keras#3165: pickle.py, struct.py or keras.py in the working folder."""
+    (tmp_path / "here").mkdir()
+    for name in ("pickle", "struct", "socket", "numpy", "keras", "tunet_lib", "copy"):
+        (tmp_path / "here" / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    arguments = ("prepare", data, tmp_path / "run", "--config", tmp_path / "tiny.json")
+    run = python(TUNET, *arguments, "--workers", 2, cwd=tmp_path / "here")
+    assert (run.returncode, run.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(closed, data, tmp_path):
+    """staticdhcpd/staticdhcpd#88: without standard error nothing was written."""
+    arguments = ("prepare", data, tmp_path / "run", "--config", tmp_path / "tiny.json")
+    run = python(TUNET, *arguments, "--workers", 1, shell=closed)
+    assert run.returncode == 0
+    assert (tmp_path / "run" / "run.json").exists()
+    code = "import tunet_lib.quiet; open('keras', 'w').write('loaded')"
+    assert python(code, shell="2>&-", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "keras").read_text() == "loaded"
+
+
+def test_a_screen_of_few_letters(tmp_path):
+    """interactiveaudiolab/allosaurus#73: cp1252, and a file name that it does not have."""
+    write_scans(tmp_path / "Łódź 東京", 2)
+    encoding = {"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
+    run = python(TUNET, "check", tmp_path / "Łódź 東京", "--workers", "1", env=encoding)
+    assert (run.returncode, run.stderr) == (0, b"")
+    missing = python(TUNET, "check", tmp_path / "東京", env=encoding)
+    assert missing.returncode == 1
+    assert b"Traceback" not in missing.stderr
+    assert rb"\u6771\u4eac" in missing.stderr
+
+
+def test_what_workers_warn_of_is_said_once_and_without_a_place_in_the_code(data, tmp_path):
+    for workers in ("1", "2"):
+        out = tmp_path / f"run{workers}"
+        arguments = ("prepare", data, out, "--config", tmp_path / "tiny.json")
+        run = python(TUNET, *arguments, "--workers", workers)
+        assert (run.returncode, run.stderr) == (0, b"")
+        said = run.stdout.decode()
+        assert said.count("case_00000/imaging.nii.gz: has only 16 slices") == 1
+        assert "DataWarning" not in said
