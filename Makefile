@@ -33,7 +33,7 @@ chapters: $(STAMP) data ## run every notebook again and store what it gives
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-assets: $(ASSETS) ## fetch what the pages need besides themselves: MathJax
+assets: $(ASSETS) ## fetch what the pages need besides themselves: KaTeX
 
 browser: book $(BROWSER) ## open every page of the book in Chromium; pictures in _build/screenshots
 	$(BIN)/pytest -n 2 -m browser tests/browser
@@ -107,15 +107,14 @@ $(OTTER): $(STAMP)
 	    'from importlib.metadata import requires; print(*[line.partition(";")[0] \
 	    for line in requires("tunet-book") if "coursework" in line])')"
 
-# Of MathJax only what it can load while a page is read: extensions, fonts, and speech in English.
+# Of KaTeX the pages need its style and its fonts: the formulas are set when the book is built.
 # Its npm comes from pip, so that no Node.js need be installed. PATH: npm's own scripts call node.
 $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NPM) --no-audit --no-fund --ignore-scripts
 	rm -rf $(VENDOR)
-	mkdir -p $(VENDOR)/mathjax
-	cd $(NPM)/node_modules/mathjax/es5 && tar cf - tex-mml-chtml.js input/tex/extensions \
-	    output/chtml/fonts a11y sre/mathmaps/base.json sre/mathmaps/en.json \
-	    | tar xf - -C $(CURDIR)/$(VENDOR)/mathjax
+	mkdir -p $(VENDOR)/katex/fonts
+	cp $(NPM)/node_modules/katex/dist/katex.min.css $(VENDOR)/katex
+	cp $(NPM)/node_modules/katex/dist/fonts/*.woff2 $(VENDOR)/katex/fonts
 	@touch $@
 
 $(STAMP): pyproject.toml

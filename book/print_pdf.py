@@ -30,7 +30,6 @@ def main() -> None:
         tab = browser.new_page(color_scheme="light")
         tab.set_default_timeout(300_000)
         tab.goto(page.as_uri())
-        tab.wait_for_function("() => window.MathJax?.startup?.promise?.then(() => true)")
         tab.pdf(
             path=PDF,
             format="A4",

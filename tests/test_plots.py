@@ -334,3 +334,21 @@ LABEL = np.zeros(SHAPE, np.uint8)
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_body_is_found_between_air_on_all_sides():
+    image = np.full((20, 50), -1000.0)
+    image[5:15, 10:40] = 40.0
+    assert plots.body(image) == pytest.approx((4.2, 14.8, 8.6, 40.4))
+    assert plots.body(np.full((4, 6), -1000.0)) == pytest.approx((-0.5, 3.5, -0.5, 5.5))
+
+
+def test_figure_5_is_cut_to_the_body():
+    volume_hu = np.full((3, 20, 50), -1000.0, np.float32)
+    volume_hu[:, 5:15, 10:40] = 40.0
+    label = np.zeros(volume_hu.shape, np.uint8)
+    label[1, 8:10, 20:24] = 2
+    example = plots.Example(volume_hu, label, label, (3.0, 1.0, 1.0))
+    for ax in plots.figure_5([example]).axes:
+        assert ax.get_xlim() == pytest.approx((8.6, 40.4))
+        assert ax.get_ylim() == pytest.approx((14.8, 4.2))

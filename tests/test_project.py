@@ -1,6 +1,7 @@
 """Light checks of the packaging, the pages and what the README promises."""
 
 import ast
+import csv
 import json
 import re
 import subprocess
@@ -176,3 +177,13 @@ def test_notebooks_are_stored_executed(path):
         for output in cell["outputs"]
     )
     assert re.search(r"\d", printed), "nbval compares nothing where nothing is stored"
+
+
+def test_the_pages_were_measured_and_are_light():
+    with (ROOT / "book" / "results" / "pages.csv").open(newline="", encoding="utf-8") as stream:
+        lines = list(csv.DictReader(stream))
+    chapters = {f"notebooks/{path.stem}.html" for path in NOTEBOOKS}
+    assert chapters <= {line["page"] for line in lines}
+    assert {line["width_px"] for line in lines} == {"1280", "390"}
+    assert all(int(line["weight_bytes"]) <= 1.5e6 for line in lines)
+    assert all(int(line["first_paint_ms"]) > 0 for line in lines)

@@ -8,6 +8,10 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
+// On a telephone the drawing of a network scrolls.
+const reachDrawings = () => document.querySelectorAll(".drawing-box").forEach((box) =>
+  box.setAttribute("tabindex", box.scrollWidth > box.clientWidth ? "0" : "-1"));
+["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachDrawings));
 // Paper does not unfold.
 window.addEventListener("beforeprint", () =>
   document.querySelectorAll("details").forEach((one) => { one.open = true; }));

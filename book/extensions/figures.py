@@ -11,6 +11,8 @@ from docutils import nodes
 
 CHAPTER = re.compile(r"notebooks/(\d+)_")
 DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re.DOTALL)
+# So many lines of code before a picture are folded where at least half of them draw.
+LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.text\(|color|alpha=")
 PLAYED = "Move the sliders to turn the picture."
 
 
@@ -36,6 +38,7 @@ def number(app, doctree):
         name = f"Figure {int(chapter[1])}.{count}"
         ident = f"figure-{int(chapter[1])}-{count}"
         figure = nodes.figure("", ids=[ident], names=[ident], classes=["numbered"])
+        hide_long_code(node)
         node.replace_self(figure)
         if isinstance(node, nodes.image):
             node["alt"] = name  # what it shows is said right below
@@ -56,3 +59,17 @@ def caption_of(node):
     else:
         return None
     return text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def hide_long_code(node):
+    """Fold the code of a picture where it is long and mostly draws."""
+    while node is not None and node.get("nb_element") != "cell_code":
+        node = node.parent
+    if node is None or "hide_mode" in node:
+        return
+    code = node.children[0].astext()
+    lines = [line for line in code.splitlines() if line.strip()]
+    if len(lines) >= LONG and sum(map(bool, map(DRAWS.search, lines))) >= len(lines) / 2:
+        node["hide_mode"] = "input"
+        node["prompt_show"] = "Show the code of this picture"
+        node["prompt_hide"] = "Hide the code of this picture"

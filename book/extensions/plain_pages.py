@@ -1,7 +1,6 @@
 """What Sphinx and its extensions put into the pages, mended where it asks or says too much."""
 
 import re
-from pathlib import Path
 
 # Sphinx sets the lines of a long signature as a list of definitions without terms.
 SIGNATURE_LINES = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
@@ -16,15 +15,12 @@ UNTRUE = (
 QUIZ_ASKS_FOR_MATHJAX = "typeof MathJax != 'undefined'", "false"
 # A long name in code may break after a dot or an underscore.
 NAME_IN_CODE = re.compile(r'(?<=<span class="pre">)[\w.]{12,}(?=[(<])')
-# The theme sends its icons twice, as fonts and as 1.5 MB of script. The fonts are enough.
-ICON_SCRIPT = re.compile(r"<script [^>]*scripts/fontawesome\.js[^>]*></script>\s*")
 
 
 def setup(app):
     """Connect the functions below to Sphinx."""
     app.connect("config-inited", without_thebe)
     app.connect("html-page-context", accessible)
-    app.connect("build-finished", without_icon_script)
     app.add_js_file("accessible.js")
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -53,15 +49,3 @@ def accessible(app, page, template, context, doctree):
         ),
         body,
     )
-
-
-def without_icon_script(app, error):
-    """Leave out the script that draws icons which the theme's fonts have as well."""
-    if error or app.builder.format != "html":
-        return
-    for page in Path(app.outdir).rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        if ICON_SCRIPT.search(text):
-            page.write_text(ICON_SCRIPT.sub("", text), encoding="utf-8")
-    for file in (Path(app.outdir) / "_static" / "scripts").glob("fontawesome.js*"):
-        file.unlink()

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "_build" / "html"
-ARRIVED = "() => document.readyState === 'complete' && (window.MathJax?.startup?.promise ?? true)"
+ARRIVED = "() => document.readyState === 'complete'"
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

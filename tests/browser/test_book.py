@@ -142,6 +142,49 @@ def test_the_welcome_page_says_what_it_is_on_a_telephones_first_screen(visitor):
         assert box["y"] + box["height"] <= 844, what
 
 
+@pages_with('id="player-')
+def test_the_cascade_shows_what_a_box_computes_and_a_voxel_sees(visitor, name):
+    visitor.open(name)
+    player = visitor.tab.locator(".player")
+    says, boxes = player.locator(".player-says"), player.locator("[data-block]")
+    patch, shown = player.locator(".player-pictures svg").all()
+    assert boxes.count() == player.locator("details li").count() >= 12
+    seen = set()
+    for number in range(boxes.count()):
+        box = boxes.nth(number)
+        box.focus()
+        assert box.get_attribute("aria-pressed") == "true"
+        seen.add((says.inner_text(), shown.locator("image").get_attribute("href")))
+    texts, pictures = zip(*seen, strict=True)
+    assert len(set(texts)) == len(set(pictures)) == boxes.count()
+    boxes.first.press("Enter")
+
+    def frame(svg):
+        return [float(svg.locator("rect").get_attribute(k)) for k in ("x", "y", "width", "height")]
+
+    for slider in player.locator("input[type=range]").all():
+        slider.press("End")
+    assert frame(shown)[2:] == [1, 1]
+    _, _, columns, rows = map(float, patch.get_attribute("viewBox").split())
+    x, y, width, height = frame(patch)
+    assert (x + width, y + height) == (columns, rows), "the last voxel sees the patch's last"
+    place = shown.bounding_box()
+    visitor.tab.mouse.click(place["x"] + 2, place["y"] + 2)
+    assert frame(shown)[:2] == [0, 0]
+    assert frame(patch)[:2] == [0, 0]
+
+
+def test_the_drawings_of_networks_hold_their_shapes_as_text(visitor):
+    for name, least in (("05_unet", 7), ("07_cascade", 14)):
+        visitor.open(f"notebooks/{name}.html")
+        blocks = visitor.tab.locator("svg.drawing").locator(".block")
+        assert blocks.count() >= least
+        for text in blocks.all_text_contents():
+            assert re.search(r"\d+ × \d+ × \d+.*\d+ → \d+ → \d+ channels", text)
+    back = visitor.tab.locator("svg.drawing text", has_text="gradient of the tumor loss")
+    assert back.first.is_visible()
+
+
 @pages_with('class="flipbook"')
 def test_sliders_turn_the_picture(visitor, name):
     visitor.open(name)
@@ -214,7 +257,7 @@ def test_dark_mode_leaves_gray_values_alone(visitor):
 
 def test_the_book_is_read_from_a_folder(visitor):
     visitor.open((BOOK / "notebooks" / "04_losses_metrics.html").as_uri())
-    assert visitor.tab.locator("mjx-container").count() > 3
+    assert visitor.tab.locator(".katex").count() > 3
     assert not visitor.troubles
     visitor.open((BOOK / "search.html").as_uri() + "?q=Algorithm+1")
     visitor.tab.locator("#search-results li a").first.wait_for()

@@ -1,5 +1,7 @@
 """Vector drawings of the method, made from a `Config` so that no number in them can be wrong.
 
+Chapters 05 and 07 (``notebooks/05_unet.ipynb``, ``notebooks/07_cascade.ipynb``).
+
 A `Drawing` shows itself in a notebook and in the built book. Its text is text, and its lines have
 the color of the text around it, in light and in dark.
 """

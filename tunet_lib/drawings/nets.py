@@ -129,12 +129,17 @@ def draw_tunet(config: Config) -> Drawing:
         text(middle, 20, "W-Net", size=16, style="bold"),
         text(middle, below - 4, "T-Net", size=16, style="bold"),
         text(first.x, 14, f"image, {_times(shape)}, 1 channel"),
-        text(last.x, 14, "map of the whole, 1 channel"),
-        text(t_last.x, below - 30, "map of the tumor, 1 channel"),
+        _map("w", last.x, 14, "map of the whole, 1 channel"),
+        _map("t", t_last.x, below - 30, "map of the tumor, 1 channel"),
         text(t_first.x, below - 30, "image and W-Net's map, 2 channels"),
         *_handed_over(last, t_first, below),
     ]
     return Drawing(frame(parts, (WIDTH + 20, below + ROW * levels), title), title)
+
+
+def _map(name: str, x: float, y: float, words: str) -> str:
+    back = Box(x, y - 4, STEP, 20).svg("currentColor", 0.04)
+    return f'<g class="map" data-block="{name}">{back}{text(x, y, words)}</g>'
 
 
 def _handed_over(last: Box, t_first: Box, below: float) -> list[str]:
@@ -168,7 +173,7 @@ def _u(
         enter, first, second = block.channels
         label = f"{_times(block.shape)}, {enter} channels to {first}, then {second}"
         parts.append(
-            f'<g class="block" id="block-{name}{number}" data-block="{name}{number}">'
+            f'<g class="block" data-block="{name}{number}">'
             f"<desc>{label}</desc>{box.svg(color)}"
             + text(box.x, box.y - 4, _times(block.shape), size=13, style="bold")
             + text(box.x, box.y + 14, f"{enter} → {first} → {second} channels", size=12)

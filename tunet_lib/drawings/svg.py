@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 
 WHOLE, TUMOR, IMAGE, LOSS = "#56B4E9", "#E69F00", "#009E73", "#D55E00"  # those of the pictures
@@ -50,7 +50,7 @@ class Drawing:
         What is drawn, in one sentence: its caption.
     """
 
-    svg: str
+    svg: str = field(repr=False)
     title: str
 
     def _repr_html_(self) -> str:
@@ -102,7 +102,7 @@ def frame(parts: list[str], size: tuple[float, float], title: str, *, kind: str 
     drawn = "".join(parts).replace(f"#{HEAD}", f"#{name}-head")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing {kind}" '
-        f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="group" '
+        f'viewBox="-16 0 {width + 32:g} {height:g}" width="{width + 32:g}" role="group" '
         f'aria-labelledby="{name}" font-family="inherit"><title id="{name}">{escape(title)}</title>'
         f"<defs>{head}</defs>{drawn}</svg>"
     )

@@ -12,6 +12,7 @@ from tunet_lib.plots.planes import three_plane_viewer, three_planes
 from tunet_lib.plots.slices import (
     WINDOW_HU,
     Example,
+    body,
     figure_5,
     largest_slice,
     show_outlines,
@@ -23,6 +24,7 @@ __all__ = [
     "PALETTE",
     "WINDOW_HU",
     "Example",
+    "body",
     "figure_5",
     "largest_slice",
     "show_outlines",

@@ -160,10 +160,33 @@ def show_outlines(
         _draw_style_key(ax)
 
 
+def body(image: np.ndarray, above: float = WINDOW_HU[0]) -> tuple[float, float, float, float]:
+    """Tell where a slice is more than air, with a small margin: top, bottom, left, right.
+
+    They are the edges of pixels, as `Axes.set` takes them; all of the slice if it is air.
+
+    Parameters
+    ----------
+    image
+        Slice, shape (rows, columns).
+    above
+        What is air: values up to this one.
+    """
+    sides: list[float] = []
+    for axis, size in ((1, image.shape[0]), (0, image.shape[1])):
+        inside = np.flatnonzero((image > above).any(axis=axis))
+        first, last = (inside[0], inside[-1]) if inside.size else (0, size - 1)
+        margin = 0.03 * (last - first + 1)
+        sides += [max(-0.5, first - 0.5 - margin), min(size - 0.5, last + 0.5 + margin)]
+    top, bottom, left, right = sides
+    return top, bottom, left, right
+
+
 def figure_5(examples: Sequence[Example]) -> Figure:
     """Draw CT, ground truth and result side by side, one row a case.
 
-    The axial slice is the one where the true tumor is largest.
+    The axial slice is the one where the true tumor is largest, cut to the body, and drawn smoothly
+    from voxel to voxel.
 
     Parameters
     ----------
@@ -181,19 +204,24 @@ def figure_5(examples: Sequence[Example]) -> Figure:
     """
     if not examples:
         raise ValueError("figure_5 needs at least one example")
-    heights = []
+    heights, bodies = [], []
     for example in examples:
         shapes = [a.shape for a in (example.volume_hu, example.truth, example.result)]
         if len(set(shapes)) > 1:
             raise ValueError(f"CT, truth and result differ in shape: {shapes}")
-        _, height, width = np.multiply(shapes[0], example.spacing_mm)
-        heights.append(height / width)
+        top, bottom, left, right = body(example.volume_hu[largest_slice(example.truth)])
+        _, row_mm, column_mm = example.spacing_mm
+        heights.append((bottom - top) * row_mm / ((right - left) * column_mm))
+        bodies.append((top, bottom, left, right))
     figure = new_figure(sum(heights) / 3 + 0.04 * len(heights))
     axes = figure.subplots(len(examples), 3, squeeze=False, height_ratios=heights)
-    for number, (row, example) in enumerate(zip(axes, examples, strict=True)):
+    for number, (row, example, sides) in enumerate(zip(axes, examples, bodies, strict=True)):
         index = largest_slice(example.truth)
+        top, bottom, left, right = sides
         for ax in row:
             show_slice(example.volume_hu, index, spacing_mm=example.spacing_mm, ax=ax)
+            ax.images[0].set_interpolation("bicubic")
+            ax.set(xlim=(left, right), ylim=(bottom, top))
         show_outlines(row[1], example.truth[index], fill=True, names=number == 0)
         show_outlines(row[2], example.result[index], fill=True, names=False)
         row[0].set_ylabel(example.title, fontsize=9)
