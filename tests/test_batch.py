@@ -68,6 +68,7 @@ def test_a_folder_stands_for_the_cts_in_it(tmp_path, data):
 
 
 def test_a_link_into_a_cache_is_named_as_it_is_called(tmp_path):
+    """rordenlab/MRIcroGL#39: the output was named after the blob."""
     (tmp_path / "blobs").mkdir()
     (tmp_path / "blobs" / "9f86d081").touch()
     for case in ("case_00001", "case_00002"):
@@ -155,6 +156,7 @@ def test_only_a_series_of_dicom_can_have_a_dicom_seg(data, tmp_path, monkeypatch
 
 
 def test_the_command_builds_each_network_once_and_reports(data, models, tmp_path, monkeypatch):
+    """wasserth/TotalSegmentator#171, MIC-DKFZ/nnUNet#2004: many CTs in one call."""
     build, built = model.build, []
 
     def counted(variant, config):

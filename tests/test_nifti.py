@@ -219,3 +219,14 @@ def test_a_bad_voxel_in_the_last_block_is_found(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(nib.Nifti1Image(values, np.eye(4)).to_bytes()))
     with pytest.raises(DataError, match="NaN or infinite"):
         load_scan(path)
+
+
+@pytest.mark.parametrize(("slices", "is_taken"), [(1300, True), (1400, False)])
+def test_what_is_longer_than_a_scanners_table_is_refused(tmp_path, slices, is_taken):
+    image = nib.Nifti1Image(np.zeros((2, 2, slices), np.int16), np.diag([1.0, 1, 3, 1]))
+    nib.save(image, tmp_path / "ct.nii")
+    if is_taken:
+        assert open_nifti(tmp_path / "ct.nii").shape == (2, 2, slices)
+    else:
+        with pytest.raises(DataError, match="measures 2 x 2 x 4200 mm"):
+            open_nifti(tmp_path / "ct.nii")

@@ -71,6 +71,7 @@ def test_what_is_under_way_beside_a_killed_process_is_done_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("wanted", [1, 9])
 def test_nothing_is_left_running_or_said_at_the_end(wanted):
+    """python/cpython#125492, #83279: "Bad file descriptor" when all was done."""
     code = f"""
 import itertools, math, multiprocessing
 from tunet_lib.parallel import each
@@ -84,6 +85,8 @@ assert not multiprocessing.active_children()
 
 
 def test_without_shared_memory_all_is_done_in_this_process(monkeypatch):
+    """ya-runtime-vm#71, apptainer/apptainer#875: no usable /dev/shm."""
+
     def refuse(*_):
         raise FileNotFoundError(2, "No such file or directory")
 

@@ -41,6 +41,7 @@ def test_a_plain_ct_needs_no_word(tmp_path):
 
 
 def test_hu_plus_1024_is_mended(tmp_path):
+    """wasserth/TotalSegmentator#455, #130: values are HU + 1024."""
     plain, _ = gridded(tmp_path, np.maximum(trunk(), -1024))
     mended, notes = gridded(tmp_path, np.maximum(trunk(), -1024) + 1024)
     np.testing.assert_allclose(mended, plain, atol=1e-2)
@@ -60,6 +61,7 @@ def test_hu_plus_1024_is_mended(tmp_path):
     ids=["0 to 1", "0 to 255", "window of KiTS19's slices", "mean 0, SD 1", "-0.4 to 0.6"],
 )
 def test_scaled_values_are_refused(tmp_path, scaled):
+    """wasserth/TotalSegmentator#400: values of 0 to 1, or 0 to 255."""
     with pytest.raises(DataError, match=r"ct\.nii: holds no HU: values from .*export it in HU"):
         gridded(tmp_path, scaled(trunk()))
 

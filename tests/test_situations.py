@@ -8,14 +8,17 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
-from scans import AFFINE, LABEL, VOLUME, scan_config
+from scans import AFFINE, LABEL, VOLUME, box_scan, scan_config
 
+from tunet_lib.check import check_folder
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken
+from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, save_json
 from tunet_lib.kits19 import save_case
+from tunet_lib.phantom import write_phantoms
 from tunet_lib.placement import Placement
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import load_label, load_scan, open_scan, save_label
+from tunet_lib.volumes import volumes_ml
 
 
 def write(path, array=VOLUME, affine=AFFINE, **fields):
@@ -112,19 +115,75 @@ def test_voxels_of_no_size_that_a_unit_explains(tmp_path):
         open_scan(write(tmp_path / "ct.nii", affine=affine))
 
 
+def test_values_that_are_no_hu_are_told(tmp_path):
+    """wasserth/TotalSegmentator#455, #130, #400: 0 to 1; in full in test_plausible."""
+    rng = np.random.default_rng(0)
+    case = save_case(tmp_path / "a", rng.integers(0, 2, (16, 32, 32)), spacing_mm=(4, 4, 4))
+    scan = open_scan(case.image_path)
+    with notes_taken() as notes:
+        Placement(scan, scan_config()).to_grid(scan)
+    assert "holds no HU: values from 0 to 1" in " ".join(notes)
+
+
+@pytest.mark.parametrize("degrees", [10, 30, 44])
+def test_a_gantry_that_was_tilted(tmp_path, degrees):
+    """rordenlab/dcm2niix#697, icometrix/dicom2nifti#23: the volume is the determinant's."""
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    affine[1, 2] = 3 * np.tan(np.deg2rad(degrees))
+    label = np.ones((20, 20, 20), np.uint8)
+    scan = open_scan(write(tmp_path / "ct.nii", label.astype(np.int16), affine))
+    found = label_in(scan, label, tmp_path)
+    assert sum(volumes_ml(found, scan).values()) == pytest.approx(20**3 * 12 / 1000, rel=0.12)
+
+
+@pytest.mark.parametrize("degrees", [10, 30, 44])
+def test_an_oblique_scan(tmp_path, degrees):
+    """wasserth/TotalSegmentator#34: turned, and its label map comes back to its own voxels."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    affine = np.array([[2, 0, 0, 0], [0, 2 * c, -2 * s, 0], [0, 2 * s, 2 * c, 0], [0, 0, 0, 1.0]])
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[5:15, 5:15, 5:15] = 1
+    path = write(tmp_path / "ct.nii", label.astype(np.int16) * 100, affine)
+    scan, notes = noted(path)
+    assert f"lie askew by {degrees} degrees" in notes
+    save_label(label_in(scan, label, tmp_path), scan, tmp_path / "back.nii")
+    back = np.asarray(nib.load(tmp_path / "back.nii").dataobj)
+    assert np.mean(back == label) > 0.97
+
+
+def label_in(scan, label, folder):
+    """Read a label map as one that lies on a scan."""
+    image = nib.load(scan.file.source.path)
+    nib.save(nib.Nifti1Image(label, image.affine), folder / "given.nii")
+    return load_label(folder / "given.nii", scan)
+
+
 # Traceback, lost result, misleading word
+
+
+@pytest.mark.parametrize("entries", [{"cases": []}, ["case_00000"], [{"id": 1}], [{}], None, 3])
+def test_a_kits_json_of_another_schema(tmp_path, entries):
+    """neheller/kits23#10: kits23.json lists cases by other names."""
+    save_json(tmp_path / "kits.json", entries)
+    with pytest.raises(DataError, match=r"kits\.json: is no list of phantoms"):
+        write_phantoms(tmp_path, 1)
+    save_case(tmp_path / "case_00000", *box_scan(0), spacing_mm=(4, 4, 4))
+    assert check_folder(tmp_path)[0] == 1
 
 
 def test_chmod_that_the_file_system_does_not_permit_loses_no_result(tmp_path, monkeypatch):
     """vifm/vifm#635, libuv/libuv#2596."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr("pathlib.Path.chmod", refuse)
+    for name in ("chmod", "fchmod", "lchmod", "chown"):
+        monkeypatch.setattr(f"os.{name}", refuse, raising=False)
     with atomic_path(tmp_path / "label.nii.gz") as temporary:
         temporary.write_bytes(b"an hour's work")
     assert (tmp_path / "label.nii.gz").read_bytes() == b"an hour's work"
+    save_label(LABEL, load_scan(write(tmp_path / "ct.nii")), tmp_path / "label.nii")
+    np.testing.assert_array_equal(load_label(tmp_path / "label.nii"), LABEL)
 
 
 def test_an_output_that_is_a_folder_or_cannot_be_written(tmp_path):

@@ -50,6 +50,7 @@ AFFINES = {
 @pytest.mark.parametrize("name", AFFINES)
 @pytest.mark.filterwarnings("ignore:.*askew")
 def test_a_ball_stays_a_ball_and_its_label_map_comes_back(tmp_path, name):
+    """rordenlab/dcm2niix#697, icometrix/dicom2nifti#23 (gantry), wasserth/TotalSegmentator#34."""
     affine = AFFINES[name]
     label, hu = ball(affine)
     nib.save(nib.Nifti1Image(hu, affine), tmp_path / "ct.nii.gz")

@@ -23,6 +23,7 @@ from tunet_lib.files import GET_AGAIN, DataError, atomic_path
 from tunet_lib.nifti_header import (
     HEADER_BYTES,
     VOXEL_MM,
+    check_reach,
     find_affine,
     is_pair,
     is_usable,
@@ -117,7 +118,8 @@ def open_nifti(path: Path) -> NiftiFile:
     Raises
     ------
     DataError
-        The file is missing, empty, no NIfTI, not 3-D, or has no usable voxel size and affine.
+        The file is missing, empty, no NIfTI, not 3-D, has no usable voxel size and affine, or is
+        longer than any scanner's table.
 
     Warns
     -----
@@ -136,6 +138,7 @@ def open_nifti(path: Path) -> NiftiFile:
         promised = offset_of(header) + x * y * z * header.get_data_dtype().itemsize
         if promised > voxels.stat().st_size * (GZIP_RATIO if is_gzip(voxels) else 1):
             raise EOFError(f"its header promises {promised} bytes")
+        check_reach(path, (x, y, z), affine)
         return file
 
 
@@ -184,6 +187,7 @@ def described(
     low, high = VOXEL_MM
     if not is_usable(affine) or (sizes < low).any() or (sizes > high).any():
         raise DataError(f"{path}: its voxels measure {sizes.tolist()} mm; correct its header")
+    check_reach(path, shape, affine)
     array = np.broadcast_to(np.zeros((), dtype), shape)  # takes no memory
     header = nib.Nifti1Image(array, affine, dtype=dtype).header
     header.set_qform(affine, 1)  # programs that read no sform find it there, as far as it can say

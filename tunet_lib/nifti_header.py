@@ -22,6 +22,7 @@ HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which
 HEADER_BYTES = max(HEADERS)
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units; all others are taken for mm
 VOXEL_MM = (0.05, 50.0)  # what a voxel of a CT can measure
+MOST_MM = 4000.0  # no scanner's table moves so far
 OFFSET_BYTES = 1 << 28  # more than any extension before the voxels takes
 ROUNDING = 1e-3  # of a quaternion's length
 FREE_TEXT = ("descrip", "db_name", "data_type", "aux_file", "intent_name")
@@ -136,6 +137,13 @@ def find_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
     if len({nib.aff2axcodes(each) for each in usable.values()}) > 1:
         _warn(path, f"sform and qform disagree on how the patient lies; {name} is taken")
     return _in_mm(path, affine, int(header["xyzt_units"]) & 7)
+
+
+def check_reach(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
+    """Raise a `DataError` if an image, by its voxel size, is longer than a scanner's table."""
+    reach_mm = nib.affines.voxel_sizes(affine) * shape[:3]
+    if reach_mm.max() > MOST_MM:
+        raise DataError(f"{path}: measures {_listed(reach_mm)} mm; correct its voxel size")
 
 
 def is_usable(affine: np.ndarray) -> bool:
