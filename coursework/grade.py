@@ -77,7 +77,7 @@ def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
         for mark in verdict.marks:
             if mark.question == question.name:
                 what = f"- {mark.earned} of {mark.part.points}: {mark.part.says}"
-                lines.append(f"{what}. {mark.why}. Hint: {mark.part.hint}" if mark.why else what)
+                lines.append(f"{what}: {mark.why}. Hint: {mark.part.hint}" if mark.why else what)
     if verdict.notes:
         lines += ["", "## Cells that did not run through", *(f"- {n}" for n in verdict.notes)]
     return "\n".join(lines) + "\n"

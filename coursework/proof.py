@@ -185,6 +185,7 @@ class Proof:
         """Run a cell; say of each exam, and then of the public checks, whether it loses points."""
         student.run(f"{question.function} = None")
         student.run(cell)
+        # One lost part is enough: the rest need not be asked.
         losses = [any(m.why for m in mark_question(student, e, question)) for e in self.exams]
         public = mark_question(student, self.public, question)
         return [*losses, any(mark.why for mark in public if mark.part.public)]

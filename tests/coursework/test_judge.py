@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from coursework.judge import Exam, Limits, can_isolate, hidden_paths, judge, locate
+from coursework.judge import Exam, Limits, Student, can_isolate, hidden_paths, judge, locate
 from coursework.task import Part, Question, Task
 
 SECRET = bytes(range(16))
@@ -224,3 +224,12 @@ def test_another_secret_asks_something_else():
     assert all(other.calls[name] != EXAM.calls[name] for name in EXAM.calls)
     assert Exam.draw(TASK, SECRET) == EXAM
     assert EXAM.calls["q1/0"][0] != EXAM.calls["q3/0"][0]
+
+
+def test_who_hangs_once_is_waited_for_less_the_next_time():
+    with Student(Limits(cell_s=2, call_s=2, paper_s=30)) as student:
+        student.run("def double(n):\n    return 2 * n\ndef half(n):\n    while True: pass")
+        student.call(TASK.questions[0], EXAM.calls["q1/0"][0])
+        assert student.call_s == 2
+        assert student.call(TASK.questions[2], EXAM.calls["q3/0"][0]) == []
+        assert student.call_s == 1
