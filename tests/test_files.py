@@ -12,6 +12,7 @@ import pytest
 from tunet_lib.files import (
     DataError,
     atomic_path,
+    check_writable,
     load_array,
     load_json,
     noting,
@@ -70,6 +71,14 @@ def test_a_name_as_long_as_the_system_takes(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(DataError, match="name too long"):
         save_json(tmp_path / ("a" * 251 + ".json"), 1)
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "ä" * 128])
+def test_a_name_that_no_file_can_have_is_told_before_anything_is_computed(tmp_path, name):
+    with pytest.raises(DataError, match="cannot write here"):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / name[1:])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path):

@@ -258,6 +258,20 @@ def test_a_bomb_stops_at_what_its_header_promises(tmp_path):
         load_scan(tmp_path / "ct.nii.gz")
 
 
+def test_a_slice_of_a_gigabyte_that_is_packed_into_a_megabyte(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((32767, 16384, 1))
+    header.set_sform(np.diag([0.1, 0.1, 1, 1]), 1)
+    with gzip.open(tmp_path / "ct.nii.gz", "wb", 1) as stream:
+        stream.write(header.binaryblock.ljust(352, b"\0"))
+        for _ in range(1024):
+            stream.write(bytes(1 << 20))
+    assert (tmp_path / "ct.nii.gz").stat().st_size > 1 << 20  # so much that it may hold it
+    with pytest.raises(DataError, match="has slices of 32767 x 16384 voxels"):
+        open_scan(tmp_path / "ct.nii.gz")
+
+
 def test_a_header_that_promises_more_than_its_file_can_hold_takes_no_memory(tmp_path):
     path = write(tmp_path / "ct.nii.gz", dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])
     with pytest.raises(DataError, match="its header promises"):

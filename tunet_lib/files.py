@@ -119,14 +119,16 @@ def remove_leftovers(folder: Path) -> None:
 def check_writable(path: str | Path) -> None:
     """Raise a `DataError` if no file can be written there, before anything is computed for it."""
     path = Path(path)
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder; name a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_folder = path.is_dir()  # a name that is too long is told here
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-    except OSError as error:
-        raise DataError(f"{path}: cannot write here ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot write here ({reason})") from error
+    if is_folder:
+        raise DataError(f"{path}: is a folder; name a file")
 
 
 @contextlib.contextmanager

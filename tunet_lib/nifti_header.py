@@ -22,6 +22,7 @@ HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which
 HEADER_BYTES = max(HEADERS)
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units; all others are taken for mm
 VOXEL_MM = (0.05, 50.0)  # what a voxel of a CT can measure
+MOST_IN_SLICE = 1 << 24  # voxels; slices are read whole
 MOST_MM = 4000.0  # no scanner's table moves so far
 OFFSET_BYTES = 1 << 28  # more than any extension before the voxels takes
 ROUNDING = 1e-3  # of a quaternion's length
@@ -140,7 +141,9 @@ def find_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
 
 
 def check_reach(path: Path, shape: tuple[int, ...], affine: np.ndarray) -> None:
-    """Raise a `DataError` if an image, by its voxel size, is longer than a scanner's table."""
+    """Raise a `DataError` if an image is longer than a scanner's table, or a slice is no CT's."""
+    if shape[0] * shape[1] > MOST_IN_SLICE:
+        raise DataError(f"{path}: has slices of {shape[0]} x {shape[1]} voxels; correct its header")
     reach_mm = nib.affines.voxel_sizes(affine) * shape[:3]
     if reach_mm.max() > MOST_MM:
         raise DataError(f"{path}: measures {_listed(reach_mm)} mm; correct its voxel size")
