@@ -126,7 +126,7 @@ def main() -> None:
     except (CourseworkError, OSError) as error:
         sys.exit(f"Error: {error}")
     if not can_isolate():
-        print("This system gives no process a network and files of its own: see README.md here.")
+        print("This system isolates no process: coursework/README.md says what that means.")
     hidden = hidden_paths(chosen.seed_file, chosen.submissions, chosen.out)
     verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
     write_results(chosen.out, task, papers, verdicts)

@@ -228,6 +228,8 @@ class Student:
         if can_isolate():
             command = [*ISOLATE, "sh", "-c", COVER, "cover", *command]
             environment["TUNET_HIDE"] = "\n".join(map(str, self.hidden))
+        else:
+            environment["TUNET_REFUSE"] = "\n".join(os.path.realpath(p) for p in self.hidden)
         self.process = subprocess.Popen(
             command,
             cwd=self.folder,

@@ -210,6 +210,36 @@ def test_without_isolation_the_judge_still_judges(monkeypatch):
     assert points(Q1, "while True: pass", Q2, Q3) == [1, 2, 3]
 
 
+def test_without_isolation_python_refuses_files_programs_and_the_network(monkeypatch, tmp_path):
+    monkeypatch.setattr("coursework.judge.can_isolate", lambda: False)
+    (tmp_path / "other.py").write_text("x = 1")
+    (tmp_path / "link").symlink_to(tmp_path)
+    cell = f"""
+def double(n):
+    import importlib, os, pathlib, socket, subprocess, sys
+    here = pathlib.Path({str(tmp_path)!r})
+    os.chdir("/")
+    for attempt in (
+        lambda: (here / "other.py").read_text(),
+        lambda: (here / "link" / "other.py").read_bytes(),
+        lambda: open(os.path.relpath(here / "other.py", "/")),
+        lambda: os.listdir(here),
+        lambda: sys.path.insert(0, str(here)) or importlib.import_module("other"),
+        lambda: subprocess.run(["cat", str(here / "other.py")]),
+        lambda: os.system("true"),
+        lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    ):
+        try:
+            attempt()
+        except (PermissionError, ModuleNotFoundError):
+            continue
+        return "it can"
+    return 2 * n
+"""
+    assert points(cell, hidden=[tmp_path])[0] == 1
+    assert points(cell)[0] == 0
+
+
 def test_an_exam_in_a_file_judges_as_the_one_it_came_from():
     again = Exam.from_json(json.loads(json.dumps(EXAM.as_json())))
     verdict = judge([Q1, "def total(a):\n    return 1"], again, limits=QUICK)

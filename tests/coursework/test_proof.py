@@ -95,6 +95,16 @@ def test_a_wrong_right_answer_is_noticed():
     assert len(proof.failures) == 4 * len(first.parts)
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize("name", ["a1", "a6"])
+def test_cheats_earn_nothing(monkeypatch, name, isolated):
+    if not isolated:
+        monkeypatch.setattr("coursework.judge.can_isolate", lambda: False)
+    proof = Proof(load_task(name), [SECRET])
+    proof.cheats()
+    assert proof.failures == []
+
+
 def test_changes_are_made_by_each_rule_once():
     found = dict(mutants("def f(x):\n    if x < 1 and True:\n        x += 2\n    return -x"))
     assert "if x < 1 and True: → if x <= 1 and True:" in found
