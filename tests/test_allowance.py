@@ -6,7 +6,17 @@ import psutil
 import pytest
 
 from tunet_lib import allowance
-from tunet_lib.allowance import default_jobs, default_workers, memory_bytes, processors
+from tunet_lib.allowance import (
+    default_jobs,
+    default_workers,
+    gpu_is_promised,
+    gpus,
+    loaders,
+    memory_bytes,
+    processors,
+    thread_limits,
+    threads,
+)
 
 GB = 10**9
 
@@ -122,12 +132,44 @@ def test_slurm_where_it_does_not_enforce_what_it_gives(machine, monkeypatch):
         assert processors() == 12
 
 
-def test_one_job_a_processor_but_no_more_than_four_and_one_with_a_gpu(machine, monkeypatch):
+def test_one_job_a_processor_but_no_more_than_four_and_one_a_gpu(machine, monkeypatch):
+    for name in ("CUDA_VISIBLE_DEVICES", "TF_NUM_INTRAOP_THREADS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(()))
     assert default_jobs() == 4
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
-    assert default_jobs() == 3
-    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(["/dev/nvidia3"]))
-    assert default_jobs() == 1
+    assert (default_jobs(), loaders()) == (3, 1)
+    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(["/dev/nvidia3", "/dev/nvidia0"]))
+    assert (default_jobs(), gpus(), loaders()) == (2, ["0", "3"], 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert (default_jobs(), gpus()) == (1, ["3"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # it is there, and not to be seen
-    assert default_jobs() == 3
+    assert (default_jobs(), gpus()) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("environment", "promised"),
+    [
+        ({}, False),
+        ({"CUDA_VISIBLE_DEVICES": "0"}, False),  # by the user, not by Slurm
+        ({"SLURM_JOB_GPUS": "0"}, True),
+        ({"SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "0"}, True),
+        ({"SLURM_GPUS_ON_NODE": "0"}, False),
+        ({"SLURM_JOB_GPUS": "0", "CUDA_VISIBLE_DEVICES": "-1"}, False),  # put aside on purpose
+    ],
+)
+def test_whether_slurm_gave_a_gpu(monkeypatch, environment, promised):
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert gpu_is_promised() == promised
+
+
+def test_threads_are_those_that_tensorflow_is_told(machine, monkeypatch):
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
+    assert threads() == 3
+    for name, value in thread_limits(2).items():
+        monkeypatch.setenv(name, value)
+    assert threads() == 2

@@ -12,7 +12,7 @@ import pytest
 from scans import SHAPE, SPACING_MM, as_oriented, box_scan, save_network, scan_config, write_scans
 from typer.testing import CliRunner
 
-from tunet_lib import cli
+from tunet_lib import cli, steps
 from tunet_lib.cli import app
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
@@ -135,9 +135,9 @@ def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, m
     def impossible(*_):
         raise DataError("nothing is trained yet")
 
-    monkeypatch.setattr(cli, "_prepare", lambda *_, **__: None)
-    monkeypatch.setattr(cli, "_train", lambda *_, **__: {"tunet, fold 3": "out of memory"})
-    monkeypatch.setattr(cli, "_evaluate", impossible)
+    monkeypatch.setattr(steps, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(steps, "train", lambda *_, **__: {"tunet, fold 3": "out of memory"})
+    monkeypatch.setattr(steps, "evaluate", impossible)
     status, error = main("run", "data", "run")
     assert status == 1
     assert error.splitlines() == [

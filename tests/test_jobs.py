@@ -28,8 +28,8 @@ def processes(monkeypatch):
     scripts = {}
     started = []
 
-    def start(run, task, threads):
-        started.append((task, threads))
+    def start(run, task, threads, card):
+        started.append((task, threads) if card is None else (task, threads, card))
         folder = run.model_folder(task)
         folder.path.mkdir(parents=True, exist_ok=True)
         code = scripts.get(task[1], "open('model.weights.h5', 'w')")
@@ -73,6 +73,17 @@ def test_complete_trainings_are_not_started_and_the_cores_are_shared(run, proces
     assert processes[1] == [(tasks[0], 8), *((task, 2) for task in tasks[1:])]
 
 
+def test_each_training_has_a_gpu_of_its_own(run, processes, monkeypatch):
+    monkeypatch.setattr(jobs, "gpus", lambda: ["2", "5"])
+    processes[0][0] = "import time; time.sleep(0.4); open('model.weights.h5', 'w')"
+    tasks = run.tasks(["lnet", "tunet"])
+    assert train_tasks(run, tasks, jobs=2) == {}
+    cards = {task: card for task, _, card in processes[1]}
+    assert (cards[tasks[0]], cards[tasks[1]]) == ("2", "5")
+    assert set(cards) == set(tasks)
+    assert set(cards.values()) == {"2", "5"}
+
+
 def test_trainings_end_with_the_one_who_waits_for_them(run, processes):
     processes[0][0] = "import time; time.sleep(60)"
 
@@ -91,12 +102,13 @@ def test_a_process_is_given_its_task_and_its_share_of_the_cores(run, monkeypatch
         started.update(command=command, env=env, stdin=stdin, log=Path(stdout.name))
 
     monkeypatch.setattr(jobs.subprocess, "Popen", popen)
-    jobs._start(run, ("tunet", 1), 3)
+    jobs._start(run, ("tunet", 1), 3, "5")
     assert started["command"][::2] == [sys.executable, started["command"][2], "tunet"]
     assert started["command"][3:] == [str(run.folder), "tunet", "1"]
     assert started["stdin"] == subprocess.PIPE
     threads = {started["env"][name] for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
     assert threads == {"3"}
+    assert started["env"]["CUDA_VISIBLE_DEVICES"] == "5"
     assert started["log"] == run.model_folder(("tunet", 1)).log
 
 

@@ -220,9 +220,9 @@ def test_a_run_says_first_what_it_leaves_out_and_stops_before_it_trains(
     cystic, tmp_path, monkeypatch
 ):
     """neheller/kits23#27: cases with a cyst were dropped, and that was said after the training."""
-    from tunet_lib import cli
+    from tunet_lib import steps
 
-    monkeypatch.setattr(cli, "_train", lambda *_, **__: pytest.fail("it trains"))
+    monkeypatch.setattr(steps, "train", lambda *_, **__: pytest.fail("it trains"))
     (cystic / "junk").touch()
     scan_config().save(tmp_path / "tiny.json")
     result = tunet("run", cystic, tmp_path / "run", "--config", tmp_path / "tiny.json")

@@ -1,11 +1,13 @@
 """What lies in the folder of one network, and how it is read back."""
 
+import warnings
+
 import pytest
 from tiny import tiny_config
 
 from tunet_lib import model_folder
 from tunet_lib.config import VARIANTS
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, DataWarning, load_json, save_json
 from tunet_lib.history import write_history
 from tunet_lib.model_folder import ModelFolder
 
@@ -115,10 +117,20 @@ def test_each_state_of_the_code_is_noted_once_and_none_after_the_end(folder, mon
     for commit in ("a", "a", "b", "a"):
         monkeypatch.setattr(model_folder, "git_state", lambda commit=commit: state_of(commit))
         folder.note_code()
-    assert folder.trained_with() == [
-        {"git": state_of(commit), "versions": {"numpy": "2"}} for commit in "ab"
-    ]
+    made = [(state["git"], state["versions"]) for state in folder.trained_with()]
+    assert made == [(state_of(commit), {"numpy": "2"}) for commit in "ab"]
     folder.weights.touch()
     monkeypatch.setattr(model_folder, "git_state", lambda: None)
     folder.note_code()
     assert len(folder.trained_with()) == 2
+
+
+def test_another_number_of_threads_is_noted_and_warned_of(folder, monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    folder.note_code()
+    with warnings.catch_warnings(action="error"):
+        folder.note_code()
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    with pytest.warns(DataWarning, match="was trained with 3 threads and goes on with 2"):
+        folder.note_code()
+    assert [state["threads"] for state in folder.trained_with()] == [3, 2]

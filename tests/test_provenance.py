@@ -123,7 +123,7 @@ def test_the_commits_of_the_trainings(run):
             {"git": {"commit": "b" * 40, "dirty": False}},
         ],
         ("lnet", 1): None,  # trained before there was such a file
-        ("tunet", 1): [{"git": None}],
+        ("tunet", 1): [{"git": None, "threads": 8}, {"git": None, "threads": 2}],
     }
     for task, state in states.items():
         folder = run.model_folder(task)
@@ -132,7 +132,9 @@ def test_the_commits_of_the_trainings(run):
         if state:
             save_json(folder.path / "trained_with.json", state)
     expected = ["a" * 40 + ", with changes", "b" * 40, "unknown"]
-    assert write_provenance(run)["trained_at"] == expected
+    written = write_provenance(run)
+    assert written["trained_at"] == expected
+    assert written["threads"] == [2, 8]
 
 
 def test_a_damaged_history(run):

@@ -34,7 +34,7 @@ def fake_training(monkeypatch):
 def test_a_training_writes_down_what_it_saw(run, fake_training):
     calls = []
 
-    def train(variant, config, split, *, folder, on_epoch):
+    def train(variant, config, split, *, folder, on_epoch, workers):
         seen = [[case.case_id for case in part] for part in (split.training, split.validation)]
         calls.append((variant.name, config, split.fold, *seen, folder))
 
@@ -47,6 +47,14 @@ def test_a_training_writes_down_what_it_saw(run, fake_training):
     with pytest.raises(DataError, match="trained on other cases"):
         train_task(open_run(run.folder), ("tunet", 0))
     assert len(calls) == 1
+
+
+def test_a_gpu_that_slurm_gave_and_that_is_not_there_ends_it_at_once(run, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(DataError, match=r"was given a GPU by Slurm on .*TensorFlow sees none"):
+        train_task(run, ("tunet", 0))
+    assert not run.model_folder(("tunet", 0)).path.exists()
 
 
 def test_early_stopping_may_look_at_cases_of_its_own(tmp_path, fake_training):

@@ -46,11 +46,36 @@ def memory_bytes() -> int:
     return max(0, int(min(free)))
 
 
-def has_gpu() -> bool:
-    """Tell whether there is a GPU that this process may see."""
-    # Asking TensorFlow would load it here; the driver's device is enough to know.
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles")
-    return not hidden and any(Path("/dev").glob("nvidia[0-9]*"))
+def gpus() -> list[str]:
+    """List the GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
+    # Asking TensorFlow would load it here; the driver's devices are enough to know.
+    found = sorted(Path(path).name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(found)).strip()
+    return [] if not found or visible in ("", "-1", "NoDevFiles") else visible.split(",")
+
+
+def gpu_is_promised() -> bool:
+    """Tell whether Slurm gave this job a GPU, be it there or not, that it has not put aside."""
+    aside = os.environ.get("CUDA_VISIBLE_DEVICES") == "-1"
+    numbers, count = (os.environ.get(f"SLURM_{name}") for name in ("JOB_GPUS", "GPUS_ON_NODE"))
+    return not aside and (bool(numbers) or count not in (None, "", "0"))
+
+
+def threads() -> int:
+    """Count the threads that a training's sums are shared out among."""
+    limit = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return int(limit) if limit.isdecimal() and int(limit) else processors()
+
+
+def thread_limits(count: int) -> dict[str, str]:
+    """Give the environment of a process whose sums take so many threads: set before TensorFlow."""
+    names = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+    return {"TF_NUM_INTEROP_THREADS": "1"} | dict.fromkeys(names, str(count))
+
+
+def loaders() -> int:
+    """Say how many threads prepare batches: beside a GPU up to 8, else 1, as sums take the rest."""
+    return min(8, threads()) if gpus() else 1
 
 
 def default_workers() -> int:
@@ -60,8 +85,8 @@ def default_workers() -> int:
 
 
 def default_jobs() -> int:
-    """Say how many trainings may run side by side: one a processor, at most 4, or 1 with a GPU."""
-    return 1 if has_gpu() else min(4, processors())
+    """Say how many trainings may run side by side: one a GPU; without any, one a processor to 4."""
+    return len(gpus()) or min(4, processors())
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tunet_lib import options
+from tunet_lib import options, steps
 from tunet_lib.allowance import default_workers
 from tunet_lib.config import Config, Precision, Preset
 from tunet_lib.files import DataError
@@ -24,11 +24,6 @@ from tunet_lib.screen import (
     show_table,
     warn,
 )
-from tunet_lib.steps import count_cases
-from tunet_lib.steps import evaluate as _evaluate
-from tunet_lib.steps import prepare as _prepare
-from tunet_lib.steps import table as _table
-from tunet_lib.steps import train as _train
 
 if TYPE_CHECKING:
     from tunet_lib.batch import Outcome
@@ -92,7 +87,7 @@ def check(
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
 
-    with bar("check", count_cases(data)) as advance:
+    with bar("check", steps.count_cases(data)) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,
@@ -122,7 +117,7 @@ def prepare(
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     chosen = _config(preset, config, epochs, precision)
-    _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers)
+    steps.prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers)
 
 
 @app.command()
@@ -132,18 +127,29 @@ def train(
     fold: options.Folds = None,
     jobs: options.Jobs = 0,
     here: options.Here = False,
+    task: options.TaskNumber = None,
 ) -> None:
     """Train the networks; those that are complete are kept, the rest go on where they were."""
-    if here:
-        from tunet_lib.runs import open_run
-        from tunet_lib.worker import train_task
-
-        run = open_run(run_folder)
-        for task in run.tasks(variant, fold):
-            train_task(run, task)
-        return
+    if here or task is not None:
+        return steps.train_here(run_folder, variant, fold, number=task)
     with failures_at_the_end() as failures:
-        failures |= _train(run_folder, variant, fold, jobs=jobs)
+        failures |= steps.train(run_folder, variant, fold, jobs=jobs)
+
+
+@app.command()
+def plan(run_folder: options.RunFolder, variant: options.Variants = None) -> None:
+    """Time some steps on this machine: hours, memory and disk before you spend them."""
+    steps.plan(run_folder, variant)
+
+
+@app.command()
+def status(
+    run_folder: options.RunFolder,
+    variant: options.Variants = None,
+    fold: options.Folds = None,
+) -> None:
+    """Show where each training stands: done, running, queued, stopped, broken, missing."""
+    steps.status(run_folder, variant, fold)
 
 
 @app.command()
@@ -208,13 +214,14 @@ def evaluate(
 ) -> None:
     """Score every case by the models that never saw it: scores.csv."""
     with failures_at_the_end() as failures:
-        failures |= _evaluate(run_folder, batch_size, jobs=jobs)
+        failures |= steps.evaluate(run_folder, batch_size, jobs=jobs)
+        steps.tell_untrained(run_folder)
 
 
 @app.command()
 def table(run_folder: options.RunFolder) -> None:
     """Print Table 1 beside the paper's numbers: table_1.csv."""
-    _table(run_folder)
+    steps.table(run_folder)
 
 
 @app.command()
@@ -262,10 +269,10 @@ def run(
     """
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
-        _prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
-        failures |= _train(run_folder, variant, fold, jobs=jobs)
-        failures |= _evaluate(run_folder, batch_size)
-        _table(run_folder)
+        steps.prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
+        failures |= steps.train(run_folder, variant, fold, jobs=jobs)
+        failures |= steps.evaluate(run_folder, batch_size)
+        steps.table(run_folder)
 
 
 def main() -> None:

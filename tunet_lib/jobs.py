@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib import worker
-from tunet_lib.allowance import processors
+from tunet_lib.allowance import gpus, processors, thread_limits
 from tunet_lib.files import noting
 from tunet_lib.runs import Run, Task
 
@@ -33,7 +33,8 @@ def train_tasks(
 ) -> dict[Task, str]:
     """Train many, each in a process of its own, `jobs` at a time.
 
-    A process of its own gives its memory back, and its crash stops no other.
+    A process of its own gives its memory back, and its crash stops no other. Where there are
+    several GPUs, each has one of its own, as long as they last.
 
     Parameters
     ----------
@@ -56,12 +57,16 @@ def train_tasks(
     active: dict[Task, subprocess.Popen[bytes]] = {}
     failures: dict[Task, str] = {}
     threads = max(1, processors() // jobs)
+    cards: list[str | None] = [*gpus()]
+    free = (cards or [None]) * jobs
+    card: dict[Task, str | None] = {}
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
                 task = waiting.pop(0)
                 with noting(failures, task):
-                    active[task] = _start(run, task, threads)
+                    active[task] = _start(run, task, threads, free[0])
+                    card[task] = free.pop(0)
             time.sleep(1)
             if on_poll is not None:
                 on_poll(list(active))
@@ -69,6 +74,7 @@ def train_tasks(
                 if process.poll() is not None:
                     if process.returncode:
                         failures[task] = _reason(run, task, process.returncode)
+                    free.insert(0, card[task])
                     del active[task]
     finally:
         for process in active.values():
@@ -77,14 +83,11 @@ def train_tasks(
     return failures
 
 
-def _start(run: Run, task: Task, threads: int) -> subprocess.Popen[bytes]:
+def _start(run: Run, task: Task, threads: int, card: str | None = None) -> subprocess.Popen[bytes]:
     name, fold = task
-    limits = {
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_NUM_INTEROP_THREADS": "1",
-        "OMP_NUM_THREADS": str(threads),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    limits = {**thread_limits(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if card is not None:
+        limits["CUDA_VISIBLE_DEVICES"] = card
     library = str(Path(worker.__file__).resolve().parents[1])
     boot = BOOT.format(library=library, module=worker.__name__)
     log = run.model_folder(task).log

@@ -5,13 +5,15 @@ A training writes all of it; the weights come last, so a folder that holds them 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunet_lib.allowance import threads
 from tunet_lib.config import VARIANTS, Config, Variant
 from tunet_lib.environment import git_state, versions
-from tunet_lib.files import DataError, is_list_of, load_json, save_json
+from tunet_lib.files import DataError, DataWarning, is_list_of, load_json, save_json
 from tunet_lib.history import EpochLog, read_history, write_history
 
 WEIGHTS_NAME = "model.weights.h5"
@@ -143,13 +145,30 @@ class ModelFolder:
         return case_ids
 
     def note_code(self) -> None:
-        """Write down the state of the code, which may differ from one start to the next."""
-        states, state = self.trained_with(), {"git": git_state(), "versions": versions()}
+        """Write down the state of the code and the threads, which may differ from start to start.
+
+        Warns
+        -----
+        DataWarning
+            The training goes on with another number of threads: the last bits may differ from
+            those of one that was not stopped.
+        """
+        states = self.trained_with()
+        state = {"git": git_state(), "versions": versions(), "threads": threads()}
+        before = states[-1].get("threads", threads()) if states else threads()
+        if before != threads() and not self.is_trained:
+            warnings.warn(
+                f"{self.path}: was trained with {before} threads and goes on with {threads()}; "
+                "sums are rounded in another order, so the last bits of its weights may differ "
+                "from those of a training that was not stopped",
+                DataWarning,
+                stacklevel=2,
+            )
         if state not in states and not self.is_trained:
             save_json(self.path / "trained_with.json", [*states, state])
 
     def trained_with(self) -> list[dict[str, Any]]:
-        """List the states of the code (git, versions) that the network was trained with.
+        """List what the network was trained with: the code (git, versions), the number of threads.
 
         More than one if its training was gone on with later; none if it noted none.
 
@@ -160,13 +179,15 @@ class ModelFolder:
         """
         path = self.path / "trained_with.json"
         states = load_json(path) if path.exists() else []
-        if not is_list_of(dict, states) or not all(map(_is_git_state, states)):
+        if not is_list_of(dict, states) or not all(map(_is_state, states)):
             raise DataError(f"{path}: is no list of versions; remove it")
         return states
 
 
-def _is_git_state(state: dict[str, Any]) -> bool:
+def _is_state(state: dict[str, Any]) -> bool:
     git = state.get("git", "")
+    if not isinstance(state.get("threads", 1), int):
+        return False
     return git is None or (
         isinstance(git, dict)
         and isinstance(git.get("commit"), str)

@@ -46,13 +46,21 @@ BatchSize = Annotated[
 ]
 Variants = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Option("--variant", help="Train this one only; may be given again."),
+    typer.Option("--variant", help="This one only; may be given again."),
 ]
 Folds = Annotated[
     Optional[list[int]],  # noqa: UP045
-    typer.Option("--fold", help="Train this fold only, from 0; may be given again."),
+    typer.Option("--fold", help="This fold only, from 0; may be given again."),
 ]
 Here = Annotated[bool, typer.Option("--here", help="In this process, without a bar.")]
+TaskNumber = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--task",
+        min=0,
+        help="Train the one of this number only, from 0, in this process; see `tunet status`.",
+    ),
+]
 
 PhantomFolder = Annotated[Path, typer.Argument(help="Where to write the cases.")]
 Count = Annotated[int, typer.Option(min=1, help="How many cases.")]

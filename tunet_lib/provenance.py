@@ -68,11 +68,12 @@ def write_provenance(run: Run) -> dict[str, Any]:
     -------
     dict
         What was written. ``cases`` and ``folds`` are those scored, ``trained`` the variants
-        trained in each fold, ``trained_at`` the commits that they were trained at, and
-        ``git`` the state now. ``commands`` are all that worked on the folder, and ``machines``
-        those that they ran on. ``wall_time_s`` are the steps as measured, summed over all
-        processes that were started for them; ``training_time_s`` sums the epochs of each variant
-        over the folds. So what ran side by side counts as if it had run in a row.
+        trained in each fold, ``trained_at`` the commits that they were trained at, ``threads``
+        how many their sums were shared out among, and ``git`` the state now. ``commands`` are
+        all that worked on the folder, and ``machines`` those that they ran on. ``wall_time_s``
+        are the steps as measured, summed over all processes that were started for them;
+        ``training_time_s`` sums the epochs of each variant over the folds. So what ran side by
+        side counts as if it had run in a row.
 
     Raises
     ------
@@ -100,6 +101,7 @@ def write_provenance(run: Run) -> dict[str, Any]:
             if (names := [name for name, _ in _trained(run, [fold])])
         },
         "trained_at": _trained_at(run),
+        "threads": _threads(run),
         "total_time_s": round(sum(wall_time_s.values()), 1),
         "wall_time_s": wall_time_s,
         "training_time_s": training_time_s,
@@ -165,6 +167,11 @@ def _trained_at(run: Run) -> list[str]:
             changed = ", with changes" if git and git["dirty"] else ""
             commits.add(f"{git['commit']}{changed}" if git else "unknown")
     return sorted(commits)
+
+
+def _threads(run: Run) -> list[int]:
+    made = [made for task in _trained(run) for made in run.model_folder(task).trained_with()]
+    return sorted({state["threads"] for state in made if "threads" in state})
 
 
 def _training_times(run: Run) -> dict[str, float]:

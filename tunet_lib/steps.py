@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.progress import TaskID
 
-from tunet_lib.allowance import default_jobs, default_workers
+from tunet_lib.allowance import default_jobs, default_workers, processors, thread_limits
 from tunet_lib.config import Config
-from tunet_lib.files import notes_taken
+from tunet_lib.files import DataError, notes_taken
 from tunet_lib.screen import bar, bars, say, warn
+
+if TYPE_CHECKING:
+    from tunet_lib.runs import Task
 
 
 def count_cases(data: Path) -> int:
@@ -69,7 +75,7 @@ def train(
     from tunet_lib.jobs import train_tasks
     from tunet_lib.outliers import outliers, start_anew, to_repeat
     from tunet_lib.provenance import timed
-    from tunet_lib.runs import Task, open_run
+    from tunet_lib.runs import open_run
 
     run = open_run(run_folder)
     tasks = run.tasks(variants, folds)
@@ -101,6 +107,90 @@ def train(
     return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
 
 
+def train_here(
+    run_folder: Path,
+    variants: list[str] | None,
+    folds: list[int] | None,
+    *,
+    number: int | None = None,
+) -> None:
+    """Train one after the other in this process, or the one of a number: no bar, no children.
+
+    It takes as many threads as it may, and the same as a process of `jobs` would.
+
+    Raises
+    ------
+    DataError
+        There are fewer trainings than that number, or it was given beside variants or folds.
+    """
+    from tunet_lib.provenance import timed
+    from tunet_lib.runs import open_run
+    from tunet_lib.worker import train_task
+
+    run = open_run(run_folder)
+    tasks = run.tasks(variants, folds)
+    if number is not None:
+        if variants or folds:
+            raise DataError("--task counts all trainings of a run; leave out --variant and --fold")
+        if number >= len(tasks):
+            raise DataError(f"{run_folder}: has trainings 0 to {len(tasks) - 1}, not {number}")
+        tasks = [tasks[number]]
+    for name, value in thread_limits(processors()).items():
+        os.environ.setdefault(name, value)
+    for task in tasks:
+        with timed(run_folder, "train"):
+            train_task(run, task)
+
+
+def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None) -> None:
+    """Print where each training stands, and what repairs the run."""
+    from tunet_lib.runs import open_run
+    from tunet_lib.status import REPAIRED, array_of, slurm_queue, standings
+
+    run = open_run(run_folder)
+    found = standings(run, run.tasks(variants, folds), queue=slurm_queue(run))
+    for one in found:
+        epochs = f"{one.epochs}/{run.config.epochs}"
+        left = ""
+        if one.state == "running" and one.left_s is not None:
+            left = f"at most {one.left_s / 3600:.1f} hours left"
+        name = f"{one.task[0]}, fold {one.task[1]}"
+        line = f"{one.number:4}  {name:24}{one.state:9}{epochs:>8}  {one.where:24}{left}"
+        say(line.rstrip())
+    counts = Counter(one.state for one in found)
+    say(", ".join(f"{count} {state}" for state, count in counts.items()))
+    if to_repair := [one.number for one in found if one.state in REPAIRED]:
+        say(f"To go on, submit again with: {array_of(to_repair)}")
+
+
+def plan(run_folder: Path, variants: list[str] | None) -> None:
+    """Print what the study will take on this machine."""
+    for name, value in thread_limits(processors()).items():
+        os.environ.setdefault(name, value)
+    from tunet_lib.plan import measure, of_machine, of_network, of_study, plain_variants
+    from tunet_lib.runs import open_run
+
+    run = open_run(run_folder)
+    run.tasks(variants)  # so that an unknown name is said first
+    for line in of_machine(run):
+        say(line)
+    paces = []
+    for variant in plain_variants(variants):
+        paces.append(measure(run, variant))
+        say(of_network(run, paces[-1]))
+    for line in of_study(run, paces):
+        say(line)
+
+
+def tell_untrained(run_folder: Path) -> None:
+    """Say which trainings are not complete, if any."""
+    from tunet_lib.runs import open_run
+    from tunet_lib.status import untrained
+
+    if sentence := untrained(open_run(run_folder)):
+        warn(sentence)
+
+
 def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, str]:
     """Score every case, and give what failed: case_id → reason."""
     from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
@@ -129,3 +219,4 @@ def table(run_folder: Path) -> None:
 
     say("Dice similarity coefficient on the grid, mean (SD over folds):")
     print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
+    tell_untrained(run_folder)

@@ -6,10 +6,12 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from tunet_lib.allowance import gpu_is_promised, loaders
 from tunet_lib.config import VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.folds import split_cases
@@ -18,15 +20,41 @@ from tunet_lib.runs import Run, Task, open_run
 
 
 def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = None) -> None:
-    """Train one variant on one fold, in this process."""
+    """Train one variant on one fold, in this process.
+
+    Raises
+    ------
+    DataError
+        Slurm gave the job a GPU, and none is to be seen; or as for `training.train`.
+    """
     from tunet_lib.training import train  # loads TensorFlow
 
+    if gpu_is_promised():
+        _check_gpu()
     name, fold = task
     folder = run.model_folder(task)
     split = split_cases(run.cases(), run.folds, fold, inner=run.config.inner_validation)
     folder.note_cases([case.case_id for case in split.training])
     folder.note_code()
-    train(VARIANTS[name], run.config, split, folder=folder.path, on_epoch=on_epoch)
+    train(
+        VARIANTS[name],
+        run.config,
+        split,
+        folder=folder.path,
+        on_epoch=on_epoch,
+        workers=loaders(),
+    )
+
+
+def _check_gpu() -> None:
+    from tunet_lib.quiet import keras
+
+    if not keras.distribution.list_devices("gpu"):
+        raise DataError(
+            f"this job was given a GPU by Slurm on {socket.gethostname()}, and TensorFlow sees "
+            "none. Does nvidia-smi list one there? Was the package installed with its extra "
+            "`cluster`? To train on processors, submit without a GPU"
+        )
 
 
 def main(arguments: list[str]) -> None:

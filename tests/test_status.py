@@ -1,0 +1,213 @@
+"""Where each training stands, as files and Slurm's queue tell."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scans import scan_config
+from typer.testing import CliRunner
+
+from tunet_lib import cli, status
+from tunet_lib.files import load_json, save_json
+from tunet_lib.history import write_history
+from tunet_lib.owner import OWNER_NAME, take_over
+from tunet_lib.runs import Run, Task
+from tunet_lib.status import array_of, comment_of, read_queue, standings, untrained
+
+SUBMIT = Path(__file__).parents[1] / "cluster" / "submit"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path, scan_config(epochs=10), Path("data"), [["case_00000"], ["case_00001"]])
+    save_json(tmp_path / "run.json", {"data": "data", "folds": run.folds})
+    run.config.save(tmp_path / "config.json")
+    return run
+
+
+def begin(run: Run, task: Task, epochs: int, time_s: float = 60.0):
+    folder = run.model_folder(task)
+    log = {"loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1, "attempts": 1, "time_s": time_s}
+    write_history(folder.history_path, [{"epoch": n, **log} for n in range(1, epochs + 1)])
+    return folder
+
+
+def of(run: Run, number: int, queue=None):
+    return standings(run, queue=queue)[number]
+
+
+def test_done_missing_and_stopped(run):
+    begin(run, ("lnet", 0), 10).weights.write_bytes(HDF5)
+    begin(run, ("unet2d", 0), 4)
+    found = standings(run)
+    assert [one.number for one in found] == list(range(20))
+    assert [one.task for one in found] == run.tasks()
+    assert (found[0].state, found[0].epochs) == ("done", 10)
+    assert (found[1].state, found[1].epochs, found[1].left_s) == ("missing", 0, None)
+    assert (found[2].state, found[2].epochs, found[2].left_s) == ("stopped", 4, 360.0)
+
+
+def test_running_on_this_machine_until_the_process_is_gone(run):
+    folder = begin(run, ("lnet", 1), 4)
+    owner = take_over(folder.path)
+    one = of(run, 10)
+    assert (one.state, one.left_s) == ("running", 360.0)
+    assert f"process {os.getpid()} on {owner.process.host}" in one.where
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    change_owner(folder, pid=process.pid)
+    assert of(run, 10).state == "stopped"
+
+
+def change_owner(folder, **changes):
+    path = folder.path / OWNER_NAME
+    values = load_json(path)
+    slurm = {name: changes.pop(name) for name in ("slurm_job",) if name in changes}
+    save_json(path, {**values, **slurm, "process": values["process"] | changes})
+
+
+def test_of_another_machine_the_files_tell(run):
+    folder = begin(run, ("lnet", 0), 4)
+    take_over(folder.path)
+    change_owner(folder, host="elsewhere")
+    assert of(run, 0).state == "running"
+    age(folder, status.QUIET_S + 60)
+    assert of(run, 0).state == "stopped"
+    # A slow training is quiet for longer: up to three of its epochs.
+    begin(run, ("lnet", 0), 4, time_s=3600.0)
+    age(folder, 2 * 3600)
+    assert of(run, 0).state == "running"
+
+
+def age(folder, seconds):
+    for path in folder.path.iterdir():
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_slurm_knows_better_than_files(run):
+    folder = begin(run, ("lnet", 0), 4)
+    take_over(folder.path)
+    change_owner(folder, host="elsewhere", slurm_job="71")
+    row = "71|0|RUNNING|n7|another comment"
+    assert of(run, 0, read_queue(row, run.folder)).state == "running"
+    assert of(run, 0, read_queue("", run.folder)).state == "stopped"
+
+
+def test_elements_of_an_array_are_told_by_their_comment(run):
+    begin(run, ("lnet_median", 0), 4)
+    comment = comment_of(run.folder)
+    rows = [
+        f"71|0|PENDING||{comment}",
+        f"72|1|RUNNING|n7|{comment}",
+        f"80|1|PENDING||{comment}",  # submitted twice
+        f"73|2|RUNNING|n7|{comment}/another",
+        f"74|N/A|RUNNING|n7|{comment}",
+        "damaged",
+    ]
+    queue = read_queue("\n".join(rows), run.folder)
+    assert queue.running == {"72", "73", "74"}
+    found = standings(run, queue=queue)
+    assert [one.state for one in found[:4]] == ["queued", "running", "missing", "missing"]
+    assert (found[0].where, found[1].where) == ("job 71", "n7, job 72")
+
+
+def test_the_comment_is_the_one_that_the_script_gives(run):
+    comment = re.search(r'--comment="(.*?)"', SUBMIT.read_text())[1]
+    assert comment.replace("$run", str(run.folder.resolve())) == comment_of(run.folder)
+
+
+def break_weights(run, folder):
+    folder.weights.write_bytes(b"<html>")
+
+
+def break_checkpoint(run, folder):
+    folder.checkpoint.write_bytes(b"PK")
+
+
+def break_history(run, folder):
+    folder.history_path.write_text("epoch\nsoon\n")
+
+
+def break_config(run, folder):
+    replace(run.config, l2=0.5).save(folder.config_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (break_weights, "is no weight file; remove"),
+        (break_checkpoint, "is no checkpoint; remove it"),
+        (break_history, "cannot be read"),
+        (break_config, r"another configuration \(l2 differ\)"),
+    ],
+)
+def test_broken_and_why(run, damage, reason):
+    damage(run, begin(run, ("lnet", 0), 4))
+    one = of(run, 0)
+    assert one.state == "broken"
+    assert re.search(reason, one.where)
+    assert "lnet" in one.where
+
+
+def test_numbers_as_an_array():
+    assert array_of([0]) == "--array=0"
+    assert array_of([5, 4, 2, 2, 9, 3]) == "--array=2-5,9"
+
+
+def test_what_is_not_trained_is_named(run):
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    assert untrained(run) == ""
+    for task in (("tunet", 1), ("lnet", 0), ("lnet", 1), ("lnet_median", 0), ("lnet_median", 1)):
+        run.model_folder(task).weights.unlink()
+    sentence = untrained(run)
+    assert sentence.startswith("5 of 20 trainings are not complete: ")
+    assert "lnet, lnet_median (fold 0, 1); tunet (fold 1)." in sentence
+    assert "--array=0-1,10-11,16" in sentence
+
+
+def test_the_command_prints_a_line_for_each_and_what_repairs(run, monkeypatch):
+    monkeypatch.setattr(status, "slurm_queue", lambda _: None)
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    result = CliRunner().invoke(cli.app, ["status", str(run.folder)])
+    assert result.stdout.splitlines()[20:] == ["20 done"]
+    begin(run, ("tunet", 0), 3)
+    run.model_folder(("tunet", 0)).weights.unlink()
+    lines = CliRunner().invoke(cli.app, ["status", str(run.folder)]).stdout.splitlines()
+    assert re.fullmatch(r" +6  tunet, fold 0 +stopped +3/10", lines[6])
+    assert lines[20:] == ["19 done, 1 stopped", "To go on, submit again with: --array=6"]
+    chosen = ["status", str(run.folder), "--variant", "tunet", "--variant", "lnet", "--fold", "0"]
+    lines = CliRunner().invoke(cli.app, chosen).stdout.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["0", "6"]
+    assert lines[2:] == ["1 done, 1 stopped", "To go on, submit again with: --array=6"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--task", "20"], "has trainings 0 to 19, not 20"),
+        (["--task", "0", "--fold", "0"], "leave out --variant and --fold"),
+    ],
+)
+def test_a_number_that_is_none(run, arguments, reason):
+    result = CliRunner().invoke(cli.app, ["train", str(run.folder), *arguments])
+    assert result.exit_code == 1
+    assert reason in str(result.exception)
+
+
+def test_no_slurm_no_queue(run, monkeypatch):
+    monkeypatch.setenv("PATH", str(run.folder))
+    assert status.slurm_queue(run) is None
+    script = run.folder / "squeue"
+    script.write_text(f"#!/bin/sh\necho '5|3|RUNNING|n1|{comment_of(run.folder)}'\n")
+    script.chmod(0o755)
+    assert status.slurm_queue(run).elements[3].job == "5"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    assert status.slurm_queue(run) is None
