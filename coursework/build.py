@@ -124,6 +124,7 @@ def _solution_lines(task: Task) -> list[str]:
 
 def build(task: Task, secret: bytes, otter: str, folder: Path) -> list[str]:
     """Prove an assignment under the teacher's secret and make its files; say what is wrong."""
+    print(f"{task.name}: being proved, which takes about a minute …", flush=True)
     proof = Proof(task, [secret])
     proof.run()
     assign(task, otter, folder)

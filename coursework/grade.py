@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 from coursework.judge import Exam, Limits, Verdict, can_isolate, hidden_paths, judge
@@ -17,6 +15,7 @@ from coursework.papers import Paper, read_papers
 from coursework.proof import solution, without_solution
 from coursework.similarity import similarities
 from coursework.task import CourseworkError, Task, load_task, read_secret
+from tunet_lib.allowance import processors
 
 SUSPICIOUS = 0.5  # a share of code in common from which a pair is listed
 REFERENCE = "(the solution)"
@@ -29,10 +28,15 @@ def grade(
     hidden: Sequence[Path] = (),
     limits: Limits | None = None,
 ) -> list[Verdict]:
-    """Judge every paper, as many at a time as there are processors."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        marked = partial(judge, exam=exam, limits=limits, hidden=hidden)
-        return list(pool.map(lambda paper: marked(paper.code), papers))
+    """Judge every paper, as many at a time as there are processors; say which one is done."""
+
+    def mark(paper: Paper) -> Verdict:
+        verdict = judge(paper.code, exam, limits=limits, hidden=hidden)
+        print(f"{paper.student}: {verdict.points} of {exam.task.points}", flush=True)
+        return verdict
+
+    with ThreadPoolExecutor(processors()) as pool:
+        return list(pool.map(mark, papers))
 
 
 def write_results(

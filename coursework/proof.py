@@ -206,7 +206,7 @@ def main() -> None:
         proof.run()
         failures += proof.failures
         print(f"{name}: {'not ' if proof.failures else ''}proved, {time.monotonic() - since:.0f} s")
-        print("\n".join(f"  {fact}" for fact in proof.facts))
+        print("\n".join(f"  {fact}" for fact in proof.facts), flush=True)
     if failures:
         print("\n".join(failures), f"\nThe fresh secret was {fresh.hex()}.", file=sys.stderr)
         sys.exit(1)

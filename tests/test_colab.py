@@ -79,4 +79,5 @@ def test_installing_leaves_what_colab_has_as_it_is(tmp_path):
     }
     assert {name: found[name] for name in COLAB} == COLAB
     code = "import tunet_lib.course, tunet_lib.networks, tunet_lib.flipbook, jupyterquiz"
+    code += ", tunet_lib.selfcheck"
     subprocess.run([python, "-c", code], check=True, cwd=tmp_path, capture_output=True)

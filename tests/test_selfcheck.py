@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from coursework.build import public_checks
-from coursework.proof import solution
+from coursework.proof import solution, without_solution
 from coursework.task import NAMES, load_task
 from tunet_lib.exchange import Lazy, decode, encode, same
 from tunet_lib.files import DataError
@@ -36,6 +36,17 @@ def test_the_solution_is_right_and_nothing_is_not(name, capsys):
         out = capsys.readouterr().out
         assert "returns nothing yet. Hint: " in out
         assert "right." not in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
+    space = {}
+    for source in solution(load_task(name)):
+        if "google.colab" not in source:
+            exec(without_solution(source), space)
+    printed = capsys.readouterr().out
+    assert "right." not in printed
+    assert printed.count("returns nothing yet") >= len(load_task(name).questions)
 
 
 def test_what_goes_wrong_is_said(capsys):
