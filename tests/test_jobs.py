@@ -65,6 +65,15 @@ def test_a_failed_training_is_reported_and_the_others_go_on(run, processes, code
     assert polled
 
 
+def test_a_folder_that_cannot_be_written_is_one_trainings_failure(run, monkeypatch):
+    monkeypatch.setattr(jobs.time, "sleep", lambda seconds: None)
+    (run.folder / "models").mkdir()
+    (run.folder / "models" / "fold_0").write_text("a file in the place of a folder")
+    failures = train_tasks(run, run.tasks(["lnet"], [0]))
+    assert list(failures) == [("lnet", 0)]
+    assert "fold_0" in failures[("lnet", 0)]
+
+
 def test_complete_trainings_are_not_started_and_the_cores_are_shared(run, processes, monkeypatch):
     monkeypatch.setattr(jobs, "processors", lambda: 8)
     tasks = run.tasks(["lnet", "tunet"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scans import SPACING_MM, box_scan, scan_config
 
+from tunet_lib import preprocess
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import Case, save_case
 from tunet_lib.origin import digests_of, origin_of
@@ -39,6 +40,23 @@ def test_a_touch_prepares_nothing_anew(case, prepared, tmp_path):
     noted = json.loads((prepared.folder / "case.json").read_text())
     assert noted["made_from"]["imaging.nii.gz"][1] == 10**18
     assert noted["sha256"] == digests_of(case)
+
+
+def test_what_another_process_has_prepared_meanwhile_is_left_as_it_is(case, tmp_path, monkeypatch):
+    """Two starts at once: the other one may train on it already."""
+    load, made = preprocess.load_label, []
+
+    def slow(*arguments, **options):
+        if not made:
+            made.append(None)
+            made.append(prepare_case(case, tmp_path / "prepared", scan_config()))
+            made.append(times(made[1]))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(preprocess, "load_label", slow)
+    prepared = prepare_case(case, tmp_path / "prepared", scan_config())
+    assert prepared == made[1]
+    assert times(prepared) == made[2]
 
 
 def test_other_bytes_of_the_same_size_are_prepared(case, prepared, tmp_path):

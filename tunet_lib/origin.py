@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import Config
+from tunet_lib.files import save_json
 from tunet_lib.kits19 import Case, require_image
 
 FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
+
+MOST = 1 << 15  # voxels along an axis, as a NIfTI header counts them
 
 Origin = dict[str, Any]  # as JSON gives it back
 
@@ -66,6 +70,27 @@ def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
         return {k: v[:1] if k in names and isinstance(v, list) else v for k, v in values.items()}
 
     return untimed(origin) == untimed(made_from) and digests == digests_of(case)
+
+
+def note_touch(path: Path, values: dict[str, Any]) -> None:
+    """Write new times of files into a case's description, and leave its own time as it was."""
+    status = path.stat()
+    save_json(path, values)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # scores are as new as it is
+
+
+def triple_of(values: Any, kind: type) -> Any:
+    """Take three numbers from a file as a shape or a spacing (z, y, x).
+
+    Raises
+    ------
+    TypeError, ValueError
+        They are no three numbers that a CT can have.
+    """
+    triple = tuple(map(kind, values))
+    if len(triple) != 3 or not all(0 < number < MOST for number in triple):
+        raise ValueError(f"{values} are no three numbers of a CT")
+    return triple
 
 
 def _files(case: Case) -> list[Path]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,20 @@ from tunet_lib.config import Config
 from tunet_lib.files import DataError, load_array, load_json, noting, save_array, save_json
 from tunet_lib.kits19 import Case, require_image
 from tunet_lib.median import median_3x3x3
-from tunet_lib.origin import digests_of, is_only_touched, numbers, origin_of
+from tunet_lib.origin import (
+    Origin,
+    digests_of,
+    is_only_touched,
+    note_touch,
+    numbers,
+    origin_of,
+    triple_of,
+)
 from tunet_lib.parallel import each
 from tunet_lib.placement import Placement, Shape, Spacing
 from tunet_lib.scans import ScanFile, load_label, open_scan
 
 CASE_FILE = "case.json"
-MOST = 1 << 15  # voxels along an axis, as a NIfTI header counts them
 
 
 @dataclass(frozen=True)
@@ -200,14 +206,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
     """
     folder = Path(out_folder) / case.case_id
     origin = origin_of(case, config)
-    with contextlib.suppress(DataError):  # absent or incomplete
-        kept, values = _open_prepared(folder)
-        if values["made_from"] == origin:
-            return kept
-        if is_only_touched(case, origin, values):
-            # Not one byte is other, so neither is anything that was made from this case.
-            _note_touch(folder / CASE_FILE, values | {"made_from": origin})
-            return kept
+    if (kept := _kept(case, folder, origin)) is not None:
+        return kept
     scan = open_scan(require_image(case))
     placement = Placement(scan, config)
     label = None
@@ -217,6 +217,8 @@ def prepare_case(case: Case, out_folder: str | Path, config: Config) -> Prepared
         del own
     volumes = prepare_scan(scan, config, placement=placement)
 
+    if (kept := _kept(case, folder, origin)) is not None:
+        return kept  # another process has made it meanwhile, and may use it already
     # Until the new case.json is there, this is no prepared case, whatever else is.
     with contextlib.suppress(OSError):  # `save_array` says what is wrong with the folder
         (folder / CASE_FILE).unlink(missing_ok=True)
@@ -309,13 +311,28 @@ def load_prepared(folder: str | Path, config: Config | None = None) -> list[Prep
     return [case for case, _ in opened]
 
 
+def _kept(case: Case, folder: Path, origin: Origin) -> PreparedCase | None:
+    """Give what is prepared already, if it was made from these files and numbers."""
+    try:
+        kept, values = _open_prepared(folder)
+    except DataError:
+        return None  # absent or incomplete
+    if values["made_from"] == origin:
+        return kept
+    if is_only_touched(case, origin, values):
+        # Not one byte is other, so neither is anything that was made from this case.
+        note_touch(folder / CASE_FILE, values | {"made_from": origin})
+        return kept
+    return None
+
+
 def _open_prepared(folder: Path) -> tuple[PreparedCase, dict[str, Any]]:
     values = load_json(folder / CASE_FILE)
     try:
         if not isinstance(values["made_from"], dict) or values["case_id"] != folder.name:
             raise TypeError("it describes another case")
-        shapes = {name: _triple(values[name], int) for name in ("shape", "grid_shape")}
-        spacing_mm = _triple(values["spacing_mm"], float)
+        shapes = {name: triple_of(values[name], int) for name in ("shape", "grid_shape")}
+        spacing_mm = triple_of(values["spacing_mm"], float)
         has_label = bool(values["has_label"])
         case = PreparedCase(
             folder.name, folder, spacing_mm=spacing_mm, has_label=has_label, **shapes
@@ -329,21 +346,6 @@ def _open_prepared(folder: Path) -> tuple[PreparedCase, dict[str, Any]]:
     if case.has_label:
         case.label()
     return case, values
-
-
-def _triple(values: Any, kind: type) -> Any:
-    """Take three numbers from a file as a shape or a spacing (z, y, x)."""
-    triple = tuple(map(kind, values))
-    if len(triple) != 3 or not all(0 < number < MOST for number in triple):
-        raise ValueError(f"{values} are no three numbers of a CT")
-    return triple
-
-
-def _note_touch(path: Path, values: dict[str, Any]) -> None:
-    """Write new times of files into a case's description, and leave its own time as it was."""
-    status = path.stat()
-    save_json(path, values)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # scores are as new as it is
 
 
 def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:
