@@ -13,6 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 NPM := book/npm
 VENDOR := book/_static/vendor
 ASSETS := $(VENDOR)/.installed
+MADE := book/_static/made/cases.json
 BROWSER := $(VENV)/.browser
 OTTER := $(VENV)/otter/bin/otter
 
@@ -25,7 +26,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
-book: $(ASSETS) ## build the book from the notebooks as stored: _build/html/index.html
+book: $(ASSETS) $(MADE) ## build the book from the notebooks as stored: _build/html/index.html
 	$(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open _build/html/index.html, or run: make serve"
 
@@ -33,7 +34,7 @@ chapters: $(STAMP) data ## run every notebook again and store what it gives
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
-assets: $(ASSETS) ## fetch what the pages need besides themselves: KaTeX
+assets: $(ASSETS) $(MADE) ## fetch and make what the pages need besides themselves
 
 browser: book $(BROWSER) ## open every page of the book in Chromium; pictures in _build/screenshots
 	$(BIN)/pytest -n 2 -m browser tests/browser
@@ -42,7 +43,7 @@ pdf: book $(BROWSER) ## print the whole book with Chromium: _build/tunet-book.pd
 	$(BIN)/jupyter-book build . --builder singlehtml
 	$(BIN)/python book/print_pdf.py
 
-links: $(ASSETS) ## list links to other sites that do not answer; the build itself checks all others
+links: $(ASSETS) $(MADE) ## list links to other sites that do not answer; the build itself checks all others
 	-$(BIN)/jupyter-book build . --builder linkcheck
 	@grep -E '\[(broken|timeout)\]' _build/linkcheck/output.txt || echo "All answer."
 
@@ -107,7 +108,8 @@ $(OTTER): $(STAMP)
 	    'from importlib.metadata import requires; print(*[line.partition(";")[0] \
 	    for line in requires("tunet-book") if "coursework" in line])')"
 
-# Of KaTeX the pages need its style and its fonts: the formulas are set when the book is built.
+# Of KaTeX the pages need its style and its fonts: the formulas are set when the book is built. Of
+# onnxruntime they need the program for processors alone.
 # Its npm comes from pip, so that no Node.js need be installed. PATH: npm's own scripts call node.
 $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NPM) --no-audit --no-fund --ignore-scripts
@@ -115,7 +117,15 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	mkdir -p $(VENDOR)/katex/fonts
 	cp $(NPM)/node_modules/katex/dist/katex.min.css $(VENDOR)/katex
 	cp $(NPM)/node_modules/katex/dist/fonts/*.woff2 $(VENDOR)/katex/fonts
+	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue
+	cp $(NPM)/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
+	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)/onnxruntime
+	cp $(NPM)/node_modules/@niivue/niivue/dist/niivue.umd.js $(VENDOR)/niivue
 	@touch $@
+
+# The phantoms, what the networks find in them, and the networks themselves.
+$(MADE): book/page_files.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) $(STAMP)
+	$(BIN)/python book/page_files.py
 
 $(STAMP): pyproject.toml
 	@if [ -z "$(PYTHON)" ]; then \

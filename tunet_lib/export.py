@@ -27,7 +27,7 @@ LIST_NAME = "networks.json"
 class OnnxBlocks(Blocks):
     """The building blocks of a network, as operations of an ONNX graph.
 
-    Feature maps go by their names in the graph, and are (batch, channels, *space) there.
+    Feature maps go by their names in the graph, where channels come before space.
 
     Parameters
     ----------

@@ -34,8 +34,10 @@ def browser():
 
     executable = shutil.which("chromium") or shutil.which("google-chrome")
     assert executable, "no chromium: apt-get install chromium"
-    # Chromium refuses its sandbox to root.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    # WebGL, for the viewer, drawn without a graphics card.
+    arguments = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")  # Chromium refuses it to root
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
         yield browser

@@ -1,0 +1,212 @@
+// NIfTI files, .nii and .nii.gz: read with the checks of tunet_lib/nifti_header.py, and written.
+
+export class BadFile extends Error {}
+
+const HEADER_BYTES = 348;
+const HEADER_2_BYTES = 540;
+const MOST_BYTES = 2 ** 31 - 1; // of an array that every browser can make
+const MM_PER_UNIT = { 1: 1000, 3: 0.001 }; // xyzt_units; all others are taken for mm
+const VOXEL_MM = [0.05, 50];
+
+// NIfTI's number of a type → how to read the voxel at a byte.
+const TYPES = {
+  2: ["getUint8", 1, Uint8Array],
+  4: ["getInt16", 2, Int16Array],
+  8: ["getInt32", 4, Int32Array],
+  16: ["getFloat32", 4, Float32Array],
+  64: ["getFloat64", 8, Float64Array],
+  256: ["getInt8", 1, Int8Array],
+  512: ["getUint16", 2, Uint16Array],
+  768: ["getUint32", 4, Uint32Array],
+};
+
+/** Read a file. Gives its shape (fastest axis first), affine (to RAS+ mm), and voxels in HU. */
+export async function readNifti(blob, name = "The file") {
+  const bytes = await unpack(blob, name);
+  const header = readHeader(bytes, name);
+  return { name, header: bytes.slice(0, header.bytes), ...header, voxels: voxelsOf(bytes, header, name) };
+}
+
+/** Write 8 bits a voxel, such as a label map, with the geometry of the CT that they belong to. */
+export async function writeNifti(label, ct, { isPacked = true } = {}) {
+  const isSecond = ct.bytes === HEADER_2_BYTES;
+  const offset = isSecond ? 544 : 352;
+  const file = new Uint8Array(offset + label.length);
+  file.set(ct.header);
+  file.set(label, offset);
+  const view = new DataView(file.buffer);
+  const little = ct.isLittle;
+  // Free text may name the patient, and slope and display range belong to the CT's values.
+  const blank = isSecond ? [[176, 24], [240, 104], [508, 16]] : [[4, 36], [112, 16], [124, 8], [148, 104], [328, 16]];
+  for (const [start, count] of blank) file.fill(0, start, start + count);
+  if (isSecond) {
+    view.setInt16(12, 2, little);
+    view.setInt16(14, 8, little);
+    view.setBigInt64(168, BigInt(offset), little);
+    view.setFloat64(176, 1, little);
+  } else {
+    view.setInt16(68, 0, little); // intent
+    view.setInt16(70, 2, little);
+    view.setInt16(72, 8, little);
+    view.setFloat32(108, offset, little);
+    view.setFloat32(112, 1, little);
+    file.set([110, 43, 49, 0], 344); // n+1: header and voxels in one file
+  }
+  if (!isPacked) return new Blob([file]);
+  const stream = new Blob([file]).stream().pipeThrough(new CompressionStream("gzip"));
+  return new Response(stream).blob();
+}
+
+async function unpack(blob, name) {
+  if (blob.size < 4) throw new BadFile(`${name} is empty.`);
+  const [first, second] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());
+  if (first !== 0x1f || second !== 0x8b) return new Uint8Array(await blob.arrayBuffer());
+  const parts = [];
+  const reader = blob.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
+  for (;;) {
+    let part;
+    try {
+      part = await reader.read();
+    } catch (error) {
+      if (/junk|trailing/i.test(error.message)) break; // some programs leave bytes behind the end
+      throw new BadFile(`${name} is cut short or damaged. Get it again from where it came from.`);
+    }
+    if (part.done) break;
+    parts.push(part.value);
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+function readHeader(bytes, name) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const size = [true, false].map((little) => view.getInt32(0, little));
+  const isLittle = size[0] === HEADER_BYTES || size[0] === HEADER_2_BYTES;
+  const headerBytes = isLittle ? size[0] : size[1];
+  if (headerBytes !== HEADER_BYTES && headerBytes !== HEADER_2_BYTES)
+    throw new BadFile(
+      `${name} is not a NIfTI image. This page takes .nii and .nii.gz; tunet predict also takes ` +
+        "NRRD, MetaImage and DICOM.");
+  if (bytes.length < headerBytes) throw new BadFile(`${name} ends within its header. Get it again.`);
+  const read = headerBytes === HEADER_BYTES ? readFirst : readSecond;
+  const header = { bytes: headerBytes, isLittle, ...read(view, isLittle) };
+  const [dimensions, ...sizes] = header.dim;
+  const isOne = sizes.slice(3, dimensions).every((count) => count === 1);
+  if (dimensions < 3 || !isOne || sizes.slice(0, 3).some((count) => count < 1))
+    throw new BadFile(`${name} has the shape ${sizes.slice(0, Math.max(dimensions, 0)).join(" x ")}; a CT has three axes.`);
+  if (!(header.type in TYPES)) throw new BadFile(`${name} holds voxels of a type that is no CT's.`);
+  const shape = sizes.slice(0, 3);
+  return { ...header, shape, ...affineOf(header, name) };
+}
+
+function readFirst(view, little) {
+  const float = (at) => view.getFloat32(at, little);
+  return {
+    dim: range(8).map((k) => view.getInt16(40 + 2 * k, little)),
+    type: view.getInt16(70, little),
+    pixdim: range(4).map((k) => float(76 + 4 * k)),
+    offset: Math.max(float(108), 352),
+    isPair: view.getUint8(345) === 105, // ni1: the voxels are in another file
+    slope: float(112),
+    intercept: float(116),
+    units: view.getUint8(123),
+    qformCode: view.getInt16(252, little),
+    sformCode: view.getInt16(254, little),
+    quaternion: range(6).map((k) => float(256 + 4 * k)),
+    sform: range(3).map((row) => range(4).map((k) => float(280 + 16 * row + 4 * k))),
+  };
+}
+
+function readSecond(view, little) {
+  const float = (at) => view.getFloat64(at, little);
+  const whole = (at) => Number(view.getBigInt64(at, little));
+  return {
+    dim: range(8).map((k) => whole(16 + 8 * k)),
+    type: view.getInt16(12, little),
+    pixdim: range(4).map((k) => float(104 + 8 * k)),
+    offset: Math.max(whole(168), 544),
+    isPair: view.getUint8(5) === 105,
+    slope: float(176),
+    intercept: float(184),
+    units: view.getInt32(500, little),
+    qformCode: view.getInt32(344, little),
+    sformCode: view.getInt32(348, little),
+    quaternion: range(6).map((k) => float(352 + 8 * k)),
+    sform: range(3).map((row) => range(4).map((k) => float(400 + 32 * row + 8 * k))),
+  };
+}
+
+/** Of sform and qform the first that is usable; without either, x runs to the left, as in LAS. */
+function affineOf(header, name) {
+  const warnings = [];
+  const found = [];
+  if (header.sformCode > 0) found.push(header.sform);
+  if (header.qformCode > 0) found.push(fromQuaternion(header));
+  if (!found.length) {
+    warnings.push("It does not say how the patient lies; the order that is most common is assumed.");
+    const [x, y, z] = header.pixdim.slice(1);
+    const middle = header.dim.slice(1, 4).map((count) => (count - 1) / 2);
+    found.push([[-x, 0, 0, x * middle[0]], [0, y, 0, -y * middle[1]], [0, 0, z, -z * middle[2]]]);
+  }
+  const affine = found.find(isUsable);
+  if (!affine) throw new BadFile(`${name} does not say where its voxels lie. Correct its header.`);
+  const sizes = voxelSizes(affine);
+  const factors = [MM_PER_UNIT[header.units & 7] ?? 1, 1, ...Object.values(MM_PER_UNIT)];
+  const factor = factors.find((one) =>
+    sizes.every((size) => size * one >= VOXEL_MM[0] && size * one <= VOXEL_MM[1]));
+  if (factor === undefined)
+    throw new BadFile(`${name}: its voxels would measure ${sizes.map((s) => s.toPrecision(3)).join(" x ")} mm, which is no CT's.`);
+  return { affine: affine.map((row) => row.map((value) => value * factor)), warnings };
+}
+
+function fromQuaternion({ quaternion: [b, c, d, ...start], pixdim: [qfac, ...sizes] }) {
+  const a = Math.sqrt(Math.max(0, 1 - b * b - c * c - d * d));
+  const turn = [
+    [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+    [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+    [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+  ];
+  const scale = [sizes[0], sizes[1], qfac < 0 ? -sizes[2] : sizes[2]];
+  return turn.map((row, k) => [...row.map((value, column) => value * scale[column]), start[k]]);
+}
+
+function isUsable(affine) {
+  const [a, b, c] = affine;
+  const volume = Math.abs(
+    a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) +
+      a[2] * (b[0] * c[1] - b[1] * c[0]));
+  return affine.flat().every(Number.isFinite) && volume > 1e-3 * voxelSizes(affine).reduce((x, y) => x * y);
+}
+
+/** The size of a voxel along each axis of the file, in mm. */
+export function voxelSizes(affine) {
+  return range(3).map((column) => Math.hypot(...affine.map((row) => row[column])));
+}
+
+function voxelsOf(bytes, header, name) {
+  const [getter, size, Kind] = TYPES[header.type];
+  const count = header.shape.reduce((product, length) => product * length, 1);
+  if (header.isPair) throw new BadFile(`${name} is one of a pair of files. Save it as .nii or .nii.gz.`);
+  if (count * 4 > MOST_BYTES)
+    throw new BadFile(`${name} has ${Math.round(count / 1e6)} million voxels, more than a browser can hold; tunet predict takes it.`);
+  if (bytes.length < header.offset + count * size)
+    throw new BadFile(`${name} is cut short or damaged. Get it again from where it came from.`);
+  const isPlain = !(header.slope !== 0 && Number.isFinite(header.slope)) || (header.slope === 1 && header.intercept === 0);
+  const start = bytes.byteOffset + header.offset;
+  const isAligned = header.isLittle && start % size === 0;
+  if (isPlain && isAligned && Kind !== Float64Array) return finite(new Kind(bytes.buffer, start, count), name);
+  const view = new DataView(bytes.buffer, start);
+  const voxels = new Float32Array(count);
+  const [slope, intercept] = isPlain ? [1, 0] : [header.slope, header.intercept];
+  for (let k = 0; k < count; k++) voxels[k] = view[getter](k * size, header.isLittle) * slope + intercept;
+  return finite(voxels, name);
+}
+
+function finite(voxels, name) {
+  if (voxels instanceof Float32Array && !Number.isFinite(voxels.reduce((sum, value) => sum + value, 0)))
+    throw new BadFile(`${name} has voxels without a number (NaN or infinite).`);
+  return voxels;
+}
+
+function range(count) {
+  return [...Array(count).keys()];
+}

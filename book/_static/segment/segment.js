@@ -1,0 +1,95 @@
+// One CT, from its file to its label map: the whole method in a row, as tunet_lib/predict.py.
+
+import { algorithm1 } from "./algorithm1.js";
+import { holdsSome, lnetMask, localize, WindowMean, windowStarts } from "./networks.js";
+import { voxelSizes } from "./nifti.js";
+import { Placement } from "./placement.js";
+import { prepareScan } from "./prepare.js";
+import { cutPatch } from "./networks.js";
+
+/** A CT, and what the networks have said of it so far. */
+export class Segmentation {
+  /**
+   * `list` is networks.json, as tunet export writes it; `run` gives the maps of a network:
+   * (entry of the list, image, shape) => Promise<Float32Array>.
+   */
+  constructor(ct, list, run) {
+    this.ct = ct;
+    this.list = list;
+    this.run = run;
+    this.placement = new Placement(ct, list.config);
+    this.shape = this.placement.gridShape;
+    const medians = new Set(list.networks.map(({ median }) => median));
+    const prepared = prepareScan(ct, this.placement, list.config, medians);
+    this.volumes = prepared.volumes;
+    this.gridHu = prepared.gridHu;
+    this.warnings = prepared.warnings;
+    this.localizers = list.networks.filter(({ network }) => network === "lnet");
+    this.voters = list.networks.filter(({ network }) => network === "tunet");
+    this.starts = windowStarts(this.shape, list.config.patch_shape, list.config.patch_stride);
+    this.means = this.voters.map(() => new WindowMean(this.shape, 2));
+    this.done = new Set();
+  }
+
+  /** Let L-Net say where the kidneys are; once for a CT. */
+  async localize() {
+    const maps = [];
+    for (const one of this.localizers) {
+      const run = (image, shape) => this.run(one, image, shape);
+      maps.push(await localize(run, this.volumes.get(one.median), this.shape, this.list.config));
+    }
+    this.lnetProb = maps.length ? mean(maps) : null;
+  }
+
+  /** The windows that a configuration needs, and that no TuNet has seen yet. */
+  missing(config) {
+    const mask = this.mask(config);
+    return this.starts.filter((start) =>
+      !this.done.has(start) && (!mask || holdsSome(mask, this.shape, start, config.patch_shape)));
+  }
+
+  /** Let every TuNet see the windows that are missing; `onWindow` hears of each. */
+  async predict(config, onWindow = () => {}) {
+    const window = config.patch_shape;
+    const starts = this.missing(config);
+    const steps = starts.length * this.voters.length;
+    let step = 0;
+    for (const start of starts) {
+      for (const [k, one] of this.voters.entries()) {
+        const patch = cutPatch(this.volumes.get(one.median), this.shape, start, window);
+        this.means[k].add(await this.run(one, patch, window), start, window);
+        onWindow(++step, steps);
+      }
+      this.done.add(start);
+    }
+  }
+
+  /** L-Net's mask; null where it is empty, or there is no L-Net: then everywhere counts. */
+  mask(config) {
+    const mask = this.lnetProb && lnetMask(this.lnetProb, this.shape, config);
+    return mask?.includes(1) ? mask : null;
+  }
+
+  /** Decide by Algorithm 1, on what the networks have said. */
+  decide(config) {
+    const mask = this.mask(config);
+    const [whole, tumor] = [0, 1].map((channel) => mean(this.means.map((one) => one.mean(channel, mask))));
+    const { shape, list: { paper } } = this;
+    const onGrid = algorithm1(whole, tumor, mask, { shape, config, paper });
+    const label = this.placement.labelFromGrid(onGrid);
+    const lowest = Math.min(config.high_threshold, config.empty_low_threshold);
+    const byRule = config.tumor_is_whole_if_none && onGrid.includes(2) && !tumor.some((prob) => prob >= lowest);
+    return { label, whole, tumor, mask, byRule, ml: this.#volumes(label) };
+  }
+
+  #volumes(label) {
+    const voxelMl = voxelSizes(this.ct.affine).reduce((a, b) => a * b, 1) / 1000;
+    const counts = [0, 0, 0];
+    for (const value of label) counts[value] += 1;
+    return { kidney: counts[1] * voxelMl, tumor: counts[2] * voxelMl };
+  }
+}
+
+function mean(maps) {
+  return maps[0].map((_, k) => maps.reduce((sum, map) => sum + map[k], 0) / maps.length);
+}

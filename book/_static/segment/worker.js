@@ -1,0 +1,81 @@
+// The work beside the page: a CT comes in, progress and label maps go out. All of it happens here,
+// in the reader's own browser; what is fetched are this book's files.
+
+import * as ort from "../vendor/onnxruntime/ort.wasm.bundle.min.mjs";
+import { BadFile, readNifti, writeNifti } from "./nifti.js";
+import { Segmentation } from "./segment.js";
+
+const NETWORKS = new URL("../made/networks/", import.meta.url);
+
+const PROGRAM = new URL("../vendor/onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url);
+ort.env.wasm.wasmPaths = { wasm: PROGRAM.href };
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
+
+let segmentation = null;
+let ct = null;
+let waiting = Promise.resolve();
+let newest = 0; // of several settings that wait, only the newest counts
+
+self.onmessage = ({ data }) => {
+  if (data.do === "decide") newest = data.number;
+  waiting = waiting.then(() => TASKS[data.do](data)).catch((error) => {
+    postMessage({ say: "failed", sentence: sentenceOf(error) });
+  });
+};
+
+const TASKS = {
+  async segment({ blob, name, config }) {
+    postMessage({ say: "step", text: "Reading the CT" });
+    ct = await readNifti(blob, name);
+    postMessage({ say: "step", text: "Loading the networks" });
+    const list = await (await fetched("networks.json")).json();
+    list.config = { ...list.config, ...config };
+    const sessions = new Map();
+    for (const entry of list.networks) {
+      const graph = await (await fetched(entry.file)).arrayBuffer();
+      sessions.set(entry, await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] }));
+    }
+    postMessage({ say: "step", text: "Bringing the CT to the grid" });
+    segmentation = new Segmentation(ct, list, (entry, image, shape) => run(sessions.get(entry), image, shape));
+    postMessage({ say: "ready", config: list.config, warnings: segmentation.warnings });
+    postMessage({ say: "step", text: "L-Net looks for the kidneys" });
+    await segmentation.localize();
+    await decide(list.config);
+  },
+  async decide({ config, number }) {
+    if (segmentation && number === newest) await decide({ ...segmentation.list.config, ...config });
+  },
+  async save({ label }) {
+    postMessage({ say: "file", blob: await writeNifti(label, ct) });
+  },
+};
+
+/** Let the networks see what they have not seen yet, and decide. */
+async function decide(config) {
+  await segmentation.predict(config, (done, all) => postMessage({ say: "window", done, all }));
+  const { label, whole, tumor, byRule, ml } = segmentation.decide(config);
+  const inCt = (map) => writeNifti(segmentation.placement.mapFromGrid(map), ct, { isPacked: false });
+  const files = {
+    label: await writeNifti(label, ct, { isPacked: false }), whole: await inCt(whole), tumor: await inCt(tumor),
+  };
+  postMessage({ say: "result", label, files, byRule, ml });
+}
+
+async function run(session, image, shape) {
+  const input = new ort.Tensor("float32", image, [1, ...shape, 1]);
+  const { probability } = await session.run({ image: input });
+  return probability.data;
+}
+
+async function fetched(name) {
+  const answer = await fetch(new URL(name, NETWORKS));
+  if (!answer.ok) throw new BadFile(`${name} is missing on this site (${answer.status}).`);
+  return answer;
+}
+
+function sentenceOf(error) {
+  if (error instanceof BadFile) return error.message;
+  if (error instanceof RangeError || /memory|allocat/i.test(String(error)))
+    return "There is too little memory for a CT of this size. Close other tabs, or use tunet predict.";
+  return `Something went wrong that should not: ${error}`;
+}

@@ -1,0 +1,70 @@
+"""Make what the pages load on demand: networks, and phantoms with what the networks find in them.
+
+``python book/page_files.py`` writes ``book/_static/made/``; ``make book`` calls it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tunet_lib import plots
+from tunet_lib.course import course_case, held_out_cases
+from tunet_lib.export import export_onnx
+from tunet_lib.files import atomic_path, save_json
+from tunet_lib.kits19 import Case
+from tunet_lib.predict import COURSE_WEIGHTS, Networks, predict_scan
+from tunet_lib.scans import Scan, load_label, load_scan, save_label
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "data" / "phantoms"
+MADE = ROOT / "book" / "_static" / "made"
+PAGE_NETWORKS = ("lnet", "tunet")  # one of each: the whole ensemble would be four times the size
+
+
+def main() -> None:
+    """Make all of it."""
+    export_onnx(COURSE_WEIGHTS, MADE / "networks", variants=PAGE_NETWORKS, half=True)
+    networks = Networks(COURSE_WEIGHTS)
+    cases = chosen_cases()
+    for name, case in cases.items():
+        scan = load_scan(case.image_path)
+        found = predict_scan(scan, networks)
+        write_case(name, case, scan, found)
+    save_json(MADE / "cases.json", {name: case.case_id for name, case in cases.items()})
+
+
+def chosen_cases() -> dict[str, Case]:
+    """Choose three of the cases that no network of the course was trained on.
+
+    By their true tumors, which know nothing of the results: typical, the smallest, the largest.
+    """
+    held_out = held_out_cases(DATA)
+    by_size = sorted(held_out, key=lambda case: np.count_nonzero(load_label(case.label_path) == 2))
+    typical = course_case(DATA).case_id
+    chosen = {case.case_id: case for case in held_out}[typical]
+    return {"typical": chosen, "small": by_size[0], "large": by_size[-1]}
+
+
+def write_case(name: str, case: Case, scan: Scan, found: np.ndarray) -> None:
+    """Write one case as a script, which a page can load from a folder as well as from a server."""
+    truth = load_label(case.label_path, scan)
+    result = MADE / f"{name}_found.nii.gz"
+    save_label(found, scan, result)
+    paths = {"ct": case.image_path, "truth": case.label_path, "found": result}
+    packed = {key: base64.b64encode(path.read_bytes()).decode() for key, path in paths.items()}
+    packed["name"] = f"{case.case_id}.nii.gz"
+    result.unlink()
+    with atomic_path(MADE / f"{name}.js") as temporary:
+        text = f"(window.ctCases ??= {{}}).{name} = {json.dumps(packed)};\n"
+        temporary.write_text(text, encoding="utf-8")
+    figure = plots.three_planes(scan.volume_hu, truth, spacing_mm=scan.spacing_mm)
+    with atomic_path(MADE / f"{name}.webp") as temporary:
+        figure.savefig(temporary, dpi=120, pil_kwargs={"quality": 80})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""A CT segmented in the page, beside the library: the same networks give the same label map."""
+
+import base64
+import csv
+import gzip
+import itertools
+import shutil
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tunet_lib.config import Config
+from tunet_lib.phantom import make_phantom
+from tunet_lib.placement import Placement
+from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
+from tunet_lib.preprocess import prepare_scan
+from tunet_lib.scans import load_label, load_scan, scan_of
+
+from .conftest import ROOT
+
+pytestmark = pytest.mark.browser
+
+PAGE = "book/segment.html"
+LEAST_DSC = 0.999
+EVERY_WAY = [
+    "".join(codes)
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for codes in itertools.product(*axes)
+]
+PACKING = """
+const unpacked = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+const packed = async (blob) => (await new Promise((resolve) => {
+  const reader = new FileReader();
+  reader.onload = () => resolve(reader.result);
+  reader.readAsDataURL(new Blob([blob]));
+})).split(",")[1];
+"""
+# Gives the worker a CT, and waits for its label map.
+SEGMENT = """async ([name, ct]) => {PACKING
+  const worker = new Worker("../_static/segment/worker.js", { type: "module" });
+  let windows = 0;
+  const answer = await new Promise((resolve, reject) => {
+    worker.onerror = (event) => reject(new Error(event.message));
+    worker.onmessage = ({ data }) => {
+      windows += data.say === "window";
+      if (data.say === "result" || data.say === "failed") resolve(data);
+    };
+    worker.postMessage({ do: "segment", blob: new Blob([unpacked(ct)]), name });
+  });
+  if (answer.say === "failed") throw new Error(answer.sentence);
+  worker.postMessage({ do: "save", label: answer.label });
+  const { blob } = await new Promise((resolve) => {
+    worker.onmessage = ({ data }) => resolve(data);
+  });
+  worker.terminate();
+  return { label: await packed(blob), ml: answer.ml, windows };
+}""".replace("PACKING", PACKING)
+# Prepares a CT, and brings a label map from the grid back to it.
+THERE_AND_BACK = """async ([ct, label, config, medians]) => {PACKING
+  const segment = new URL("../_static/segment/", location.href);
+  const { readNifti } = await import(new URL("nifti.js", segment));
+  const { Placement } = await import(new URL("placement.js", segment));
+  const { prepareScan } = await import(new URL("prepare.js", segment));
+  const read = await readNifti(new Blob([unpacked(ct)]), "ct.nii");
+  const placement = new Placement(read, config);
+  const { volumes } = prepareScan(read, placement, config, medians);
+  const prepared = await Promise.all(medians.map((median) => packed(volumes.get(median))));
+  const back = await packed(placement.labelFromGrid(unpacked(label)));
+  return { shape: placement.gridShape, prepared, back };
+}""".replace("PACKING", PACKING)
+
+
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """Give the networks of the page as the library has them."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name in ("lnet", "tunet"):
+        shutil.copytree(COURSE_WEIGHTS / name, folder / name)
+    return folder
+
+
+def text_of(data):
+    return base64.b64encode(data).decode()
+
+
+def dsc(one, other):
+    both = one.sum() + other.sum()
+    return 1.0 if both == 0 else 2 * (one & other).sum() / both
+
+
+def write(volume_hu, spacing_mm, path, codes="IPL"):
+    """Write a CT whose axes run as `codes` says."""
+    scan = scan_of(volume_hu, spacing_mm)
+    turn = nib.orientations.ornt_transform(
+        nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes)
+    )
+    image = nib.Nifti1Image(volume_hu, scan.affine).as_reoriented(turn)
+    assert "".join(nib.aff2axcodes(image.affine)) == codes
+    nib.save(image, path)
+    return path
+
+
+def check_against_the_library(tab, path, networks, tmp_path):
+    """Segment a CT both ways, and give how many windows the page took."""
+    found = tab.evaluate(SEGMENT, [path.name, text_of(path.read_bytes())])
+    (tmp_path / "found.nii.gz").write_bytes(base64.b64decode(found["label"]))
+    scan = load_scan(path)
+    mine = load_label(tmp_path / "found.nii.gz", scan)
+    theirs = predict_scan(scan, networks)
+    assert (theirs > 0).any()
+    scores = dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)
+    assert min(scores) >= LEAST_DSC, scores
+    voxel_ml = np.prod(scan.spacing_mm) / 1000
+    assert found["ml"]["tumor"] == pytest.approx((mine == 2).sum() * voxel_ml, rel=1e-4)
+    return found["windows"]
+
+
+def one_kidney():
+    """Give a phantom whose right side is fat, kidney and all."""
+    volume_hu, label, spacing_mm = make_phantom(np.random.default_rng(7))
+    right = np.zeros_like(label, bool)
+    right[..., : label.shape[2] // 2] = True
+    volume_hu[right & (label > 0)] = -100
+    return volume_hu, spacing_mm
+
+
+def anisotropic():
+    rng = np.random.default_rng(8)
+    volume_hu, _, spacing_mm = make_phantom(rng, (120, 96, 64), (2.0, 4.0, 6.0))
+    return volume_hu, spacing_mm
+
+
+def larger_than_the_grid():
+    """Give a phantom with so much air around it that the grid has to grow along all axes."""
+    volume_hu, _, spacing_mm = make_phantom(np.random.default_rng(9), (60, 128, 128), (5, 3, 3))
+    around = [(8, 8), (12, 12), (12, 12)]
+    return np.pad(volume_hu, around, constant_values=-1000), spacing_mm
+
+
+def phantom():
+    volume_hu, _, spacing_mm = make_phantom(np.random.default_rng(5))
+    return volume_hu, spacing_mm
+
+
+@pytest.mark.parametrize(
+    ("make", "codes"),
+    [
+        (phantom, "IPL"),
+        (phantom, "RAS"),
+        (one_kidney, "LPS"),
+        (anisotropic, "PSR"),
+        (larger_than_the_grid, "LAS"),
+    ],
+)
+def test_a_label_map_is_that_of_the_library(visitor, networks, tmp_path, make, codes):
+    path = write(*make(), tmp_path / "ct.nii.gz", codes)
+    visitor.open(PAGE)
+    windows = check_against_the_library(visitor.tab, path, networks, tmp_path)
+    assert windows > 4
+
+
+def test_all_48_orientations_are_prepared_as_by_the_library(visitor, tmp_path):
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    volume_hu, label, spacing_mm = make_phantom(
+        np.random.default_rng(6), (30, 40, 48), (9.0, 8.0, 7.0)
+    )
+    scan = scan_of(volume_hu, spacing_mm)
+    placement = Placement(scan, config)
+    volumes = prepare_scan(scan, config, placement=placement)
+    on_grid = placement.label_to_grid(label)
+    back = placement.label_from_grid(on_grid)
+    values = {key: getattr(config, key) for key in vars(config)}
+    visitor.open(PAGE)
+    for codes in EVERY_WAY:
+        medians = [False, True] if codes == "RAS" else [False]  # it takes a second
+        path = write(volume_hu, spacing_mm, tmp_path / f"{codes}.nii", codes)
+        given = [text_of(path.read_bytes()), text_of(on_grid.tobytes()), values, medians]
+        found = visitor.tab.evaluate(THERE_AND_BACK, given)
+        assert tuple(found["shape"]) == placement.grid_shape
+        for median, text in zip(medians, found["prepared"], strict=True):
+            volume = np.frombuffer(base64.b64decode(text), np.float32)
+            expected = volumes[median].ravel()
+            np.testing.assert_allclose(volume, expected, rtol=0, atol=1e-4, err_msg=codes)
+        image = nib.load(path)
+        mine = np.frombuffer(base64.b64decode(found["back"]), np.uint8)
+        mine = mine.reshape(image.shape, order="F")
+        mine = nib.Nifti1Image(mine, image.affine)
+        turn = nib.orientations.ornt_transform(
+            nib.io_orientation(image.affine), nib.io_orientation(scan.affine)
+        )
+        mine = np.asarray(mine.as_reoriented(turn).dataobj)
+        assert min(dsc(mine > 0, back > 0), dsc(mine == 2, back == 2)) >= LEAST_DSC, codes
+
+
+def wait_until_done(tab, timeout_s=240):
+    tab.wait_for_selector(".segment-here .result:not([hidden])", timeout=1000 * timeout_s)
+    tab.wait_for_selector(".segment-here .ct-viewer-voxel:not(:empty)", timeout=60_000)
+
+
+def milliliters(tab):
+    return [float(text) for text in tab.locator(".result td:last-child").all_inner_texts()]
+
+
+def test_a_reader_segments_a_phantom_and_nothing_leaves(visitor, tmp_path):
+    tab, asked = visitor.tab, []
+    tab.context.on("request", lambda request: asked.append(request))
+    visitor.open(PAGE)
+    before = sum(request.method != "GET" for request in asked)
+    started = time.perf_counter()
+    tab.click("[data-case=typical]")
+    wait_until_done(tab)
+    took_s = time.perf_counter() - started
+    kidney, tumor = milliliters(tab)
+    assert kidney > 50
+    assert "tumor" in tab.locator(".segment-here .ct-viewer-voxel").inner_text()
+
+    # A tumor that does not grow is smaller, at once; a wider mask lets TuNet see more windows.
+    tab.locator(".sliders input[name=tumor_low_threshold]").fill("0.95")
+    tab.wait_for_function(
+        f"document.querySelectorAll('.result td')[3].textContent != '{tumor:.1f}'"
+    )
+    assert milliliters(tab)[1] < tumor
+
+    tab.locator(".sliders input[name=lnet_threshold]").fill("0.02")
+    tab.wait_for_function("document.querySelector('.said').textContent.startsWith('TuNet')")
+    tab.wait_for_function(
+        "document.querySelector('.said').textContent.startsWith('Done')", timeout=120_000
+    )
+
+    with tab.expect_download() as download:
+        tab.click(".save")
+    download.value.save_as(tmp_path / "label.nii.gz")
+    label = nib.load(tmp_path / "label.nii.gz")
+    assert label.get_data_dtype() == np.uint8
+    voxel_ml = np.prod(label.header.get_zooms()) / 1000
+    saved_ml = (np.asarray(label.dataobj) == 2).sum() * voxel_ml
+    assert saved_ml == pytest.approx(milliliters(tab)[1], abs=0.06)
+
+    addresses = [request.url for request in asked]
+    assert any(address.endswith("tunet.onnx") for address in addresses), "workers are watched, too"
+    ours = (visitor.host, "blob:", "data:")
+    assert all(address.startswith(ours) for address in addresses)
+    assert before == sum(request.method != "GET" for request in asked) == 0
+    record(tab, took_s)
+
+
+def record(tab, took_s):
+    """Note how long the page took, here."""
+    folder = ROOT / "book" / "results"
+    size = sum(path.stat().st_size for path in (ROOT / "book/_static/made/networks").glob("*.onnx"))
+    with (folder / "segment_page.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["browser", "networks_mb", "click_to_result_s"])
+        version = tab.context.browser.version.partition(".")[0]
+        writer.writerow([f"Chromium {version}", f"{size / 1e6:.1f}", f"{took_s:.0f}"])
+
+
+def test_a_reader_stops_and_begins_again(visitor):
+    tab = visitor.tab
+    visitor.open(PAGE)
+    tab.click("[data-case=typical]")
+    tab.wait_for_function("document.querySelector('.said').textContent.startsWith('TuNet')")
+    tab.click(".stop")
+    assert tab.locator(".said").inner_text() == "Stopped."
+    assert tab.locator(".working").is_hidden()
+    tab.click("[data-case=small]")
+    tab.wait_for_function("document.querySelector('.said').textContent.startsWith('TuNet')")
+    tab.click(".stop")
+
+
+def bad_files(path):
+    scan = scan_of(np.zeros((20, 30, 30), np.int16), (5.0, 5.0, 5.0))
+    image = nib.Nifti1Image(np.full((30, 30, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1]))
+    whole = nib.Nifti1Image(scan.volume_hu, scan.affine).to_bytes()
+    yield "empty.nii.gz", b"", "is empty"
+    yield "page.nii.gz", b"<html>not found</html>" * 99, "not a NIfTI image"
+    yield "half.nii", whole[: len(whole) // 2], "cut short or damaged"
+    yield "half.nii.gz", gzip.compress(whole)[:-99], "cut short or damaged"
+    yield "movie.nii", nib.Nifti1Image(np.zeros((9, 9, 9, 5)), np.eye(4)).to_bytes(), "three axes"
+    image.dataobj[5, 5, 5] = np.nan
+    yield "nan.nii", image.to_bytes(), "without a number"
+    turned = np.diag([5.0, 5.0, 5.0, 1])
+    turned[:2, :2] = [[4.3, -2.5], [2.5, 4.3]]
+    yield "askew.nii", nib.Nifti1Image(scan.volume_hu, turned).to_bytes(), "askew by 30 degrees"
+    gray = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
+    yield "gray.nii", nib.Nifti1Image(gray, np.diag([5.0, 5.0, 5.0, 1])).to_bytes(), "holds no HU"
+
+
+def test_a_bad_file_is_answered_with_a_sentence(visitor, tmp_path):
+    tab = visitor.tab
+    visitor.open(PAGE)
+    for name, data, sentence in bad_files(tmp_path):
+        file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
+        tab.set_input_files(".segment-here input[type=file]", file)
+        said = f"/^{name}.*{sentence}/.test(document.querySelector('.said').textContent)"
+        tab.wait_for_function(said, timeout=20_000)
+        assert tab.locator(".working").is_hidden()
