@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from tunet_lib import plots
 from tunet_lib.course import course_case, held_out_cases
@@ -61,9 +62,23 @@ def write_case(name: str, case: Case, scan: Scan, found: np.ndarray) -> None:
     with atomic_path(MADE / f"{name}.js") as temporary:
         text = f"(window.ctCases ??= {{}}).{name} = {json.dumps(packed)};\n"
         temporary.write_text(text, encoding="utf-8")
-    figure = plots.three_planes(scan.volume_hu, truth, spacing_mm=scan.spacing_mm)
+    figure = picture(scan, truth)
     with atomic_path(MADE / f"{name}.webp") as temporary:
-        figure.savefig(temporary, dpi=120, pil_kwargs={"quality": 80})
+        figure.savefig(temporary, dpi=200, facecolor="black", pil_kwargs={"quality": 80})
+
+
+def picture(scan: Scan, truth: np.ndarray) -> Figure:
+    """Draw the slices of all three planes in which the tumor is largest, side by side."""
+    depth, height, width = np.multiply(scan.shape, scan.spacing_mm)
+    figure = Figure((8, 8 * max(depth, height) / (2 * width + height)), layout="constrained")
+    axes = figure.subplots(1, 3, width_ratios=(width, height, width))
+    for axis, ax in zip((1, 2, 0), axes, strict=True):
+        others = tuple({0, 1, 2} - {axis})
+        cut: list[int | slice] = [slice(None)] * 3
+        cut[axis] = int(np.argmax((truth == 2).sum(axis=others)))
+        plots.show_slice(scan.volume_hu, tuple(cut), spacing_mm=scan.spacing_mm, ax=ax)
+        plots.show_outlines(ax, truth[tuple(cut)], names=False)
+    return figure
 
 
 if __name__ == "__main__":

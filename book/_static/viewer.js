@@ -135,7 +135,7 @@
       const slider = (key, text, low, high, value) =>
         `<label>${text} <input type="range" data-key="${key}" min="${low}" max="${high}" value="${value}"></label>`;
       const layers = kinds.length
-        ? `<fieldset><legend>Over the CT</legend>${kinds.map((kind) => radio(kind, KINDS[kind])).join("")}
+        ? `<fieldset><legend>Over the CT: blue is kidney, orange is tumor</legend>${kinds.map((kind) => radio(kind, KINDS[kind])).join("")}
            ${radio("none", "nothing")}</fieldset>${slider("opacity", "Opacity", 0, 100, 100 * this.opacity)}`
         : "";
       this.controls.innerHTML = `${layers}
