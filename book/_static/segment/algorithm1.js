@@ -16,22 +16,22 @@ export function algorithm1(wholeProb, tumorProb, lnetMask, { shape, config, pape
 
 /** Lines 1-9. */
 function wholeRegion(prob, shape, config) {
-  const high = atLeast(prob, config.high_threshold);
-  if (!high.includes(1)) return atLeast(prob, config.empty_low_threshold);
-  return grow(high, atLeast(prob, config.whole_low_threshold), shape);
+  const high = reaching(prob, config.high_threshold);
+  if (!high.includes(1)) return reaching(prob, config.empty_low_threshold);
+  return grow(high, reaching(prob, config.whole_low_threshold), shape);
 }
 
 /** Lines 1-2 and 10-26. */
 function tumorRegion(prob, whole, { shape, config, smallVoxels }) {
-  const high = atLeast(prob, config.high_threshold);
+  const high = reaching(prob, config.high_threshold);
   const size = high.reduce((sum, one) => sum + one, 0);
   if (!size) {
-    let low = atLeast(prob, config.empty_low_threshold);
+    let low = reaching(prob, config.empty_low_threshold);
     if (!low.includes(1) && config.tumor_is_whole_if_none) low = whole;
     return config.keep_low_if_high_empty ? low : grow(high, low, shape);
   }
   const low = size < smallVoxels ? config.small_tumor_low_threshold : config.tumor_low_threshold;
-  return grow(high, atLeast(prob, low), shape);
+  return grow(high, reaching(prob, low), shape);
 }
 
 /** Keep the parts of `low` that touch `high`, by faces, edges or corners; and all of `high`. */
@@ -58,6 +58,6 @@ export function grow(high, low, shape) {
   return grown;
 }
 
-function atLeast(prob, threshold) {
+function reaching(prob, threshold) {
   return Uint8Array.from(prob, (value) => (value >= threshold ? 1 : 0));
 }

@@ -75,7 +75,7 @@ async function fetched(name) {
 
 function sentenceOf(error) {
   if (error instanceof BadFile) return error.message;
-  if (error instanceof RangeError || /memory|allocat/i.test(String(error)))
+  if (error instanceof RangeError || /memory|alloc/i.test(String(error)))
     return "There is too little memory for a CT of this size. Close other tabs, or use tunet predict.";
   return `Something went wrong that should not: ${error}`;
 }
