@@ -223,11 +223,12 @@ def test_a_reader_segments_a_phantom_and_nothing_leaves(visitor, tmp_path):
     )
     assert milliliters(tab)[1] < tumor
 
+    narrow = milliliters(tab)[0]
     tab.locator(".sliders input[name=lnet_threshold]").fill("0.02")
-    tab.wait_for_function("document.querySelector('.said').textContent.startsWith('TuNet')")
     tab.wait_for_function(
-        "document.querySelector('.said').textContent.startsWith('Done')", timeout=120_000
+        f"document.querySelectorAll('.result td')[1].textContent != '{narrow:.1f}'", timeout=120_000
     )
+    assert milliliters(tab)[0] > narrow
 
     with tab.expect_download() as download:
         tab.click(".save")
