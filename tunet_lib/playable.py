@@ -171,7 +171,7 @@ def _computed(network: keras.Model, patch: np.ndarray) -> dict[str, np.ndarray]:
 
     w_net = run("w_net", [patch])
     t_net = run("t_net", [patch, w_net[-1][0, ..., 0]])
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for letter, arrays in (("w", w_net), ("t", t_net)):
         found |= {f"{letter}{k}": array[0] for k, array in enumerate(arrays[:-1])}
         found[letter] = arrays[-1][0]
