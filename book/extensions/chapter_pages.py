@@ -1,6 +1,8 @@
 """What chapters share: the strip "you are here", one look of solutions, words for the search."""
 
+import html
 import re
+import textwrap
 
 from docutils import nodes
 
@@ -48,6 +50,7 @@ def setup(app):
     app.connect("doctree-read", add_synonyms)
     app.connect("html-page-context", style_solutions)
     app.connect("html-page-context", draw_chain)
+    app.connect("html-page-context", describe)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -95,3 +98,24 @@ def strip(chapter, links):
         f'<nav class="chain-strip" aria-label="Steps of the method"><ol>{steps}</ol>'
         f"<p><strong>You are here:</strong> {words}.</p></nav>"
     )
+
+
+def describe(app, page, template, context, doctree):
+    """Say what a page is about to whoever links to it: title, first words and a picture."""
+    if doctree is None:
+        return
+    words = next((p.astext() for p in doctree.findall(nodes.paragraph)), app.config.html_title)
+    words = textwrap.shorten(words, 200, placeholder=" …")
+    owner, repository = app.config.html_theme_options["repository_url"].split("/")[-2:]
+    site = f"https://{owner}.github.io/{repository}"  # where the workflow `book` puts it
+    said = {
+        "og:title": re.sub("<[^>]+>", "", context.get("title", "")),
+        "og:description": words,
+        "og:type": "article",
+        "og:url": f"{site}/{page}.html",
+        "og:image": f"{site}/_static/result.png",
+    }
+    tags = [f'<meta property="{key}" content="{html.escape(said[key])}" />' for key in said]
+    if 'name="description"' not in context.get("metatags", ""):
+        tags.append(f'<meta name="description" content="{html.escape(words)}" />')
+    context["metatags"] = "\n".join([context.get("metatags", ""), *tags])

@@ -108,6 +108,12 @@ def test_a_page_holds_no_raw_markup_and_a_chapter_knows_its_place(visitor, name)
         shown = shown.replace(code, "")
     for raw in ("| —", "|---", "code cell content", ":::", "{doc}", "<div"):
         assert raw not in shown
+    if name.startswith(("book/", "notebooks/")):
+        described = visitor.tab.locator("meta[name=description]")
+        assert described.count() == 1
+        assert len(described.get_attribute("content")) > 20
+        assert visitor.tab.locator("meta[property='og:image']").count() == 1
+        assert visitor.tab.locator("link[rel*=icon]").count() == 1
     chapter = re.match(r"notebooks/(\d+)_", name)
     if chapter:
         strip = visitor.tab.locator(".chain-strip")
