@@ -189,7 +189,7 @@ def test_what_status_prints_repairs_and_no_mishap_changes_a_byte(plain, chain, s
     array = re.search(r"--array=\S+", chain.status())[0]
     assert array == "--array=2,4,12,14"
     chain.submit(array)
-    assert "4 queued" in chain.status()
+    assert "missing" not in chain.status()  # queued, or running already
     chain.until(lambda: min(map(chain.epochs, NUMBERS)) >= 2)
     requeued, preempted, lost, twice = NUMBERS
 
