@@ -38,7 +38,7 @@ td {{ font-variant-numeric: tabular-nums; }}
 <thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></div>
-<p>Two rows whose difference has an interval over 0 cannot be told apart by these cases.</p>
+<p>Where the interval of a difference holds 0, these cases cannot tell the two apart.</p>
 </main></body></html>
 """
 
