@@ -113,10 +113,15 @@ def test_a_finger_moves_the_cross(browser, host):
     voxel = tab.locator(".ct-viewer-voxel:not(:empty)").first
     voxel.wait_for(timeout=SLOW)
     said = voxel.inner_text()
-    box = tab.locator(".ct-viewer canvas").first.bounding_box()
+    canvas = tab.locator(".ct-viewer canvas").first
+    canvas.evaluate("(one) => one.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    box = canvas.bounding_box()
     tab.touchscreen.tap(box["x"] + 0.2 * box["width"], box["y"] + 0.25 * box["height"])
-    tab.wait_for_timeout(1000)
-    assert voxel.inner_text() != said
+    tab.wait_for_function(
+        "(text) => document.querySelector('.ct-viewer-voxel').textContent !== text",
+        arg=said,
+        timeout=SLOW,
+    )
     context.close()
 
 
