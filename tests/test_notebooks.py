@@ -167,7 +167,9 @@ def test_terms_are_in_the_glossary(path):
 
 @each_notebook
 def test_works_that_are_cited_are_in_the_bibliography(path):
-    known = re.findall(r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text(), re.MULTILINE)
+    known = re.findall(
+        r"^@\w+\{(\w+),", (ROOT / "book/references.bib").read_text("utf-8"), re.MULTILINE
+    )
     for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", prose(path)):
         assert set(keys.split(",")) <= set(known)
 

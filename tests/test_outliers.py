@@ -17,6 +17,7 @@ from tunet_lib.runs import Run
 from tunet_lib.training import train
 
 GOOD, BAD = -1.3, -1.0
+HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 def finish(folder, loss):
@@ -25,7 +26,7 @@ def finish(folder, loss):
     epochs = [{"epoch": 1, "val_loss": loss} | log, {"epoch": 2, "val_loss": loss + 0.5} | log]
     folder.path.mkdir(parents=True, exist_ok=True)
     write_history(folder.history_path, epochs)
-    folder.weights.touch()
+    folder.weights.write_bytes(HDF5)
 
 
 def run_of(folder, losses, **changes):
@@ -124,3 +125,24 @@ def test_the_command_trains_an_outlier_again_and_says_so(tmp_path, monkeypatch, 
     assert asked == [run.tasks(["tunet"]), [("tunet", 2)]]
     assert "tunet, fold 2: went wrong, and was trained again" in capsys.readouterr().out
     assert outliers(run) == {}
+
+
+def test_a_task_of_an_array_is_done_anew_and_status_says_which(tmp_path, monkeypatch, capsys):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+    number = run.tasks().index(("tunet", 2))
+    steps.status(run.folder, ["tunet"], None)
+    shown = capsys.readouterr()
+    assert f"--array={number}" in shown.out
+    assert f"{number}: went wrong: its best validation loss" in shown.out + shown.err
+    trained = []
+
+    def train_task(run, task):
+        trained.append(run.model_folder(task).is_trained)
+        finish(run.model_folder(task), GOOD)
+
+    monkeypatch.setattr("tunet_lib.worker.train_task", train_task)
+    monkeypatch.setattr(steps, "thread_limits", lambda processors: {})
+    steps.train_here(run.folder, None, None, number=number)
+    steps.train_here(run.folder, None, None, number=number - 1)
+    assert trained == [False, False]
+    assert run.model_folder(("tunet", 2)).attempt == 2

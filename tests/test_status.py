@@ -118,7 +118,7 @@ def test_elements_of_an_array_are_told_by_their_comment(run):
 
 
 def test_the_comment_is_the_one_that_the_script_gives(run):
-    comment = re.search(r'--comment="(.*?)"', SUBMIT.read_text())[1]
+    comment = re.search(r'--comment="(.*?)"', SUBMIT.read_text("utf-8"))[1]
     assert comment.replace("$run", str(run.folder.resolve())) == comment_of(run.folder)
 
 

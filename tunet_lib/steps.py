@@ -116,13 +116,15 @@ def train_here(
 ) -> None:
     """Train one after the other in this process, or the one of a number: no bar, no children.
 
-    It takes as many threads as it may, and the same as a process of `jobs` would.
+    A training that went wrong is done anew, as `train` does. It takes as many threads as it may,
+    and the same as a process of `jobs` would.
 
     Raises
     ------
     DataError
         There are fewer trainings than that number, or it was given beside variants or folds.
     """
+    from tunet_lib.outliers import start_anew, to_repeat
     from tunet_lib.provenance import timed
     from tunet_lib.runs import open_run
     from tunet_lib.worker import train_task
@@ -138,16 +140,20 @@ def train_here(
     for name, value in thread_limits(processors()).items():
         os.environ.setdefault(name, value)
     for task in tasks:
+        if task in to_repeat(run):
+            start_anew(run, task)
         with timed(run_folder, "train"):
             train_task(run, task)
 
 
 def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None) -> None:
     """Print where each training stands, and what repairs the run."""
+    from tunet_lib.outliers import outliers, to_repeat
     from tunet_lib.runs import open_run
     from tunet_lib.status import REPAIRED, array_of, slurm_queue, standings
 
     run = open_run(run_folder)
+    wrong, again = outliers(run), to_repeat(run)
     found = standings(run, run.tasks(variants, folds), queue=slurm_queue(run))
     for one in found:
         epochs = f"{one.epochs}/{run.config.epochs}"
@@ -159,7 +165,10 @@ def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None
         say(line.rstrip())
     counts = Counter(one.state for one in found)
     say(", ".join(f"{count} {state}" for state, count in counts.items()))
-    if to_repair := [one.number for one in found if one.state in REPAIRED]:
+    for one in found:
+        if one.task in wrong:
+            warn(f"{one.number}: went wrong: {wrong[one.task]}")
+    if to_repair := [one.number for one in found if one.state in REPAIRED or one.task in again]:
         say(f"To go on, submit again with: {array_of(to_repair)}")
 
 
@@ -183,12 +192,16 @@ def plan(run_folder: Path, variants: list[str] | None) -> None:
 
 
 def tell_untrained(run_folder: Path) -> None:
-    """Say which trainings are not complete, if any."""
+    """Say which trainings are not complete, if any, and which went wrong."""
+    from tunet_lib.outliers import outliers
     from tunet_lib.runs import open_run
     from tunet_lib.status import untrained
 
-    if sentence := untrained(open_run(run_folder)):
+    run = open_run(run_folder)
+    if sentence := untrained(run):
         warn(sentence)
+    for (name, fold), reason in outliers(run).items():
+        warn(f"{name}, fold {fold}, went wrong: {reason}")
 
 
 def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, str]:

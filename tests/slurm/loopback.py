@@ -147,7 +147,9 @@ class Slurm:
 
     def logs(self) -> str:
         """Give the end of each daemon's log."""
-        ends = [f"{p.name}: {p.read_text()[-800:]}" for p in sorted(self.folder.glob("*.log"))]
+        ends = [
+            f"{p.name}: {p.read_text('utf-8')[-800:]}" for p in sorted(self.folder.glob("*.log"))
+        ]
         return "\n".join(ends)
 
 

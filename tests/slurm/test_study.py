@@ -99,7 +99,9 @@ class Chain:
             **{"minutes": "10", "warning": "30"},
             "setup": shlex.quote(f"PATH={shlex.quote(str(self.tunet.parent))}:$PATH"),
         } | lines
-        script = (ROOT / "cluster" / "submit").read_text().replace("per-task=4", "per-task=1")
+        script = (
+            (ROOT / "cluster" / "submit").read_text("utf-8").replace("per-task=4", "per-task=1")
+        )
         for name, value in values.items():
             pattern = re.compile(rf"^{name}=(\([^)]*\)|'[^']*'|\S*)", re.MULTILINE)
             script, count = pattern.subn(lambda _, v=f"{name}={value}": v, script, count=1)
@@ -122,7 +124,7 @@ class Chain:
     def log(self, job: str) -> str:
         """Give what a submission's tasks have printed."""
         logs = (self.folder / self.name / "logs").glob(f"{job}_*.log")
-        return "\n".join(path.read_text() for path in sorted(logs))
+        return "\n".join(path.read_text("utf-8") for path in sorted(logs))
 
     def epochs(self, number: int) -> int:
         run = self.run
