@@ -61,8 +61,12 @@ def write_public_checks() -> None:
 
 def assign(task: Task, otter: str, folder: Path) -> None:
     """Let otter make the student's notebook and that with solutions; take out what it adds."""
+    found = shutil.which(otter)
+    if found is None:
+        raise CourseworkError(f"{otter}: is not there; `make coursework` installs it")
     with tempfile.TemporaryDirectory() as temporary:
-        command = [otter, "assign", "--no-run-tests", "--no-pdfs", "master.ipynb", "made"]
+        program = str(Path(found).absolute())  # it is called in another folder
+        command = [program, "assign", "--no-run-tests", "--no-pdfs", "master.ipynb", "made"]
         shutil.copy(task.folder / "master.ipynb", temporary)
         done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
         if done.returncode:
