@@ -104,7 +104,8 @@ def describe(app, page, template, context, doctree):
     """Say what a page is about to whoever links to it: title, first words and a picture."""
     if doctree is None:
         return
-    words = next((p.astext() for p in doctree.findall(nodes.paragraph)), app.config.html_title)
+    prose = [p for p in doctree.findall(nodes.paragraph) if not isinstance(p.parent, nodes.entry)]
+    words = prose[0].astext() if prose else app.config.html_title
     words = textwrap.shorten(words, 200, placeholder=" …")
     owner, repository = app.config.html_theme_options["repository_url"].split("/")[-2:]
     site = f"https://{owner}.github.io/{repository}"  # where the workflow `book` puts it

@@ -116,7 +116,12 @@ def test_a_finger_moves_the_cross(browser, host):
     canvas = tab.locator(".ct-viewer canvas").first
     canvas.evaluate("(one) => one.scrollIntoView({ block: 'center', behavior: 'instant' })")
     box = canvas.bounding_box()
-    tab.touchscreen.tap(box["x"] + 0.2 * box["width"], box["y"] + 0.25 * box["height"])
+    finger = {"x": box["x"] + 0.2 * box["width"], "y": box["y"] + 0.25 * box["height"]}
+    # A tap of Playwright's is over at once; a finger stays for a moment.
+    touch = context.new_cdp_session(tab)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [finger]})
+    tab.wait_for_timeout(150)
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
     tab.wait_for_function(
         "(text) => document.querySelector('.ct-viewer-voxel').textContent !== text",
         arg=said,
