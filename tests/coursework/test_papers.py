@@ -54,11 +54,11 @@ def test_the_examples_are_true():
         ("submission_98765/a6.ipynb", "submission_98765"),
         ("ada.ipynb", "ada"),
         ("ada/a6.ipynb", "ada"),
-        ("ada/work/../a6.ipynb", "ada"),
+        ("ada/papers/../a6.ipynb", "ada"),
     ],
 )
 def test_the_names_of_teaching_systems_are_read(tmp_path, name, student):
-    (tmp_path / "ada" / "work").mkdir(parents=True)
+    (tmp_path / "ada" / "papers").mkdir(parents=True)
     put(tmp_path, name, notebook("x = 1"))
     (paper,) = read_papers(tmp_path)
     assert (paper.student, paper.code) == (student, ["x = 1"])
