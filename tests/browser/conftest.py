@@ -51,7 +51,7 @@ class Visitor:
         self.tab, self.host, self.troubles = tab, host, []
         tab.route("**/*", self._let_through_or_block)
         tab.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
-        tab.on("requestfailed", lambda request: self.troubles.append(f"failed: {request.url}"))
+        tab.on("requestfailed", self._note_failure)
         tab.on("console", self._note_console)
         tab.on("response", self._note_response)
 
@@ -64,6 +64,12 @@ class Visitor:
             route.continue_()
         else:
             route.abort()  # is then noted as a failed request
+
+    def _note_failure(self, request):
+        # Whoever leaves a page aborts what it was still loading from its own host.
+        if request.url.startswith(self.host) and request.failure == "net::ERR_ABORTED":
+            return
+        self.troubles.append(f"failed: {request.url} ({request.failure})")
 
     def _note_console(self, message):
         if message.type == "error":
