@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tunet_lib.course import PAGE_COLUMNS
 from tunet_lib.evaluation import read_scores
 from tunet_lib.table import table_1, write_table
 
@@ -144,13 +145,23 @@ def test_the_quiz_has_one_right_answer_and_feedback_on_each(path):
 
 
 @each_notebook
+def test_sources_fit_a_page(path):
+    outputs = [output.get("data", {}) for cell in code_cells(path) for output in cell["outputs"]]
+    shown = "\n".join("".join(data.get("text/markdown", "")) for data in outputs)
+    shown = "\n".join(re.findall(r"^```python\n(.*?)^```", shown, re.DOTALL | re.MULTILINE))
+    longest = max(shown.splitlines(), key=len, default="")
+    # Of another library, and cannot be broken.
+    assert len(longest) <= PAGE_COLUMNS or "create_table_neighbour_code" in longest, longest
+
+
+@each_notebook
 def test_the_first_cell_installs_the_library_in_colab_only(path):
     first = code_cells(path)[0]
     assert first["metadata"]["tags"] == ["hide-input", "remove-output"]
     source = "".join(first["source"])
     url = re.search("url: (.+)", (ROOT / "_config.yml").read_text(encoding="utf-8"))[1]
-    assert f"git clone --quiet --depth 1 {url} /content/" in source
-    without_gpu = re.sub(r"^    !nvidia-smi .*\n", "", source, flags=re.MULTILINE)
+    assert f"git clone --quiet --depth 1 \\\n        {url} /content/" in source
+    without_gpu = re.sub(r"^    !nvidia-smi .*\n.*\n", "", source, flags=re.MULTILINE)
     assert without_gpu == "".join(code_cells(NOTEBOOKS[0])[0]["source"])
     assert ("nvidia-smi" in source) == (path.stem[:2] in TRAINING)
 

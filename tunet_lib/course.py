@@ -6,6 +6,7 @@ All chapters, from 01 (``notebooks/01_kits19.ipynb``) on.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import random
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 DATA = Path("..") / "data" / "phantoms"  # as seen from notebooks/
 TYPICAL_TUMOR_ML = 30.0  # the median of KiTS19
+PAGE_COLUMNS = 76  # what a page shows of a line of code beside its contents
 
 
 @dataclass(frozen=True)
@@ -139,12 +141,19 @@ def _loaded_once(name: str) -> Model:
 
 
 def show_source(thing: Any, docstring: bool = False) -> Markdown:
-    """Show a function or class as it stands in the library, by default without its docstring."""
+    """Show a function or class as it stands in the library, by default without its docstring.
+
+    Its lines are broken anew at `PAGE_COLUMNS` where black is installed.
+    """
     from IPython.display import Markdown
 
     source = textwrap.dedent(inspect.getsource(thing))
     if not docstring:
         source = _without_docstrings(source)
+    with contextlib.suppress(ImportError):
+        import black
+
+        source = black.format_str(source, mode=black.Mode(line_length=PAGE_COLUMNS))
     return Markdown(f"```python\n{source.rstrip()}\n```")
 
 

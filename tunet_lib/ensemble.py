@@ -42,7 +42,8 @@ def mean_maps(maps: Iterable[np.ndarray]) -> np.ndarray:
             total = np.zeros(prob.shape, np.float32)
         if prob.shape != total.shape:
             raise DataError(
-                f"map {count + 1} of the ensemble has shape {prob.shape}, the first one "
+                f"map {count + 1} of the ensemble has shape {prob.shape}, "
+                "the first one "
                 f"{total.shape}: predict all on one grid"
             )
         total += prob

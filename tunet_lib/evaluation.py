@@ -114,8 +114,9 @@ def check_unseen(rows: Iterable[Row], folds: Sequence[Sequence[str]]) -> None:
         fold, case_id = row["fold"], row["case_id"]
         if not 0 <= fold < len(folds) or case_id not in folds[fold]:
             raise DataError(
-                f"{case_id} was scored by {row['system']} of fold {fold}, which does not hold "
-                "it out: its models may have been trained on it; score it in its own fold"
+                f"{case_id} was scored by {row['system']} of fold {fold}, "
+                "which does not hold it out: its models may have been "
+                "trained on it; score it in its own fold"
             )
 
 

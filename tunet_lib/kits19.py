@@ -53,14 +53,12 @@ def find_cases(folder: str | Path) -> list[Case]:
         names = sorted(p.name for p in folder.iterdir() if re.fullmatch(r"case_\d{5}", p.name))
         cases = [_case_in(folder / name) for name in names]
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be read ({error.strerror}); give the folder that holds case_00000"
-        ) from error
+        reason = f"cannot be read ({error.strerror})"
+        raise DataError(f"{folder}: {reason}; give the folder that holds case_00000") from error
     cases = [case for case in cases if case.image_path or case.label_path]
     if not cases:
-        raise DataError(
-            f"{folder}: holds no case_00000/{IMAGE_NAME}; download KiTS19 or make phantoms first"
-        )
+        advice = "download KiTS19 or make phantoms first"
+        raise DataError(f"{folder}: holds no case_00000/{IMAGE_NAME}; {advice}")
     return cases
 
 

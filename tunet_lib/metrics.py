@@ -160,7 +160,8 @@ def surface_distances(
     for name, mask in (("gt", truth), ("pred", predicted)):
         points[name], areas[name] = _surface(mask, spacing_mm, table)
     for name, other in (("gt", "pred"), ("pred", "gt")):
-        # A tree of the surface's points spares a distance map of the whole volume.
+        # A tree of the surface's points spares a distance map
+        # of the whole volume.
         distance_mm, _ = KDTree(points[other]).query(points[name], workers=-1)
         order = np.argsort(distance_mm, kind="stable")
         distances[f"distances_{name}_to_{other}"] = distance_mm[order]

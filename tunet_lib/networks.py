@@ -189,7 +189,8 @@ class Blocks:
         """Weigh the features of each voxel, by a 1x1x1 convolution, into probabilities."""
         # Kidneys fill a hundredth of the body: to begin with 0.5 is to unlearn the rest first.
         prior = math.log(self.config.first_prob / (1 - self.config.first_prob))
-        # float32 always: a float16 sigmoid is 0 or 1 where Dice needs a gradient.
+        # float32 always: a float16 sigmoid is 0 or 1 where Dice
+        # needs a gradient.
         return self.conv(
             channels,
             1,

@@ -114,7 +114,8 @@ def rotate_in_plane(
     if order == 0:
         nearest = np.rint(y).astype(np.intp) * width + np.rint(x).astype(np.intp)
         return slices[:, nearest].reshape(inner.shape)
-    # All slices turn alike, so four weights a pixel serve them all: one sparse matrix.
+    # All slices turn alike, so four weights a pixel serve them all:
+    # one sparse matrix.
     y0, x0 = y.astype(int), x.astype(int)
     y1, x1 = np.minimum(y0 + 1, height - 1), np.minimum(x0 + 1, width - 1)
     corners = [y0 * width + x0, y0 * width + x1, y1 * width + x0, y1 * width + x1]

@@ -221,7 +221,8 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     box = box_of(low)
     part = low[box].copy()  # cc3d writes to no array, and yet wants one that is writable
     components, count = cc3d.connected_components(part, connectivity=26, return_N=True)
-    # One look-up in place of a loop over components, of which a noisy map has thousands.
+    # One look-up in place of a loop over components,
+    # of which a noisy map has thousands.
     touched = np.zeros(count + 1, bool)
     touched[components[high[box]]] = True
     touched[0] = False  # the background

@@ -148,7 +148,8 @@ def filter_and_normalize(
     if median:
         grid_hu = _median(grid_hu, config)
     if config.clip_hu is not None:
-        # Air and bone span 2000 HU, kidney and tumor 50: a window spreads what matters.
+        # Air and bone span 2000 HU, kidney and tumor 50:
+        # a window spreads what matters.
         grid_hu = np.clip(grid_hu, *config.clip_hu)
     return normalize(grid_hu, inside)[0]
 

@@ -124,8 +124,9 @@ def train(
     files = ModelFolder(Path(folder))
     if not split.training or not split.validation:
         raise DataError(
-            f"{folder}: {len(split.training)} training and {len(split.validation)} validation "
-            "cases; both are needed, so add cases or choose another number of folds"
+            f"{folder}: {len(split.training)} training and "
+            f"{len(split.validation)} validation cases; both are needed, "
+            "so add cases or choose another number of folds"
         )
     files.check_config(config)
     if files.is_trained:
@@ -207,9 +208,10 @@ class Training:
             self._set_state(start)
         else:
             raise DataError(
-                f"epoch {self.schedule.epoch + 1} of {self.variant.title}: {ATTEMPTS} times "
-                "numbers grew beyond all bounds; lower learning_rate, or set precision to "
-                "float32, and train again in another folder"
+                f"epoch {self.schedule.epoch + 1} of {self.variant.title}: "
+                f"{ATTEMPTS} times numbers grew beyond all bounds; "
+                "lower learning_rate, or set precision to float32, "
+                "and train again in another folder"
             )
         log = {
             "epoch": self.schedule.epoch + 1,
@@ -295,7 +297,8 @@ def compiled(variant: Variant, config: Config) -> keras.Model:
     if config.precision == "float16":
         # Small float16 gradients would round to zero without a scaled loss.
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    # XLA makes 3D convolutions many times slower on a CPU; JAX has nothing else.
+    # XLA makes 3D convolutions many times slower on a CPU;
+    # JAX has nothing else.
     backend = keras.config.backend()
     slow = backend == "tensorflow" and not keras.distribution.list_devices("gpu")
     loss = DiceLoss(config.dice_over, config.dice_epsilon)

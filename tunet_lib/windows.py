@@ -76,7 +76,8 @@ def cut_patch(volume: np.ndarray, start: Shape, shape: Shape, *, margin: int = 0
             start, shape, volume.shape, (0, margin, margin), strict=True
         )
     ]
-    # Two steps: a slice reads a memory map in one go, fancy indexing voxel by voxel.
+    # Two steps: a slice reads a memory map in one go,
+    # fancy indexing voxel by voxel.
     block = tuple(slice(index[0], index[-1] + 1) for index in indices)
     local = np.ix_(*(index - index[0] for index in indices))
     return np.asarray(volume[block])[local]
