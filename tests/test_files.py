@@ -4,12 +4,14 @@ import resource
 import stat
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
 import pytest
 
 from tunet_lib.files import (
+    DIGEST_BYTES,
     DataError,
     atomic_path,
     check_writable,
@@ -103,6 +105,23 @@ def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path):
     assert not (tmp_path / living).exists()
 
 
+def test_leftovers_of_another_machine_are_removed_after_a_week(tmp_path):
+    """Nobody can tell from here whether their process lives; none is so long about one file."""
+    names = [f".tmp-{pid}-5-elsewhere~0~a.json" for pid in (1, 2)]
+    for name, days in zip(names, (6, 8), strict=True):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    save_json(tmp_path / "a.json", 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [names[0], "a.json"]
+
+
+def test_a_name_with_a_line_break_leaves_no_leftover_behind(tmp_path):
+    child = f".tmp-99999999-5-{this_process().host}~0~a\nb.json"
+    (tmp_path / child).touch()
+    save_json(tmp_path / "a.json", 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_what_is_called_before_the_rename_may_refuse_it(tmp_path):
     save_json(tmp_path / "a.json", "old")
 
@@ -177,6 +196,27 @@ def test_array_cut_short_is_a_data_error(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(DataError, match=r"a\.npy: is not a whole \.npy array"):
         load_array(path)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float16])
+def test_no_flipped_bit_of_an_array_goes_unseen(tmp_path, kind):
+    path = tmp_path / "a.npy"
+    save_array(path, np.arange(500).astype(kind))
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    np.testing.assert_array_equal(np.load(path), np.arange(500).astype(kind))  # as any other
+    for place in rng.integers(0, len(content) - DIGEST_BYTES, 100):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a\.npy: is not a whole \.npy array"):
+            load_array(path)
+    path.write_bytes(content)
+    load_array(path)
+
+
+def test_an_array_of_another_program_has_no_digest_and_is_taken(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(3))
+    assert load_array(tmp_path / "a.npy").tolist() == [0, 1, 2]
 
 
 def test_pickles_are_refused(tmp_path):

@@ -1,10 +1,14 @@
 """Whoever starts a training last owns its folder; whoever was there before saves nothing more."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from test_training import (
@@ -19,9 +23,11 @@ from test_training import (
 )
 from tiny import tiny_config, write_cases
 
+from tunet_lib import owner as owner_module
 from tunet_lib.config import VARIANTS
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, atomic_path, load_json, save_json
 from tunet_lib.owner import OWNER_NAME, read_owner, take_over
+from tunet_lib.process import Process
 from tunet_lib.training import train
 
 
@@ -78,6 +84,90 @@ def test_all_who_start_at_once_but_one_have_lost(tmp_path):
             lost += 1
     assert (len(owners), lost) == (8, 7)
     assert json.loads((tmp_path / OWNER_NAME).read_text())["token"] in {o.token for o in owners}
+
+
+def save_guarded(path, value, owner):
+    with atomic_path(path, before=owner.check) as temporary:
+        temporary.write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("host", ["this one", "another"])
+def test_no_moment_is_left_between_the_look_and_the_save(tmp_path, monkeypatch, host):
+    """The first has looked and is about to rename when the second takes over, and finishes."""
+    if host == "another":
+        monkeypatch.setattr(owner_module, "this_process", lambda: Process("elsewhere", 5, 7))
+    first = take_over(tmp_path)
+    save_json(tmp_path / "history.json", "before")
+    looks = []
+
+    def look():
+        first.check()
+        if not looks:
+            looks.append(take_over(tmp_path))
+            save_guarded(tmp_path / "history.json", "of the second", looks[0])
+
+    with (
+        pytest.raises(DataError, match=re.escape(f"taken over by {first.process}")),
+        atomic_path(tmp_path / "history.json", before=look) as temporary,
+    ):
+        temporary.write_text("of the first")
+    assert load_json(tmp_path / "history.json") == "of the second"
+    looks[0].check()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", OWNER_NAME]
+
+
+def test_a_file_that_is_taken_away_while_it_is_written(tmp_path):
+    first = take_over(tmp_path)
+
+    def save():
+        with atomic_path(tmp_path / "weights", before=first.check) as temporary:
+            temporary.write_text("half")
+            take_over(tmp_path)
+
+    with pytest.raises(DataError, match="taken over by"):
+        save()
+    assert [path.name for path in tmp_path.iterdir()] == [OWNER_NAME]
+
+
+# Takes a folder over at a given moment, and saves three files, one after the other.
+RACER = """
+import json, sys, time
+from pathlib import Path
+from tunet_lib.files import DataError, atomic_path
+from tunet_lib.owner import take_over
+folder = Path(sys.argv[1])
+for start_s in map(float, sys.argv[2:]):
+    while time.time() < start_s:
+        pass
+    here = folder / str(start_s)
+    owner = take_over(here)
+    try:
+        for saved in range(1, 4):
+            with atomic_path(here / "saved.json", before=owner.check) as temporary:
+                temporary.write_text(json.dumps([owner.token, saved]))
+    except DataError as error:
+        assert "taken over by" in str(error), error
+"""
+
+
+def test_processes_that_start_at_the_same_instant(tmp_path):
+    """Whoever has its name in the note has saved last, and has saved all."""
+    starts = [str(time.time() + 2 + 0.2 * number) for number in range(20)]
+    for moment in starts:
+        (tmp_path / moment).mkdir()
+    command = [sys.executable, "-c", RACER, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    racers = [
+        subprocess.Popen([*command, *starts], env=environment, stderr=subprocess.PIPE)
+        for _ in range(3)
+    ]
+    for racer in racers:
+        _, said = racer.communicate(timeout=60)
+        assert racer.returncode == 0, said.decode()
+    for moment in starts:
+        token = read_owner(tmp_path / moment).token
+        assert load_json(tmp_path / moment / "saved.json") == [token, 3]
+        assert not list((tmp_path / moment).glob(".tmp-*"))
 
 
 def test_an_earlier_copy_saves_nothing_after_a_later_start(tmp_path):

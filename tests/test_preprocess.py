@@ -241,6 +241,19 @@ def test_incomplete_case_is_prepared_again(data, tmp_path, lost, cut):
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("name", ["volume.npy", "volume_median.npy", "label.npy"])
+def test_a_flipped_bit_is_found_and_mended_by_preparing_again(data, tmp_path, name):
+    prepare_case(find_cases(data)[0], tmp_path, SMALL)
+    path = tmp_path / "case_00000" / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-200] + bytes([content[-200] ^ 1]) + content[-199:])
+    with pytest.raises(DataError, match=rf"{name}: .*digest.*; prepare it again"):
+        load_prepared(tmp_path, SMALL)
+    prepare_case(find_cases(data)[0], tmp_path, SMALL)
+    assert path.read_bytes() == content
+    load_prepared(tmp_path, SMALL)
+
+
 def test_interrupted_preparation_leaves_no_prepared_case(data, tmp_path, monkeypatch):
     case, out = find_cases(data)[0], tmp_path / "out"
     prepare_case(case, out, SMALL)

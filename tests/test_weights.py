@@ -6,10 +6,10 @@ import pytest
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS
-from tunet_lib.files import DataError
+from tunet_lib.files import DIGEST_BYTES, DataError
 from tunet_lib.model import Model
 from tunet_lib.quiet import keras
-from tunet_lib.weights import DIGEST_BYTES, halve_weights, read_weights, write_weights
+from tunet_lib.weights import halve_weights, read_weights, write_weights
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
+import io
 import json
 import os
 import re
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,9 +26,13 @@ _NO_ACCESS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
-_TEMPORARY = re.compile(r"\.tmp-(\d{1,10})-(\d{1,12})-([\w.-]+)~\w+~.*", re.ASCII)
+_TEMPORARY = re.compile(r"\.tmp-(\d{1,10})-(\d{1,12})-([\w.-]+)~(\w+)~.*", re.ASCII | re.DOTALL)
+_GUARDED = "guarded"  # in the name of a temporary file that waits for what is called before
+_FORGOTTEN_S = 7 * 86400  # no process, suspended or not, is so long about one file
 
 GET_AGAIN = "get it again from where it came from"
+DIGEST_MARK = b"\nsha256 "
+DIGEST_BYTES = len(DIGEST_MARK) + 64
 
 
 class DataError(ValueError):
@@ -68,7 +76,8 @@ def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None)
         The file to write. Missing parent folders are made.
     before
         Called when all is written and only the new name is missing; if it raises, nothing
-        changes.
+        changes. Whoever removes the temporary file after that (`guarded_files`) keeps it from
+        getting its name as well.
 
     Yields
     ------
@@ -85,7 +94,7 @@ def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        temporary = path.with_name(_temporary_name(path))
+        temporary = path.with_name(_temporary_name(path, "" if before is None else _GUARDED))
         # Opened like this, and not by `tempfile`, it gets the mode that the user's umask says.
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         yield temporary
@@ -94,6 +103,8 @@ def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None)
             before()
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE) and before is not None:
+            before()  # the temporary file was taken away, and this says by whom
         # NumPy reports a write that was cut short by an OSError without a number.
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):
             raise DataError(f"{path}: the disk is full; free some space and run again") from error
@@ -107,13 +118,22 @@ def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that a kill has ended; those of living ones stay."""
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if (match := _TEMPORARY.fullmatch(entry.name)) is not None:
-                pid, start_s, host = match.groups()
-                if Process(host, int(pid), int(start_s)).is_dead():
-                    os.unlink(entry.path)
+    """Remove temporary files of processes that are gone; those of living ones stay.
+
+    Of another machine's processes nothing is known, so theirs go after a week without a change.
+    """
+    for path, process, _ in _temporaries(folder):
+        with contextlib.suppress(OSError):
+            if process.is_dead() or time.time() - path.stat().st_mtime > _FORGOTTEN_S:
+                path.unlink()
+
+
+def guarded_files(folder: Path) -> list[Path]:
+    """List the temporary files whose writers call something before they rename them.
+
+    Without its temporary file a writer cannot finish, on whichever machine it is.
+    """
+    return [path for path, _, mark in _temporaries(folder) if mark.startswith(_GUARDED)]
 
 
 def check_writable(path: str | Path) -> None:
@@ -167,10 +187,35 @@ def is_list_of(kind: type, value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, kind) for each in value)
 
 
+def with_digest(content: bytes) -> bytes:
+    """Put a digest behind what a file will hold, so that no flipped bit goes unseen.
+
+    For formats whose readers take lengths from the head of a file and do not look at what follows.
+    """
+    return content + DIGEST_MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def check_digest(content: bytes) -> None:
+    """Compare what a file holds with the digest behind it; one that has none is taken as well.
+
+    Raises
+    ------
+    ValueError
+        They differ.
+    """
+    mark = content[-DIGEST_BYTES:]
+    if not mark.startswith(DIGEST_MARK):
+        return
+    if hashlib.sha256(content[:-DIGEST_BYTES]).hexdigest().encode() != mark[len(DIGEST_MARK) :]:
+        raise ValueError("its digest is not that of its content")
+
+
 def save_array(path: str | Path, array: np.ndarray) -> None:
-    """Write one array as .npy, atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
+    """Write one array as .npy with a digest behind it, atomically."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(with_digest(buffer.getvalue()))
 
 
 def load_array(path: str | Path) -> np.ndarray:
@@ -179,15 +224,22 @@ def load_array(path: str | Path) -> np.ndarray:
     Raises
     ------
     DataError
-        The file is missing, cut short, or not an array of numbers.
+        The file is missing, cut short, damaged, or not an array of numbers.
     """
     try:
+        status = os.stat(path)
+        _check_file(os.path.abspath(path), status.st_size, status.st_mtime_ns)
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
             raise ValueError("it holds no numbers")
         return array
     except Exception as error:  # whatever NumPy makes of a damaged header
         raise DataError(f"{path}: is not a whole .npy array ({error}); prepare it again") from error
+
+
+@functools.lru_cache(maxsize=4096)  # a training opens the same files thousands of times
+def _check_file(path: str, size: int, changed_ns: int) -> None:
+    check_digest(Path(path).read_bytes())
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -199,8 +251,16 @@ def _flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _temporary_name(path: Path) -> str:
+def _temporaries(folder: Path) -> Iterator[tuple[Path, Process, str]]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if (match := _TEMPORARY.fullmatch(name)) is not None:
+                pid, start_s, host, mark = match.groups()
+                yield folder / name, Process(host, int(pid), int(start_s)), mark
+
+
+def _temporary_name(path: Path, mark: str) -> str:
     own = this_process()
     # Of a long name only the end, which has the suffixes: a name has 255 bytes at most.
     tail = path.name.encode()[-60:].decode(errors="ignore")
-    return f".tmp-{own.pid}-{own.start_s}-{own.host}~{uuid.uuid4().hex[:12]}~{tail}"
+    return f".tmp-{own.pid}-{own.start_s}-{own.host}~{mark}{uuid.uuid4().hex[:12]}~{tail}"

@@ -1,14 +1,14 @@
-"""NRRD, MetaImage and Analyze files, through SimpleITK (extra ``formats``)."""
+"""NRRD, MetaImage and Analyze files, read through SimpleITK (extra ``formats``)."""
 
 from __future__ import annotations
 
+import gzip
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from tunet_lib.extras import formats_library
@@ -64,31 +64,40 @@ def open_itk(path: Path) -> ItkFile:
 
 
 def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write one image of three axes as compressed NRRD, atomically.
+    """Write one label map as compressed NRRD, atomically.
+
+    Not by SimpleITK, which says nothing when the last bytes do not fit on the disk.
 
     Parameters
     ----------
     path
         The .nrrd to write.
     array
-        In the order of the axes of `affine`.
+        uint8, in the order of the axes of `affine`.
     affine
         (4, 4), voxels to RAS+ mm.
 
     Raises
     ------
     DataError
-        SimpleITK is missing, the disk is full, or the folder cannot be written.
+        The disk is full, or the folder cannot be written.
     """
-    sitk = simple_itk(path)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
     lps = LPS_TO_RAS @ affine
-    sizes = nib.affines.voxel_sizes(affine)
-    image.SetSpacing(sizes.tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    image.SetDirection((lps[:3, :3] / sizes).ravel().tolist())
+    vectors = ["(" + ",".join(repr(float(mm)) for mm in column[:3]) + ")" for column in lps.T]
+    header = {
+        "type": "uint8",
+        "dimension": "3",
+        "space": "left-posterior-superior",
+        "sizes": " ".join(map(str, array.shape)),
+        "space directions": " ".join(vectors[:3]),
+        "kinds": "domain domain domain",
+        "encoding": "gzip",
+        "space origin": vectors[3],
+    }
+    lines = ["NRRD0004", *(f"{name}: {value}" for name, value in header.items()), "", ""]
     with atomic_path(path) as temporary:
-        told(path, lambda: sitk.WriteImage(image, str(temporary), useCompression=True))
+        voxels = gzip.compress(array.astype(np.uint8, copy=False).tobytes("F"), 4, mtime=0)
+        temporary.write_bytes("\n".join(lines).encode() + voxels)
 
 
 def lps_affine(axes_mm: np.ndarray, origin_mm: Any) -> np.ndarray:

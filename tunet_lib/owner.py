@@ -4,6 +4,12 @@ A scheduler that starts a training again may do so while the first copy still ru
 that only seemed lost. So each start writes down who it is, and looks before each file that it
 saves whether it still says so. The one that was there before stops in the end, and its
 successor has gone on from the last file that it saved.
+
+A look and a save are two steps, and between them anything may happen. So a save is written to a
+temporary file first, then comes the look, then the file gets its name; and a start that has written
+down its own name removes the temporary files of all others. Either they see the new name, or they
+have no file left to rename, or they were done before the new one reads anything. No clock and no
+lock of the file system is trusted, on one machine or on several.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, guarded_files, load_json, save_json
 from tunet_lib.process import Process, this_process
 
 OWNER_NAME = "owner.json"
@@ -74,6 +80,8 @@ class Owner:
 def take_over(folder: str | Path) -> Owner:
     """Make this start the owner of a training's folder, whoever has it.
 
+    Of several at once the last one to write its name down is.
+
     Raises
     ------
     DataError
@@ -89,6 +97,11 @@ def take_over(folder: str | Path) -> Owner:
     )
     values = {k: v for k, v in asdict(owner).items() if k != "folder"}
     save_json(owner.folder / OWNER_NAME, values)
+    others = guarded_files(owner.folder)
+    # Listed before this look: if it is the owner's still, no later owner's file is among them.
+    if read_owner(owner.folder) == owner:
+        for path in others:
+            path.unlink(missing_ok=True)
     return owner
 
 

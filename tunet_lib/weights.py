@@ -6,7 +6,6 @@ whatever else reads such files, opens these as any other.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import warnings
 import zipfile
@@ -17,10 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from tunet_lib.files import DataError, atomic_path
-
-DIGEST_MARK = b"\nsha256 "
-DIGEST_BYTES = len(DIGEST_MARK) + 64
+from tunet_lib.files import DataError, atomic_path, check_digest, with_digest
 
 
 def write_weights(
@@ -83,7 +79,7 @@ def read_weights(path: str | Path, network: Any) -> None:
         The file is missing, damaged, of another network, or holds numbers that are not finite.
     """
     try:
-        _check_digest(Path(path))
+        check_digest(Path(path).read_bytes())
         _check_arrays(Path(path), network)
         with warnings.catch_warnings():
             # Keras warns of its own tables of layers, which hold no weights.
@@ -102,7 +98,7 @@ def read_weights(path: str | Path, network: Any) -> None:
 
 def _write(path: Path, content: bytes, before: Callable[[], object] | None = None) -> None:
     with atomic_path(path, before=before) as temporary:
-        temporary.write_bytes(content + DIGEST_MARK + hashlib.sha256(content).hexdigest().encode())
+        temporary.write_bytes(with_digest(content))
 
 
 class _Buffer(io.BytesIO):
@@ -110,15 +106,6 @@ class _Buffer(io.BytesIO):
 
     def __str__(self) -> str:
         return "model.keras"
-
-
-def _check_digest(path: Path) -> None:
-    content = path.read_bytes()
-    mark = content[-DIGEST_BYTES:]
-    if not mark.startswith(DIGEST_MARK):
-        return
-    if hashlib.sha256(content[:-DIGEST_BYTES]).hexdigest().encode() != mark[len(DIGEST_MARK) :]:
-        raise ValueError("its digest is not that of its content")
 
 
 def _check_arrays(path: Path, network: Any) -> None:

@@ -47,10 +47,23 @@ def owner(folder, value):
     from tunet_lib.owner import take_over
     take_over(folder)
 
+def label_map(name):
+    def write(folder, value):
+        from tunet_lib.scans import save_label
+        label = np.random.default_rng(value).integers(0, 3, scan.shape).astype(np.uint8)
+        save_label(label, scan, folder / name)
+    return write
+
+def report(folder, value):
+    from tunet_lib.batch import Job, Outcome, write_report
+    job = Job(Path("ct.nii.gz"), Path("label.nii.gz"))
+    write_report(folder / "report.csv", [Outcome(job, failure="bad" * value)] * 400)
+
 WRITERS = {
     "json": lambda folder, value: save_json(folder / "a.json", [value] * 9999),
     "array": lambda folder, value: save_array(folder / "a.npy", np.full(9999, value)),
-    **{f.__name__: f for f in (weights, checkpoint, history, scores, case, owner)},
+    **{f.__name__: f for f in (weights, checkpoint, history, scores, case, owner, report)},
+    **{name: label_map(name) for name in ("a.nii", "a.nii.gz", "a.nrrd", "a.dcm")},
 }
 name, folder, sizes = sys.argv[1], Path(sys.argv[2]), [int(size) for size in sys.argv[3:]]
 if name == "weights":
@@ -62,6 +75,10 @@ if name == "checkpoint":
     from tunet_lib.training import Training
     cases = write_cases(folder / "cases", 2)
     training = Training(VARIANTS["unet2d"], tiny_config(levels=1), Split(0, cases[:1], cases[1:]))
+if name.startswith("a."):
+    import dicoms
+    from tunet_lib.scans import open_scan
+    scan = open_scan(dicoms.write(folder / "series", dicoms.series(24)))
 out = folder / "out"
 WRITERS[name](out, 1)
 whole = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -69,7 +86,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 full = 0
 largest = max(map(len, whole.values()))
-for size in sizes or range(0, largest, 1 + largest // 25):
+for size in sizes or [*range(0, largest, 1 + largest // 25), largest - 8, largest - 1]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
         WRITERS[name](out, 2)
@@ -84,7 +101,8 @@ for size in sizes or range(0, largest, 1 + largest // 25):
 WRITERS[name](out, 2)
 print(full)
 """
-WRITERS = ("json", "array", "weights", "checkpoint", "history", "scores", "case", "owner")
+LABEL_MAPS = ("a.nii", "a.nii.gz", "a.nrrd", "a.dcm")
+WRITERS = ("json", "array", "weights", "checkpoint", "history", "scores", "case", "owner", "report")
 
 
 def sweep(writer, folder, *sizes):
@@ -98,8 +116,10 @@ def sweep(writer, folder, *sizes):
     )
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", [*WRITERS, *LABEL_MAPS])
 def test_no_size_of_a_file_that_the_system_allows_loses_anything(writer, tmp_path):
+    if writer in LABEL_MAPS:
+        pytest.importorskip("highdicom", reason="the extra formats is not installed")
     run = sweep(writer, tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert int(run.stdout) >= 10
