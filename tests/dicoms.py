@@ -10,6 +10,7 @@ pytest.importorskip("highdicom", reason="the extra formats is not installed")
 ROWS, COLUMNS = 6, 8
 AXIAL = (1, 0, 0, 0, 1, 0)
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 STUDY, FRAME = "1.2.826.0.1.3680043.8.498.1", "1.2.826.0.1.3680043.8.498.2"
 
 
@@ -81,3 +82,43 @@ def write(folder, slices, name="IM{:03d}"):
     for number, index in enumerate(order):
         slices[index].save_as(folder / name.format(number), enforce_file_format=True)
     return folder
+
+
+def sequence(**values):
+    item = pydicom.Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return pydicom.Sequence([item])
+
+
+def enhanced(order, intercepts=(-1024,), **changes):
+    """Make one file of many frames of what `series` makes single files, in another order.
+
+    What all frames have alike is said once; `intercepts` are one for all, or one for each.
+    """
+    pixels = stored(max(order) + 1)[list(order)]
+    single = ("PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient")
+    absent = dict.fromkeys((*single, "RescaleSlope", "RescaleIntercept"))
+    data = slice_of(pixels[0], (0, 0, 0), **{"SOPClassUID": ENHANCED_CT, **absent, **changes})
+    data.NumberOfFrames = len(order)
+    data.PixelData = pixels.astype("<u2").tobytes()
+    rescales = [
+        sequence(RescaleSlope=1, RescaleIntercept=value, RescaleType="HU") for value in intercepts
+    ]
+    data.SharedFunctionalGroupsSequence = sequence(
+        PixelMeasuresSequence=sequence(PixelSpacing=[0.9, 0.8], SliceThickness=3.0),
+        PlaneOrientationSequence=sequence(ImageOrientationPatient=list(AXIAL)),
+        **({"PixelValueTransformationSequence": rescales[0]} if len(rescales) == 1 else {}),
+    )
+    frames = [
+        sequence(
+            PlanePositionSequence=sequence(ImagePositionPatient=[-10.0, -20.0, 30.0 + 3 * place]),
+            FrameContentSequence=sequence(DimensionIndexValues=[1, place + 1]),
+        )[0]
+        for place in order
+    ]
+    if len(rescales) > 1:
+        for frame, rescale in zip(frames, rescales, strict=True):
+            frame.PixelValueTransformationSequence = rescale
+    data.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
+    return data

@@ -1,9 +1,22 @@
 """Folders of DICOM, as they come from scanners, archives and discs."""
 
+import os
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
-from dicoms import AXIAL, STUDY, pydicom, series, slice_of, stored, write
+from dicoms import (
+    AXIAL,
+    ENHANCED_CT,
+    STUDY,
+    enhanced,
+    pydicom,
+    series,
+    slice_of,
+    stored,
+    write,
+)
 
 from tunet_lib.dicom import find_series
 from tunet_lib.files import DataError
@@ -128,11 +141,76 @@ def test_a_folder_of_localizers_only(tmp_path):
         open_scan(tmp_path / "ct")
 
 
-def test_an_enhanced_ct_says_what_to_do(tmp_path):
-    enhanced = slice_of(stored()[0], (0, 0, 0), SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1")
-    write(tmp_path / "ct", [enhanced])
-    with pytest.raises(DataError, match=r"enhanced multi-frame CT \(write it as single slices"):
-        open_scan(tmp_path / "ct")
+@pytest.mark.parametrize("order", [range(5), [3, 0, 4, 1, 2]])
+@pytest.mark.parametrize("named", ["the folder", "the file"])
+def test_an_enhanced_ct_holds_many_frames(tmp_path, order, named):
+    """rordenlab/dcm2niix#431 and its kind: newer scanners write one file, in any order."""
+    folder = write(tmp_path / "ct", [enhanced(order)])
+    scan = load_scan(folder if named == "the folder" else folder / "IM000")
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+    assert scan.spacing_mm == (3.0, 0.9, 0.8)
+    np.testing.assert_allclose(
+        scan.file.affine, load_scan(write(tmp_path / "b", series())).file.affine
+    )
+
+
+def test_frames_that_are_missing_or_rescaled_each_in_its_own_way(tmp_path):
+    gap = write(tmp_path / "gap", [enhanced([0, 1, 2, 4, 5])])
+    with pytest.raises(DataError, match="missing: 1 between frame 3 and frame 4"):
+        load_scan(gap)
+    rescaled = write(tmp_path / "own", [enhanced(range(3), intercepts=(-1024, -1000, -900))])
+    with pytest.raises(DataError, match="rescale slopes or intercepts of their own"):
+        load_scan(rescaled)
+    none = write(tmp_path / "none", [slice_of(stored()[0], (0, 0, 0), SOPClassUID=ENHANCED_CT)])
+    with pytest.raises(DataError, match="holds no CT slices: 1 of file without frames"):
+        load_scan(none)
+
+
+def test_values_that_are_inverted(tmp_path):
+    """MONOCHROME1: the reader would turn them around, and what was bone would be air."""
+    folder = write(tmp_path / "ct", series(PhotometricInterpretation="MONOCHROME1"))
+    with pytest.raises(DataError, match="are inverted"):
+        load_scan(folder)
+
+
+def test_files_without_the_bytes_by_which_one_knows_dicom(tmp_path):
+    """pydicom/pydicom#340 and its kind: "File is missing DICOM File Meta Information"."""
+    folder = write(tmp_path / "ct", series())
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert content[128:132] == b"DICM"
+        path.write_bytes(content[132:])
+    np.testing.assert_array_equal(load_scan(folder).volume_hu, expected_hu())
+
+
+def test_a_disc_that_holds_a_series_twice(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    shutil.copytree(folder, folder / "BACKUP")
+    with pytest.warns(UserWarning, match="left out: 5 of slice that another file holds as well"):
+        scan = load_scan(folder)
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+
+
+def test_all_slices_have_one_number(tmp_path):
+    """Some tools that anonymize give all instances the same UID; their places tell them apart."""
+    folder = write(tmp_path / "ct", series(SOPInstanceUID="1.2.3"))
+    np.testing.assert_array_equal(load_scan(folder).volume_hu, expected_hu())
+
+
+@pytest.mark.parametrize("name", ["PixelSpacing", "Rows", "BitsStored"])
+def test_what_a_header_lacks_is_named(tmp_path, name):
+    slices = series()
+    delattr(slices[2], name)
+    with pytest.raises(DataError, match=f"lacks {name}"):
+        open_scan(write(tmp_path / "ct", slices))
+
+
+def test_links_that_lead_in_a_circle_and_pipes(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    (folder / "self").symlink_to(folder)
+    (folder / "gone").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe")
+    np.testing.assert_array_equal(load_scan(folder).volume_hu, expected_hu())
 
 
 def test_one_file_of_a_series(tmp_path):
@@ -209,9 +287,7 @@ def test_a_slice_that_is_cut_short(tmp_path):
 
 
 def test_a_header_that_is_damaged(tmp_path):
-    folder = write(
-        tmp_path / "ct", [*series(), slice_of(stored()[0], (0, 0, 0), PixelSpacing=None)]
-    )
+    folder = write(tmp_path / "ct", [*series(), slice_of(stored()[0], (0, 0, 0), PixelSpacing=[1])])
     with pytest.raises(DataError, match="its DICOM header is damaged"):
         open_scan(folder)
 

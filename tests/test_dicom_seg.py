@@ -42,7 +42,7 @@ def test_read_back_by_highdicom(path, scan, label):
     assert tumor.segmented_property_category.value == "49755003"
     assert {c.scheme_designator for c in (kidney.segmented_property_type,)} == {"SCT"}
     assert [code.value for code in tumor.anatomic_regions] == ["64033007"]
-    uids = [pydicom.dcmread(p).SOPInstanceUID for p in scan.file.slices]
+    uids = [pydicom.dcmread(each.path).SOPInstanceUID for each in scan.file.slices]
     found = seg.get_pixels_by_source_instance(
         uids,
         combine_segments=True,
@@ -53,7 +53,7 @@ def test_read_back_by_highdicom(path, scan, label):
 
 
 def test_read_back_by_pydicom(path, scan, label):
-    seg, source = pydicom.dcmread(path), pydicom.dcmread(scan.file.slices[0])
+    seg, source = pydicom.dcmread(path), pydicom.dcmread(scan.file.slices[0].path)
     assert seg.SOPClassUID == pydicom.uid.SegmentationStorage
     assert (seg.Modality, seg.SegmentationType) == ("SEG", "BINARY")
     for name in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
@@ -70,6 +70,25 @@ def test_read_back_by_pydicom(path, scan, label):
 def test_an_empty_label_map_is_written_too(scan, label, tmp_path):
     save_label(np.zeros_like(label), scan, tmp_path / "none.dcm")
     assert not pydicom.dcmread(tmp_path / "none.dcm").pixel_array.any()
+
+
+def test_of_one_file_with_many_frames(tmp_path, label):
+    folder = dicoms.write(tmp_path / "ct", [dicoms.enhanced([3, 0, 4, 1, 2])])
+    scan = load_scan(folder)
+    save_label(label, scan, tmp_path / "label.dcm")
+    seg, source = highdicom.seg.segread(tmp_path / "label.dcm"), next(folder.iterdir())
+    found = seg.get_pixels_by_source_frame(
+        pydicom.dcmread(source).SOPInstanceUID,
+        source_frame_numbers=[2, 4, 5, 1, 3],  # from feet to head
+        combine_segments=True,
+        assert_missing_frames_are_empty=True,
+        ignore_spatial_locations=False,
+    )
+    np.testing.assert_array_equal(found[::-1], label)
+    dicoms.write(folder, [dicoms.enhanced([5, 6])], name="more{}")
+    scan = load_scan(folder)
+    with pytest.raises(DataError, match="cannot refer to frames of several files"):
+        save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / "more.dcm")
 
 
 def test_only_dicom_has_a_dicom_seg(label, tmp_path):

@@ -1,7 +1,10 @@
 """Formats besides NIfTI and DICOM, and names by which a label map is written."""
 
+import gzip
+import os
 import subprocess
 import sys
+import zlib
 
 import nibabel as nib
 import numpy as np
@@ -65,6 +68,62 @@ def test_files_that_are_cut_short(tmp_path, name, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=rf"{name}: "):
         load_scan(path)
+
+
+def body_of(path):
+    """Give the file that holds the voxels, and where they begin."""
+    content = path.read_bytes()
+    if path.suffix == ".nrrd":
+        return path, content.index(b"\n\n") + 2
+    if path.suffix == ".mha":
+        return path, content.index(b"LOCAL\n") + 6
+    return next(each for each in path.parent.iterdir() if "raw" in each.name), 0
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_voxels_that_are_damaged_are_never_taken(tmp_path, name, compressed):
+    """SimpleITK reads a MetaImage that cannot be unpacked, and gives any values."""
+    path = tmp_path / name
+    written(tmp_path / "ct.nrrd")
+    image = sitk.ReadImage(str(tmp_path / "ct.nrrd"))
+    sitk.WriteImage(image, str(path), useCompression=compressed)
+    body, start = body_of(path)
+    content = body.read_bytes()
+    np.testing.assert_array_equal(load_scan(path).volume_hu, VOLUME)
+    for cut in (1, 5, 20):
+        body.write_bytes(content[:-cut])
+        with pytest.raises(DataError, match=rf"{name}: .*(cut short|cannot read)"):
+            load_scan(path)
+    for place in range(start, len(content), 3) if compressed else ():
+        flipped = bytearray(content)
+        flipped[place] ^= 4
+        body.write_bytes(flipped)
+        try:  # some bits of gzip's header mean nothing
+            np.testing.assert_array_equal(load_scan(path).volume_hu, VOLUME)
+        except DataError:
+            continue
+    if body != path:
+        body.unlink()
+        with pytest.raises(DataError, match=r"is missing|cannot read"):
+            load_scan(path)
+
+
+@pytest.mark.parametrize("name", ["bomb.nrrd", "bomb.mha"])
+def test_a_bomb_stops_at_what_its_header_promises(tmp_path, name):
+    path = written(tmp_path / name)
+    sitk.WriteImage(sitk.ReadImage(str(path)), str(path), useCompression=True)
+    body, start = body_of(path)
+    pack = gzip.compress if name.endswith("nrrd") else zlib.compress
+    body.write_bytes(body.read_bytes()[:start] + pack(bytes(1 << 26)))
+    with pytest.raises(DataError, match="holds more than its header promises"):
+        load_scan(path)
+
+
+def test_a_pipe_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "ct.nii.gz")
+    with pytest.raises(DataError, match="is no file, but a pipe"):
+        load_scan(tmp_path / "ct.nii.gz")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,7 +33,7 @@ EDGE = {
     *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
     *("dicom", "dicom_seg", "dicom_stack", "extras", "formats", "itk", "nifti_header"),
     *("batch", "export", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
-    *("exchange", "selfcheck"),
+    *("exchange", "itk_body", "selfcheck"),
     *("drawings", "drawings.chain", "drawings.nets", "drawings.svg"),
     *("allowance", "origin", "owner", "process", "weights"),
     *("plots", "plots.charts", "plots.planes", "plots.slices", "plots.style", "quiet", "screen"),

@@ -6,11 +6,12 @@ applies each slice's own rescale slope and intercept.
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,20 @@ from tunet_lib.itk import simple_itk, told
 from tunet_lib.nifti import NiftiFile, described
 
 CT = "CT"
-ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, legacy
+# How a file without the 128 bytes before "DICM" begins: with the length of a group, or with one
+# of the first elements that there are.
+BARE = tuple(
+    group + element
+    for group, elements in ((b"\2\0", (0, 1, 2)), (b"\x08\0", (0, 1, 5, 8, 0x12, 0x16)))
+    for element in (bytes([number, 0]) for number in elements)
+)
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
     *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "AcquisitionNumber"),
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
-    *("BitsStored", "PixelRepresentation", "SamplesPerPixel"),
+    *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
 
@@ -39,24 +48,24 @@ class DicomFile(NiftiFile):
     Attributes
     ----------
     slices
-        The files, in the order of the last axis.
+        In the order of the last axis.
     """
 
-    slices: tuple[Path, ...]
+    slices: tuple[Slice, ...]
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read the slices, and give them a few at a time, as `NiftiFile.blocks` does."""
         for part in self.parts():
-            planes = np.stack([self._read_plane(path) for path in self.slices[part]])
+            planes = np.stack([self._read_plane(each) for each in self.slices[part]])
             yield part, planes.astype(self.dtype, copy=False).T
 
-    def _read_plane(self, path: Path) -> np.ndarray:
-        sitk = simple_itk(path)
-        image = told(path, lambda: sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-        plane = sitk.GetArrayFromImage(image)
-        if plane.shape != (1, self.shape[1], self.shape[0]):
-            raise DataError(f"{path}: holds {plane.shape} voxels, its series {self.shape[1::-1]}")
-        return plane[0]
+    def _read_plane(self, each: Slice) -> np.ndarray:
+        planes = _read_planes(each.path) if each.frame is None else _kept_planes(each.path)
+        if planes.shape[1:] != (self.shape[1], self.shape[0]) or len(planes) <= (each.frame or 0):
+            raise DataError(
+                f"{each.path}: holds {planes.shape} voxels, its series {self.shape[1::-1]}"
+            )
+        return planes[each.frame or 0]
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
     Parameters
     ----------
     folder
-        Holds the files, under any name.
+        Holds the files, under any name; or one file with many frames (enhanced CT).
     series
         Which one: its number in the list, or its SeriesInstanceUID. Needed if there are several.
 
@@ -112,12 +121,14 @@ def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
     if not found:
         raise DataError(f"{folder}: holds no CT slices{_listed(left_out)}")
     chosen = _choose(folder, found, series)
+    if folder.is_file() and chosen.slices[0].frame is None:
+        raise DataError(f"{folder}: is one file of DICOM; name the folder that holds its series")
     if left_out:
         warnings.warn(f"{folder}: left out{_listed(left_out)}", DataWarning, stacklevel=2)
     slices, affine = find_stack(folder, chosen.slices)
     shape = slices[0].columns, slices[0].rows, len(slices)
     fields = described(folder, shape, affine, dtype=_type_of(slices))
-    return DicomFile(**fields, slices=tuple(each.path for each in slices))
+    return DicomFile(**fields, slices=tuple(slices))
 
 
 def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
@@ -130,13 +141,25 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
     """
     grouped: dict[str, list[tuple[Any, Slice]]] = defaultdict(list)
     left_out: Counter[str] = Counter()
+    seen: set[tuple[Any, ...]] = set()
     for path, header in _headers(folder):
         if reason := _no_slice(header):
             left_out[reason] += 1
             continue
         try:
-            grouped[str(header.SeriesInstanceUID)].append((header, _slice_of(path, header)))
-        except (AttributeError, TypeError, ValueError) as error:
+            for each in _slices_of(path, header):
+                # The same instance at another place is none: some tools give all one number.
+                key = (each.uid or str(path), each.frame, *each.position_mm.tolist())
+                if key in seen:
+                    left_out["slice that another file holds as well"] += 1
+                else:
+                    grouped[str(header.SeriesInstanceUID)].append((header, each))
+                seen.add(key)
+        except DataError:
+            raise
+        except AttributeError as error:
+            raise DataError(f"{path}: its DICOM header lacks {error.name}") from error
+        except (IndexError, TypeError, ValueError) as error:
             raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
     order = sorted(grouped, key=lambda uid: (grouped[uid][0][0].get("SeriesNumber") or 0, uid))
     series = []
@@ -154,13 +177,18 @@ def holds_dicom(folder: Path) -> bool:
 def is_dicom(path: Path) -> bool:
     """Say whether a file is DICOM, by its content."""
     try:
+        if not path.is_file():  # a pipe, say, which one would wait for
+            return False
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
+            start = stream.read(132)
     except OSError:
         return False
+    return start[128:] == b"DICM" or start.startswith(BARE)
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
     for parent, folders, names in os.walk(folder):
         folders.sort()
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
@@ -172,24 +200,59 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
             continue
         pydicom = formats_library("pydicom", folder)
         try:
-            yield path, pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            # Forced: some programs leave out the bytes by which one knows DICOM.
+            options = {"stop_before_pixels": True, "specific_tags": TAGS, "force": True}
+            yield path, pydicom.dcmread(path, **options)
         except Exception as error:  # pydicom raises whatever a damaged header leads to
             raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
 
 
 def _no_slice(header: Any) -> str:
     """Say why a file is no slice of a CT; empty if it is one."""
-    if header.get("SOPClassUID") == ENHANCED_CT:
-        return "enhanced multi-frame CT (write it as single slices or NIfTI, with dcm2niix say)"
     if header.get("Modality") != CT:
         return f"modality {header.get('Modality') or 'unknown'}"
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizer"
     if header.get("SamplesPerPixel", 1) != 1:
         return "color image"
+    if header.get("SOPClassUID") in MULTI_FRAME:
+        return "" if header.get("PerFrameFunctionalGroupsSequence") else "file without frames"
     if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
         return "image without a position"
     return ""
+
+
+def _slices_of(path: Path, header: Any) -> list[Slice]:
+    """Give the slice that a file is, or those that it holds.
+
+    Raises
+    ------
+    DataError
+        Its values would be read wrong.
+    """
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise DataError(f"{path}: its values are inverted (MONOCHROME1), and so no HU")
+    if header.get("SOPClassUID") not in MULTI_FRAME:
+        return [_slice_of(path, header)]
+    frames = [_frame(path, header, own) for own in header.PerFrameFunctionalGroupsSequence]
+    if len({(one.get("RescaleSlope"), one.get("RescaleIntercept")) for one in frames}) > 1:
+        # They are read at once, by the numbers of the first.
+        raise DataError(
+            f"{path}: its frames have rescale slopes or intercepts of their own; write it as "
+            "single slices or NIfTI, with dcm2niix say"
+        )
+    return [replace(_slice_of(path, one), frame=k) for k, one in enumerate(frames)]
+
+
+def _frame(path: Path, header: Any, own: Any) -> Any:
+    """Write what a file says of one of its frames as the header of a slice of its own."""
+    frame = formats_library("pydicom", path).Dataset()
+    frame.update(header)
+    for group in (*(header.get("SharedFunctionalGroupsSequence") or ()), own):
+        for element in group:
+            if element.VR == "SQ" and element.value:
+                frame.update(element.value[0])
+    return frame
 
 
 def _slice_of(path: Path, header: Any) -> Slice:
@@ -210,6 +273,16 @@ def _slice_of(path: Path, header: Any) -> Slice:
         axes_mm=directions.reshape(2, 3).T * (right_mm, down_mm),
         range_hu=(low, high) if whole else (-np.inf, np.inf),
     )
+
+
+def _read_planes(path: Path) -> np.ndarray:
+    sitk = simple_itk(path)
+    image = told(path, lambda: sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
+    return sitk.GetArrayFromImage(image)
+
+
+# Of a file with many frames the next plane is asked for at once.
+_kept_planes = functools.lru_cache(maxsize=1)(_read_planes)
 
 
 def _type_of(slices: Iterable[Slice]) -> np.dtype:

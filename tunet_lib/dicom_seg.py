@@ -48,14 +48,20 @@ def write_seg(path: Path, array: np.ndarray, file: DicomFile) -> None:
     highdicom = formats_library("highdicom", path)
     pydicom = formats_library("pydicom", path)
     step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
-    headers = [pydicom.dcmread(each, stop_before_pixels=True) for each in file.slices]
+    paths = list(dict.fromkeys(each.path for each in file.slices))
+    headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
+    planes = np.ascontiguousarray(array.T)
+    if file.slices[0].frame is not None:
+        if len(paths) > 1:
+            raise DataError(f"{path}: cannot refer to frames of several files; write .nii.gz")
+        planes = planes[np.argsort([each.frame or 0 for each in file.slices])]
     for header in headers:
         _fill_in(header, step_mm)
     version = str(versions()["tunet-book"])
     try:
         seg = highdicom.seg.Segmentation(
             source_images=headers,
-            pixel_array=np.ascontiguousarray(array.T),
+            pixel_array=planes,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(highdicom, version),
             series_instance_uid=highdicom.UID(),

@@ -34,6 +34,8 @@ class Slice:
         (3, 2), the steps to the next column and to the next row, in LPS.
     range_hu
         Between which values its voxels must lie; infinite if they need not be whole.
+    frame
+        Which one of a file with several, from 0; None if the file is this slice.
     """
 
     path: Path
@@ -43,6 +45,12 @@ class Slice:
     position_mm: np.ndarray
     axes_mm: np.ndarray
     range_hu: tuple[float, float]
+    frame: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name the slice by its file, and its frame there if need be."""
+        return self.path.name if self.frame is None else f"frame {self.frame + 1}"
 
 
 def find_stack(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
@@ -76,7 +84,7 @@ def find_stack(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.n
         off_mm = np.linalg.norm(each.position_mm - first - index * step)
         if off_mm > OUT_OF_PLACE * np.linalg.norm(step):
             raise DataError(
-                f"{folder}: its slices are unevenly spaced: {each.path.name} lies {off_mm:.2f} mm "
+                f"{folder}: its slices are unevenly spaced: {each.name} lies {off_mm:.2f} mm "
                 "off its place; export the series again, or resample it evenly"
             )
     return slices, lps_affine(np.column_stack([right, down, step]), first)
@@ -92,7 +100,7 @@ def _check_alike(folder: Path, slices: Sequence[Slice]) -> None:
         else:
             continue
         raise DataError(
-            f"{folder}: {each.path.name} and {first.path.name} are of one series and differ in "
+            f"{folder}: {each.name} and {first.name} are of one series and differ in "
             f"{what}; remove what does not belong there"
         )
 
@@ -101,7 +109,7 @@ def _check_heights(folder: Path, slices: Sequence[Slice], heights_mm: np.ndarray
     gaps_mm = np.diff(heights_mm)
     doubled = np.flatnonzero(gaps_mm < SAME_MM).tolist()
     if doubled:
-        pairs = [f"{slices[k].path.name} and {slices[k + 1].path.name}" for k in doubled]
+        pairs = [f"{slices[k].name} and {slices[k + 1].name}" for k in doubled]
         raise DataError(
             f"{folder}: slices are doubled: {_some(pairs)} lie in one place; keep one of each"
         )
@@ -109,8 +117,8 @@ def _check_heights(folder: Path, slices: Sequence[Slice], heights_mm: np.ndarray
     missing = np.flatnonzero(gaps_mm > 1.5 * usual_mm).tolist()
     if missing:
         gaps = [
-            f"{round(gaps_mm[k] / usual_mm) - 1 or 1} between {slices[k].path.name} and "
-            f"{slices[k + 1].path.name} ({heights_mm[k]:.1f} to {heights_mm[k + 1]:.1f} mm)"
+            f"{round(gaps_mm[k] / usual_mm) - 1 or 1} between {slices[k].name} and "
+            f"{slices[k + 1].name} ({heights_mm[k]:.1f} to {heights_mm[k + 1]:.1f} mm)"
             for k in missing
         ]
         raise DataError(f"{folder}: slices are missing: {_some(gaps)}; export the series again")

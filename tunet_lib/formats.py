@@ -1,6 +1,6 @@
 """Images of any format that people have: opened by what they are, written by their name.
 
-NIfTI is read by `nifti`; a folder of DICOM by `dicom`; NRRD, MetaImage and Analyze by `itk`.
+NIfTI is read by `nifti`; DICOM by `dicom`; NRRD, MetaImage and Analyze by `itk`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
     Parameters
     ----------
     path
-        A file, or a folder of DICOM.
+        A file, or a folder of DICOM; of DICOM one file only if it holds many frames.
     series
         Of a folder of DICOM: which one, by number or SeriesInstanceUID.
 
@@ -41,6 +41,8 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
     """
     if path.is_dir():
         return open_dicom(path, series)
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path}: is no file, but a pipe or a device; name a file")
     name = path.name.lower()
     if name.endswith(ITK_SUFFIXES):
         return open_itk(path)
@@ -49,9 +51,7 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
         return open_itk(path) if _is_analyze(header) else open_nifti(header)
     if name.endswith(ARCHIVES):
         raise DataError(f"{path}: is an archive; unpack it, and name what it holds")
-    if is_dicom(path):
-        raise DataError(f"{path}: is one file of DICOM; name the folder that holds its series")
-    return open_nifti(path)
+    return open_dicom(path, series) if is_dicom(path) else open_nifti(path)
 
 
 def suffix_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import numpy as np
 
 from tunet_lib.extras import formats_library
 from tunet_lib.files import GET_AGAIN, DataError, DataWarning, atomic_path
+from tunet_lib.itk_body import check_body
 from tunet_lib.nifti import NiftiFile, check_finite, described
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+TEXT_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 WITHOUT_ORIENTATION = (".hdr", ".img")  # Analyze
 
 
@@ -26,6 +29,8 @@ class ItkFile(NiftiFile):
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read the file, and give it a few planes at a time, as `NiftiFile.blocks` does."""
         sitk = simple_itk(self.path)
+        if self.path.suffix.lower() in TEXT_SUFFIXES:
+            check_body(self.path, math.prod(self.shape) * self.dtype.itemsize)
         image = told(self.path, lambda: sitk.ReadImage(str(self.path)))
         voxels = sitk.GetArrayViewFromImage(image).reshape(self.shape[::-1])
         check_finite(self.path, voxels)
