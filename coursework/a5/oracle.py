@@ -66,6 +66,12 @@ def _curve(rng, count):
     return [float(x) for x in np.round(fall, 3) - 0.5]
 
 
+def _zigzag(rng):
+    """Go up and down above the first loss: better than the last one, never than the best."""
+    first, step = float(rng.uniform(-1, 0)), float(rng.uniform(0.1, 0.3))
+    return [first, *[first + 2 * step, first + step] * 4]
+
+
 def _plateaus(rng, delta=0.0, lowest=0.0):
     cases = []
     for patience in (1, 2, 3):
@@ -77,7 +83,8 @@ def _plateaus(rng, delta=0.0, lowest=0.0):
 def _simple(rng):
     n = int(rng.integers(3, 6))
     flat = [-0.5] * (2 * n + 3)
-    return [(flat, 0.01, 0.2, n, 0.0, 0.0), ([-0.1 * k for k in range(9)], 0.01, 0.2, 2, 0.0, 0.0)]
+    rates = [(flat, 0.01, 0.2, n, 0.0, 0.0), (_zigzag(rng), 0.01, 0.2, 3, 0.0, 0.0)]
+    return [*rates, ([-0.1 * k for k in range(9)], 0.01, 0.2, 2, 0.0, 0.0)]
 
 
 def _small_steps(rng):
@@ -90,7 +97,7 @@ def _bottom(rng):
 
 
 def _stops(rng, count=22):
-    return [(_curve(rng, count), patience) for patience in (2, 3, 4, 5)]
+    return [(_curve(rng, count), patience) for patience in (2, 3, 4, 5)] + [(_zigzag(rng), 3)]
 
 
 def _never(rng):
