@@ -20,15 +20,21 @@ OTTER := $(VENV)/otter/bin/otter
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help book chapters assets browser pdf links data test fuzz lint bench serve clean
+.PHONY: help book slides slides-pdf chapters assets browser pdf links data test fuzz lint bench serve clean
 .PHONY: secret coursework grade coursework-proof
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 book: $(ASSETS) $(MADE) ## build the book from the notebooks as stored: _build/html/index.html
 	$(BIN)/jupyter-book build . -W --keep-going
 	@echo "Open _build/html/index.html, or run: make serve"
+
+slides: $(ASSETS) ## build the decks of slides alone: _build/html/slides; the book has them too
+	$(BIN)/python book/extensions/slides.py
+
+slides-pdf: slides $(BROWSER) ## print each deck with Chromium, without and with notes: _build/slides
+	$(BIN)/python book/print_slides.py
 
 chapters: $(STAMP) data ## run every notebook again and store what it gives
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
@@ -121,6 +127,9 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	cp $(NPM)/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
 	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)/onnxruntime
 	cp $(NPM)/node_modules/@niivue/niivue/dist/niivue.umd.js $(VENDOR)/niivue
+	mkdir -p $(VENDOR)/reveal
+	cd $(NPM)/node_modules/reveal.js && cp LICENSE dist/reveal.css dist/reveal.js \
+	    dist/plugin/notes.js dist/plugin/zoom.js "$(CURDIR)/$(VENDOR)/reveal"
 	@touch $@
 
 # The phantoms, what the networks find in them, and the networks themselves.

@@ -5,6 +5,7 @@ import re
 import textwrap
 
 from docutils import nodes
+from slides import read_decks
 
 from tunet_lib import drawings
 from tunet_lib.config import Config
@@ -78,7 +79,10 @@ def draw_chain(app, page, template, context, doctree):
     body = context.get("body", "")
     links = {step: context["pathto"](chapter) for step, chapter in EXPLAINED.items()}
     if chapter := CHAPTER.match(page):
-        body = body.replace("</h1>", "</h1>" + strip(int(chapter[1]), links), 1)
+        here = strip(int(chapter[1]), links)
+        if app.builder.name == "html":  # on paper there are no decks
+            here = here.replace("</p></nav>", slides_of(page, context["pathto"]) + "</p></nav>")
+        body = body.replace("</h1>", "</h1>" + here, 1)
     elif ASKED in body:
         drawing = drawings.draw_chain(Config.preset("course"), links=links)
         body = body.replace(ASKED, drawing._repr_html_())
@@ -97,6 +101,15 @@ def strip(chapter, links):
     return (
         f'<nav class="chain-strip" aria-label="Steps of the method"><ol>{steps}</ol>'
         f"<p><strong>You are here:</strong> {words}.</p></nav>"
+    )
+
+
+def slides_of(page, pathto):
+    """Link to the decks of slides that show a chapter."""
+    decks = [deck for deck in read_decks() if page.removeprefix("notebooks/") in deck.chapters]
+    return "".join(
+        f' Slides: <a href="{pathto(f"slides/{deck.name}.html", 1)}">{html.escape(deck.title)}</a>.'
+        for deck in decks
     )
 
 

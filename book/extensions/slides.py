@@ -1,4 +1,4 @@
-"""The decks of slides: `book/slides/*.md`, filled with what the chapters store.
+r"""The decks of slides: `book/slides/*.md`, filled with what the chapters store.
 
 A deck is Markdown. ``---`` stands between two slides; what a slide ends with, set as a quotation
 that begins with minutes (``> 4 min``), are the speaker's notes. What comes from a chapter has a
@@ -12,7 +12,7 @@ cell with a tag there, such as ``slide-ball``:
     ``![1 2](13/algorithm)``, only some columns
 ``![exercise 2](01)``, ``![quiz 3](01)``
     the text of an exercise, the question of a quiz (whose answer goes into the notes)
-``{{01/ball|radius (\\d+)}}``
+``{{01/ball|radius (\d+)}}``
     what the group of the expression finds in what the cell prints
 
 So no number stands here a second time, and a chapter that is run again changes its slides.
@@ -122,7 +122,7 @@ def build(out):
 def section(slide):
     """Give the HTML of a slide."""
     notes = f'<aside class="notes"><p><b>{slide.minutes} min</b></p>{slide.notes}</aside>'
-    return f"<section>{slide.body}{notes}</section>"
+    return f'<section><div class="slide">{slide.body}</div>{notes}</section>'
 
 
 def slides_of(deck, chapters):
@@ -219,7 +219,7 @@ class Chapters:
             return self._question(place, int(number))
         link = f'<p class="from"><a href="../notebooks/{self.titles[place[:2]]}.html">'
         link += f"Chapter {int(place[:2])}</a></p>" if place[:2] != "00" else "Quickstart</a></p>"
-        return f'<figure>{self._shown(place, wanted)}</figure>{link}', ""
+        return f"<figure>{self._shown(place, wanted)}</figure>{link}", ""
 
     def number(self, place, pattern):
         """Find a number in what a cell prints."""
@@ -269,8 +269,11 @@ class Chapters:
         return f'<img src="pictures/{name}" alt="{alt}" width="{width}" height="{height}">'
 
     def _exercise(self, chapter, number):
-        found = re.search(rf"\*\*{number}\. .*?(?=\n\n\*\*\d|\n\n<details>|\n\n## |\Z)",
-                          self.texts[chapter], re.DOTALL)
+        found = re.search(
+            rf"\*\*{number}\. .*?(?=\n\n\*\*\d|\n\n<details>|\n\n## |\Z)",
+            self.texts[chapter],
+            re.DOTALL,
+        )
         if found is None:
             raise ExtensionError(f"Chapter {chapter} has no exercise {number}")
         return f'<div class="exercise">{render(plain(found[0]))[0]}</div>'
@@ -296,7 +299,9 @@ def main():
         shutil.copytree(BOOK / "_static" / name, BUILT / "_static" / name, dirs_exist_ok=True)
     shutil.copy(BOOK / "_static" / "logo.svg", BUILT / "_static")
     build(BUILT)
-    print(*(f"_build/html/slides/{deck.name}.html: {deck.title}" for deck in read_decks()), sep="\n")
+    print(
+        *(f"_build/html/slides/{deck.name}.html: {deck.title}" for deck in read_decks()), sep="\n"
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,11 @@ LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 PAGES = {
     str(path.relative_to(BOOK)): path.read_text("utf-8") for path in sorted(BOOK.rglob("*.html"))
 }
-PAGES = {name: text for name, text in PAGES.items() if not name.startswith(("_static", "reports"))}
+PAGES = {
+    name: text
+    for name, text in PAGES.items()
+    if not name.startswith(("_static", "reports", "slides"))
+}
 # What makes the page scroll sideways: elements that end beyond the screen, outermost first, but
 # for those within a box that scrolls by itself.
 TOO_WIDE = """() => {

@@ -1,18 +1,20 @@
-// A slide is 1280 by 720; on a telephone held upright as tall as its screen, and on paper always wide.
-const onPaper = /print-pdf|view=print/.test(location.search);
-const size = () => onPaper || innerWidth >= innerHeight
-  ? { width: 1280, height: 720 }
-  : { width: 720, height: Math.round(720 * innerHeight / innerWidth) };
+// A slide is 1280 by 720; on a telephone held upright it is as tall as the screen, on paper wide.
+const onPaper = location.search.includes("print-pdf");
+const size = () => {
+  const upright = !onPaper && innerHeight > innerWidth;
+  document.documentElement.classList.toggle("upright", upright);
+  return upright
+    ? { width: 720, height: Math.round(720 * innerHeight / innerWidth) }
+    : { width: 1280, height: 720 };
+};
 Reveal.initialize({
   ...size(),
-  margin: 0,
   center: false,
-  display: "flex",
   hash: true,
+  margin: 0,
   maxScale: 4,
   minScale: 0.1,
-  pdfSeparateFragments: false,
-  plugins: [RevealNotes],
+  plugins: [RevealNotes, RevealZoom],
   scrollActivationWidth: null,
   slideNumber: "c/t",
   transition: "none",
