@@ -39,12 +39,13 @@ each_deck = pytest.mark.parametrize("deck", DECKS)
 
 
 def test_every_deck_is_built_and_the_teaching_page_leads_to_it(visitor):
-    assert [f"{path.stem}.html" for path in sorted((ROOT / "book" / "slides").glob("*.md"))] == DECKS
+    sources = sorted((ROOT / "book" / "slides").glob("*.md"))
+    assert [f"{path.stem}.html" for path in sources] == DECKS
     visitor.open("book/teaching.html")
-    links = visitor.tab.locator("main a[href*='slides/']")
-    assert [
-        href.split("/")[-1] for href in links.evaluate_all("(all) => all.map((a) => a.href)")
-    ] == (DECKS)
+    links = visitor.tab.locator("main a[href*='slides/']").evaluate_all(
+        "(links) => links.map((link) => link.href.split('/').pop())"
+    )
+    assert links == DECKS
 
 
 @each_deck
