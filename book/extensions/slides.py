@@ -263,7 +263,7 @@ class Chapters:
     def _picture(self, place, png, alt):
         picture = Image.open(io.BytesIO(base64.b64decode(png)))
         name = f"{place.replace('/', '-')}.webp"
-        picture.save(self.pictures / name, lossless=True, method=6)
+        picture.save(self.pictures / name, lossless=True, method=4)
         width, height = picture.size
         alt = html.escape(alt)
         return f'<img src="pictures/{name}" alt="{alt}" width="{width}" height="{height}">'
