@@ -43,8 +43,7 @@ def mean_maps(maps: Iterable[np.ndarray]) -> np.ndarray:
         if prob.shape != total.shape:
             raise DataError(
                 f"map {count + 1} of the ensemble has shape {prob.shape}, "
-                "the first one "
-                f"{total.shape}: predict all on one grid"
+                f"the first one {total.shape}: predict all on one grid"
             )
         total += prob
         count += 1

@@ -115,8 +115,7 @@ def check_unseen(rows: Iterable[Row], folds: Sequence[Sequence[str]]) -> None:
         if not 0 <= fold < len(folds) or case_id not in folds[fold]:
             raise DataError(
                 f"{case_id} was scored by {row['system']} of fold {fold}, "
-                "which does not hold it out: its models may have been "
-                "trained on it; score it in its own fold"
+                "which does not hold it out; score it in its own fold"
             )
 
 

@@ -37,8 +37,7 @@ def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str
     if len(set(ordered)) != len(ordered):
         raise DataError("a case is named twice; each patient may be in one fold only")
     if len(ordered) < folds:
-        few = f"{len(ordered)} cases cannot be split into {folds} folds"
-        raise DataError(f"{few}; add cases")
+        raise DataError(f"{len(ordered)} cases cannot be split into {folds} folds")
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     return [sorted(shuffled[fold::folds]) for fold in range(folds)]
 

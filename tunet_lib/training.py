@@ -124,9 +124,8 @@ def train(
     files = ModelFolder(Path(folder))
     if not split.training or not split.validation:
         raise DataError(
-            f"{folder}: {len(split.training)} training and "
-            f"{len(split.validation)} validation cases; both are needed, "
-            "so add cases or choose another number of folds"
+            f"{folder}: {len(split.training)} cases to train on, "
+            f"{len(split.validation)} to watch; add cases, or change folds"
         )
     files.check_config(config)
     if files.is_trained:
@@ -209,9 +208,8 @@ class Training:
         else:
             raise DataError(
                 f"epoch {self.schedule.epoch + 1} of {self.variant.title}: "
-                f"{ATTEMPTS} times numbers grew beyond all bounds; "
-                "lower learning_rate, or set precision to float32, "
-                "and train again in another folder"
+                f"{ATTEMPTS} times numbers grew beyond all bounds; lower "
+                "learning_rate or take float32, and train in another folder"
             )
         log = {
             "epoch": self.schedule.epoch + 1,
