@@ -46,7 +46,9 @@ class Interval(NamedTuple):
     p: float
 
 
-def pair_cases(rows: Iterable[Row], before: str, after: str, field: str = "grid_tumor") -> Changes:
+def pair_cases(
+    rows: Iterable[Row], before: str, after: str, *, field: str = "grid_tumor"
+) -> Changes:
     """Subtract two systems' scores case by case, which removes how hard each case is.
 
     Parameters
