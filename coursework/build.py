@@ -30,6 +30,7 @@ RUN = """#!/bin/sh
 chmod -R go-rwx /autograder/source
 cd /autograder/source && exec python3 -m coursework.gradescope
 """
+CHAPTER_LINK = re.compile(r"\(\.\./notebooks/(\w+)\.ipynb\)")
 LONG = 25  # characters of a line, from which on it is not there by chance
 
 
@@ -76,12 +77,22 @@ def assign(task: Task, otter: str, folder: Path) -> None:
             notebook = json.loads(path.read_text(encoding="utf-8"))
             notebook["metadata"].pop("otter", None)
             for cell in notebook["cells"]:
-                text = "".join(cell["source"])
-                text = re.sub(r"^ *# (BEGIN|END) SOLUTION\n", "", text, flags=re.MULTILINE)
+                text = handed_out("".join(cell["source"]))
                 cell["source"] = text.splitlines(keepends=True)
             target = folder / name / f"{task.name}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(json.dumps(notebook, indent=1, ensure_ascii=False), "utf-8")
+
+
+def handed_out(text: str) -> str:
+    """Take otter's marks out of a cell, and let its links lead to the book's pages."""
+    text = re.sub(r"^ *# (BEGIN|END) SOLUTION\n", "", text, flags=re.MULTILINE)
+    config = (ROOT / "_config.yml").read_text(encoding="utf-8")
+    found = re.search(r"url: https://github\.com/([\w.-]+)/([\w.-]+)", config)
+    assert found is not None
+    # Where the workflow `book` puts them.
+    pages = f"https://{found[1]}.github.io/{found[2]}/notebooks"
+    return CHAPTER_LINK.sub(rf"({pages}/\1.html)", text)
 
 
 def write_student_zip(task: Task, folder: Path) -> Path:

@@ -10,7 +10,7 @@ from coursework.proof import solution, without_solution
 from coursework.task import NAMES, load_task
 from tunet_lib.exchange import Lazy, decode, encode, same
 from tunet_lib.files import DataError
-from tunet_lib.selfcheck import CHECKS, check
+from tunet_lib.selfcheck import CHECKS, calls, check
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,13 +51,34 @@ def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
 
 def test_what_goes_wrong_is_said(capsys):
     check("a6", "q1", lambda window: 1 / 0)
-    assert "call 1 raises ZeroDivisionError: division by zero. Hint:" in capsys.readouterr().out
-    check("a6", "q1", lambda window: np.zeros(window))
-    assert "another answer" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "call 1 raises ZeroDivisionError: division by zero.\n" in out
+    assert "Hint" not in out, "a hint at the answer does not help with a slip"
+    check("a6", "q1", lambda window: np.zeros((9, 9, 9)))
+    assert "another answer than it should: ndarray of shape (" in capsys.readouterr().out
+    check("a1", "q1", lambda *_: "up")
+    assert "'up' for '" in capsys.readouterr().out
     with pytest.raises(DataError, match="choose from"):
         check("a99", "q1", len)
     with pytest.raises(DataError, match="q1"):
         check("a6", "q99", len)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_calls_can_be_made_one_by_one(name):
+    space = {}
+    for source in solution(load_task(name)):
+        if "google.colab" not in source:
+            exec(source, space)
+    for question in load_task(name).questions:
+        made = calls(name, question.name)
+        assert made
+        for arguments, answer in made:
+            if not question.driver:
+                right = space[question.function](*arguments)
+                assert same(right, answer, tolerance=question.tolerance)
+    with pytest.raises(DataError, match="choose from"):
+        calls("a99", "q1")
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tunet_lib.exchange import decode, same
 from tunet_lib.files import DataError
 
 CHECKS = Path(__file__).parent / "data" / "selfcheck"
+LONG = 60  # characters of a value that is shown
 
 
 def check(assignment: str, question: str, function: Callable[..., Any]) -> None:
     """Call a function with public values, and print what it makes of them.
 
     The marks come from the same kinds of checks with other values, and from some that are named
-    here and left to you.
+    here and left to you. `calls` gives the values.
 
     Parameters
     ----------
@@ -32,29 +35,55 @@ def check(assignment: str, question: str, function: Callable[..., Any]) -> None:
     DataError
         There is no such assignment or question.
     """
-    path = CHECKS / f"{assignment}.json"
-    if not path.is_file():
-        names = ", ".join(sorted(path.stem for path in CHECKS.glob("*.json")))
-        raise DataError(f"there is no assignment {assignment!r}; choose from {names}")
-    questions = json.loads(path.read_text(encoding="utf-8"))
-    if question not in questions:
-        raise DataError(f"{assignment} has no question {question!r}: {', '.join(questions)}")
-    asked = questions[question]
+    asked = _question(assignment, question)
     if asked["driver"]:
         space: dict[str, Any] = {}
         exec(asked["driver"], space)  # of the library's own file
         function = functools.partial(space["drive"], function)
     for part in asked["public"]:
-        wrong = _first_wrong(function, part["cases"], asked["tolerance"])
-        if wrong:
-            print(f"{question}, {part['says']}: {wrong} Hint: {part['hint']}")
-        else:
-            print(f"{question}, {part['says']}: right.")
+        wrong = _first_wrong(function, part, asked["tolerance"])
+        print(f"{question}, {part['says']}: {wrong or 'right.'}")
     if asked["hidden"]:
         print(f"Not checked here, but for marks: {'; '.join(asked['hidden'])}.")
 
 
-def _first_wrong(function: Callable[..., Any], cases: list[Any], tolerance: float) -> str:
+def calls(assignment: str, question: str) -> list[tuple[list[Any], Any]]:
+    """Give the public calls of a question, to try them one by one.
+
+    Parameters
+    ----------
+    assignment, question
+        Such as ``"a6"`` and ``"q4"``.
+
+    Returns
+    -------
+    list of (arguments, answer)
+        In the order in which `check` makes them.
+
+    Raises
+    ------
+    DataError
+        There is no such assignment or question.
+    """
+    parts = _question(assignment, question)["public"]
+    cases = [case for part in parts for case in part["cases"]]
+    return [([decode(a) for a in case["arguments"]], decode(case["answer"])) for case in cases]
+
+
+def _question(assignment: str, question: str) -> dict[str, Any]:
+    path = CHECKS / f"{assignment}.json"
+    if not path.is_file():
+        names = ", ".join(sorted(path.stem for path in CHECKS.glob("*.json")))
+        raise DataError(f"there is no assignment {assignment!r}; choose from {names}")
+    questions: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if question not in questions:
+        raise DataError(f"{assignment} has no question {question!r}: {', '.join(questions)}")
+    found: dict[str, Any] = questions[question]
+    return found
+
+
+def _first_wrong(function: Callable[..., Any], part: dict[str, Any], tolerance: float) -> str:
+    cases, hint = part["cases"], part["hint"]
     for number, case in enumerate(cases, start=1):
         arguments = [decode(argument) for argument in case["arguments"]]
         try:
@@ -63,7 +92,18 @@ def _first_wrong(function: Callable[..., Any], cases: list[Any], tolerance: floa
             # Whatever a student's function raises is an answer too: a wrong one.
             return f"call {number} raises {type(error).__name__}: {error}."
         if answer is None:
-            return f"call {number} returns nothing yet."
-        if not same(answer, decode(case["answer"]), tolerance=tolerance):
-            return f"call {number} of {len(cases)} gives another answer than it should."
+            return f"call {number} returns nothing yet. Hint: {hint}"
+        right = decode(case["answer"])
+        if not same(answer, right, tolerance=tolerance):
+            told = f"call {number} of {len(cases)} gives another answer than it should"
+            return f"{told}: {_shown(answer)} for {_shown(right)}. Hint: {hint}"
     return ""
+
+
+def _shown(value: Any) -> str:
+    """Show a short value, and of a long one what it is."""
+    text = " ".join(repr(value).split())
+    if len(text) <= LONG:
+        return text
+    size = f"shape {value.shape}" if isinstance(value, np.ndarray) else f"length {len(value)}"
+    return f"{type(value).__name__} of {size}"

@@ -89,7 +89,9 @@ def _simple(rng):
 
 def _small_steps(rng):
     steps = [-0.0625 * k for k in range(12)]  # exact in binary: a step is delta, and not more
-    return [(steps, 0.1, 0.5, 3, d, 0.0) for d in (0.0625, 0.125, 0.03)] + _plateaus(rng, 0.015)
+    # With these the rate falls, and would not if every small step were progress.
+    falling = [(steps, 0.1, 0.5, n, d, 0.0) for n, d in ((1, 0.0625), (2, 0.125), (3, 0.03))]
+    return falling + _plateaus(rng, 0.015)
 
 
 def _bottom(rng):

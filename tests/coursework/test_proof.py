@@ -117,6 +117,18 @@ def test_changes_are_made_by_each_rule_once():
         compile(text, "", "exec")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_links_of_what_is_handed_out_lead_to_the_books_pages(name):
+    text = (load_task(name).folder / "master.ipynb").read_text("utf-8")
+    linked = re.findall(r"\]\(\.\./(notebooks/\w+)\.ipynb\)", text)
+    assert linked
+    changed = build.handed_out(text)
+    assert "](.." not in changed
+    for chapter in linked:
+        assert (build.ROOT / f"{chapter}.ipynb").is_file()
+        assert f"](https://tunet-book.github.io/tunet-book/{chapter}.html)" in changed
+
+
 def test_what_students_get_holds_no_solution_and_a_leak_is_noticed(tmp_path):
     cells = [{"source": without_solution(source)} for source in solution(TASK)]
     path = tmp_path / "a6.zip"
