@@ -24,7 +24,10 @@ TOO_LARGE = """() => {
   const scrolls = shown.filter((one) => getComputedStyle(one).display !== "inline"
     && (one.scrollWidth > one.clientWidth + 2 || one.scrollHeight > one.clientHeight + 40)
     && one.clientWidth > 0);
-  return [...beyond, ...scrolls].map((one) => one.outerHTML.slice(0, 150));
+  // A figure keeps to the room above the slide's foot.
+  const foot = (one) => one.getBoundingClientRect().bottom;
+  const grown = shown.filter((one) => foot(one) > foot(one.closest("figure") ?? slide) + 1);
+  return [...beyond, ...scrolls, ...grown].map((one) => one.outerHTML.slice(0, 150));
 }"""
 # Two neighbors of the slide's column that lie on each other.
 OVERLAP = """() => {
