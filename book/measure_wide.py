@@ -28,14 +28,13 @@ from pathlib import Path
 import cc3d
 import numpy as np
 from experiments import TUNING_CASES, TUNING_SEED
-from wide import WIDE_WEIGHTS
 
 from tunet_lib.files import DataWarning
 from tunet_lib.kits19 import Case, find_cases, require_image, require_label
 from tunet_lib.metrics import dice
 from tunet_lib.mistakes import tumor_figures, tumor_free_kidneys
 from tunet_lib.phantom import simulate_ct, write_phantoms
-from tunet_lib.predict import COURSE_WEIGHTS, Networks, predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS, WIDE_WEIGHTS, Networks, predict_scan
 from tunet_lib.scans import Scan, load_label_map, load_scan, scan_of
 
 RESULT = Path(__file__).parent / "results" / "wide_scores.csv"

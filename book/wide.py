@@ -20,10 +20,10 @@ from tunet_lib.config import VARIANTS, Config
 from tunet_lib.folds import Split
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.phantom import write_phantoms
+from tunet_lib.predict import WIDE_WEIGHTS
 from tunet_lib.preprocess import prepare_cases
 from tunet_lib.training import train
 
-WIDE_WEIGHTS = Path(__file__).parents[1] / "tunet_lib" / "wide_weights"
 CONFIG = Path(__file__).with_name("wide.json")
 RESULTS = Path(__file__).parent / "results"
 SEED = 77003  # apart from the study's and the tuning cases'

@@ -214,12 +214,12 @@ def test_any_shape_and_spacing(models, tmp_path, shape, spacing_mm):
     assert label.shape == shape
 
 
-def test_default_weights_are_said_to_come_from_phantoms(models, ct, tmp_path, monkeypatch):
+def test_default_weights_are_said_to_come_from_synthetic_cts(models, ct, tmp_path, monkeypatch):
     # Others in their place, which are quicker.
-    monkeypatch.setattr("tunet_lib.predict.COURSE_WEIGHTS", models)
+    monkeypatch.setattr("tunet_lib.predict.WIDE_WEIGHTS", models)
     result = tunet("predict", ct, "-o", tmp_path / "label.nii.gz")
     assert result.exit_code == 0, result.output
-    assert "trained on synthetic phantoms" in result.output
+    assert "trained on synthetic CTs" in result.output
     assert nib.load(tmp_path / "label.nii.gz").shape == SHAPE
 
 
@@ -241,7 +241,7 @@ def test_the_ct_is_never_overwritten(main, models, ct):
 
 
 def test_weights_that_are_missing_are_an_error(main, ct, tmp_path, monkeypatch):
-    monkeypatch.setattr("tunet_lib.predict.COURSE_WEIGHTS", tmp_path / "absent")
+    monkeypatch.setattr("tunet_lib.predict.WIDE_WEIGHTS", tmp_path / "absent")
     status, error = main("predict", ct)
     assert status == 1
     assert "absent: holds no trained TuNet" in error

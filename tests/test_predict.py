@@ -26,7 +26,7 @@ from tunet_lib.model import Model
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.phantom import make_phantom
 from tunet_lib.postprocess import postprocess
-from tunet_lib.predict import COURSE_WEIGHTS, find_models, in_turn, predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS, WIDE_WEIGHTS, find_models, in_turn, predict_scan
 from tunet_lib.scans import load_scan, open_scan, scan_of
 from tunet_lib.windows import predict_windows, starts_at, window_starts
 
@@ -77,6 +77,11 @@ def test_models_of_two_configurations(tmp_path):
 def test_course_weights_are_a_model_of_each_kind():
     localizers, voters = names_in(COURSE_WEIGHTS)
     assert (set(localizers), set(voters)) == (set(LOCALIZERS), set(ENSEMBLE))
+
+
+def test_wide_weights_are_a_localizer_and_a_tunet_that_may_find_no_tumor():
+    assert names_in(WIDE_WEIGHTS) == [["lnet"], ["tunet"]]
+    assert not Config.load(WIDE_WEIGHTS / "tunet" / "config.json").tumor_is_whole_if_none
 
 
 @pytest.fixture(scope="module")

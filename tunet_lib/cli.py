@@ -167,17 +167,17 @@ def predict(
     """Segment CTs: label maps (1 kidney, 2 tumor) with their own shape and affine."""
     from tunet_lib.batch import plan, predict_each, write_report
     from tunet_lib.files import check_writable
-    from tunet_lib.predict import COURSE_WEIGHTS, Networks
+    from tunet_lib.predict import WIDE_WEIGHTS, Networks
 
     jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
     if report is not None:
         check_writable(report)
     if models is None:
         warn(
-            "These networks were trained on synthetic phantoms, for the course. On a real CT "
-            "expect poor results; train on KiTS19 and name your own with --models."
+            "These networks were trained on synthetic CTs of many looks and have seen no patient: "
+            "they miss tumors and invent some. Train on KiTS19, and name your own with --models."
         )
-    networks = Networks(models or COURSE_WEIGHTS)
+    networks = Networks(models or WIDE_WEIGHTS)
     how = {"windows": windows, "batch_size": batch_size, "tumor_rule": not no_tumor_rule}
     with failures_at_the_end() as failures:
         with bar("networks", len(networks) * len(jobs)) as advance:

@@ -26,7 +26,8 @@ from tunet_lib.scans import ScanFile
 if TYPE_CHECKING:  # loading TensorFlow takes seconds, and much can be said without it
     from tunet_lib.model import Model
 
-COURSE_WEIGHTS = Path(__file__).parent / "course_weights"
+COURSE_WEIGHTS = Path(__file__).parent / "course_weights"  # of the study, for its phantoms
+WIDE_WEIGHTS = Path(__file__).parent / "wide_weights"  # for CTs from anywhere
 TUMOR_BY_RULE = (
     "no tumor was found, and all of the region was called tumor by a rule that holds for KiTS19's "
     "patients (Algorithm 1, line 14); --no-tumor-rule leaves it out"
@@ -35,7 +36,7 @@ TUMOR_BY_RULE = (
 
 def predict_scan(
     scan: ScanFile,
-    models: str | Path | Networks = COURSE_WEIGHTS,
+    models: str | Path | Networks = WIDE_WEIGHTS,
     *,
     windows: Windows = "mask",
     tumor_rule: bool = True,
@@ -50,9 +51,10 @@ def predict_scan(
         The CT, in memory or on disk; larger than the grid's field of view is fine, nothing is
         cropped.
     models
-        A folder of trained networks, searched in depth: the weights that come with the
-        library (trained on phantoms), or ``models/`` of a run. For many CTs make one `Networks`
-        of it, which builds them once.
+        A folder of trained networks, searched in depth: one of the two that come with the
+        library, both trained on synthetic CTs, `WIDE_WEIGHTS` on such of any look or
+        `COURSE_WEIGHTS` on the study's; or ``models/`` of a run. For many CTs make one
+        `Networks` of it, which builds them once.
     windows
         Of the TuNets: ``"all"`` of them; those that hold something of L-Net's ``"mask"``; or
         fewer, over the ``"box"`` around it.

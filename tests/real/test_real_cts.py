@@ -8,15 +8,15 @@ from typer.testing import CliRunner
 
 from tunet_lib.cli import app
 from tunet_lib.config import VARIANTS, Config
-from tunet_lib.predict import COURSE_WEIGHTS
+from tunet_lib.predict import WIDE_WEIGHTS
 
 LARGE, SMALL = "abdomen_contrast_512.nii.gz", "totalsegmentator_example_ct.nii.gz"
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
-    """Use the course weights; in a checkout without them, untrained networks."""
-    if any(COURSE_WEIGHTS.rglob("model.weights.h5")):
+    """Use the default weights; in a checkout without them, untrained networks."""
+    if any(WIDE_WEIGHTS.rglob("model.weights.h5")):
         return []
     from tunet_lib.model import Model
 
