@@ -202,9 +202,9 @@ def export(
 ) -> None:
     """Write trained networks as ONNX files, which run in a browser and without Keras."""
     from tunet_lib.export import export_onnx
-    from tunet_lib.predict import COURSE_WEIGHTS
+    from tunet_lib.predict import WIDE_WEIGHTS
 
-    for path in export_onnx(models or COURSE_WEIGHTS, onnx, variants=variant, half=half):
+    for path in export_onnx(models or WIDE_WEIGHTS, onnx, variants=variant, half=half):
         say(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

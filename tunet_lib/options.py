@@ -113,7 +113,7 @@ NoTumorRule = Annotated[
 ]
 Models = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option(help="A folder of trained networks; default: the course weights."),
+    typer.Option(help="A folder of trained networks; default: those for CTs of any look."),
 ]
 WhichWindows = Annotated[
     Windows,
