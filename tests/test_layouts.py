@@ -150,8 +150,8 @@ def test_nnunets_cases_are_prepared_and_predicted_as_others(tmp_path):
     for number, case in enumerate(kits):  # label maps go through; CTs need negative values
         shutil.copy(case.image_path, tmp_path / "raw" / "imagesTr" / f"p{number}_0000.nii.gz")
         (tmp_path / "raw" / "imagesTr" / f"p{number}_0000.nrrd").unlink()
-    run, failures = prepare_run(tmp_path / "raw", tmp_path / "run", scan_config())
-    assert failures == {}
+    run, unused = prepare_run(tmp_path / "raw", tmp_path / "run", scan_config())
+    assert unused == {}
     assert sorted(case.case_id for case in run.cases()) == ["p0", "p1"]
     alone = prepare_case(kits[0], tmp_path / "alone", scan_config())
     np.testing.assert_array_equal(run.cases()[0].volume(False), alone.volume(False))

@@ -11,7 +11,7 @@ from scans import SPACING_MM, box_scan, scan_config, write_scans
 from tunet_lib.config import VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import save_case
-from tunet_lib.runs import open_run, prepare_run
+from tunet_lib.runs import LEFT_OUT, leave_out, left_out, open_run, prepare_run
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def run(data, tmp_path):
 
 def test_every_case_is_prepared_and_in_one_fold(data, tmp_path):
     seen = []
-    run, failures = prepare_run(data, tmp_path / "run", scan_config(), on_case=seen.append)
-    assert failures == {}
+    run, unused = prepare_run(data, tmp_path / "run", scan_config(), on_case=seen.append)
+    assert unused == {}
     assert sorted(seen) == sorted(run.folds[0] + run.folds[1])
     assert [len(fold) for fold in run.folds] == [2, 2]
     assert len(set(seen)) == 4
@@ -38,9 +38,32 @@ def test_every_case_is_prepared_and_in_one_fold(data, tmp_path):
 
 def test_starting_again_prepares_nothing_new(run, data):
     before = {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")}
-    again, failures = prepare_run(data, run.folder, run.config)
-    assert (again, failures) == (run, {})
+    again, unused = prepare_run(data, run.folder, run.config)
+    assert (again, unused) == (run, {})
     assert {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")} == before
+
+
+def test_a_bad_case_is_left_out_as_the_message_says_and_stays_so(data, tmp_path):
+    (data / "case_00001" / "imaging.nii.gz").write_bytes(b"<html>")
+    folder = tmp_path / "run"
+    with pytest.raises(DataError, match=r"leave them out \(--leave-out case_00001\)"):
+        prepare_run(data, folder, scan_config())
+    with pytest.raises(DataError, match="has no case_00777"):
+        leave_out(data, folder, ["case_00001", "case_00777"])
+    assert left_out(folder) == []
+    leave_out(data, folder, ["case_00001"])
+    for _ in range(2):
+        run, unused = prepare_run(data, folder, scan_config())
+        assert unused == {"case_00001": LEFT_OUT}
+        assert sorted(run.folds[0] + run.folds[1]) == ["case_00000", "case_00002", "case_00003"]
+    (folder / "models").mkdir()
+    leave_out(data, folder, ["case_00001"])  # nothing new
+    assert prepare_run(data, folder, scan_config())[0] == run
+    with pytest.raises(DataError, match="were trained with case_00002; choose another folder"):
+        leave_out(data, folder, ["case_00002"])
+    (folder / "left_out.json").write_text("{}")
+    with pytest.raises(DataError, match="is no list of cases; remove it"):
+        prepare_run(data, folder, scan_config())
 
 
 def test_what_cannot_be_prepared_stops_before_folds_are_dealt_over_the_rest(data, tmp_path):

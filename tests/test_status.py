@@ -189,6 +189,23 @@ def test_the_command_prints_a_line_for_each_and_what_repairs(run, monkeypatch):
     assert lines[2:] == ["1 done, 1 stopped", "To go on, submit again with: --array=6"]
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "table"])
+def test_a_script_can_notice_that_something_lacks(run, monkeypatch, verb):
+    """What is there is scored all the same, and without --complete that is no failure."""
+    monkeypatch.setattr("tunet_lib.scoring.evaluate_run", lambda *_, **__: ([], {}))
+    monkeypatch.setattr("tunet_lib.scoring.tabulate_run", lambda *_: [])
+    (run.folder / "scores.csv").touch()
+    (run.folder / "provenance.json").touch()
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    assert CliRunner().invoke(cli.app, [verb, str(run.folder), "--complete"]).exit_code == 0
+    run.model_folder(("tunet", 0)).weights.unlink()
+    partial = CliRunner().invoke(cli.app, [verb, str(run.folder)])
+    assert partial.exit_code == 0
+    assert "1 of 20 trainings are not complete: tunet (fold 0)" in partial.stdout
+    assert CliRunner().invoke(cli.app, [verb, str(run.folder), "--complete"]).exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

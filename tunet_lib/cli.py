@@ -113,11 +113,12 @@ def prepare(
     epochs: options.Epochs = None,
     precision: options.PrecisionOption = None,
     cyst_as: options.CystAs = None,
+    leave_out: options.LeaveOut = None,
     workers: options.Workers = 0,
 ) -> None:
     """Start a run: bring every case to the grid, and deal the cases into folds."""
     chosen = _config(preset, config, epochs, precision)
-    steps.prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None, workers=workers)
+    steps.prepare(data, run_folder, chosen, without=leave_out, cyst_as=cyst_as, workers=workers)
 
 
 @app.command()
@@ -210,18 +211,23 @@ def export(
 
 @app.command()
 def evaluate(
-    run_folder: options.RunFolder, jobs: options.FoldJobs = 1, batch_size: options.BatchSize = 4
+    run_folder: options.RunFolder,
+    jobs: options.FoldJobs = 1,
+    batch_size: options.BatchSize = 4,
+    complete: options.Complete = False,
 ) -> None:
     """Score every case by the models that never saw it: scores.csv."""
     with failures_at_the_end() as failures:
         failures |= steps.evaluate(run_folder, batch_size, jobs=jobs)
-        steps.tell_untrained(run_folder)
+        if not steps.tell_untrained(run_folder) and complete:
+            failures[str(run_folder)] = "not every training is complete"
 
 
 @app.command()
-def table(run_folder: options.RunFolder) -> None:
+def table(run_folder: options.RunFolder, complete: options.Complete = False) -> None:
     """Print Table 1 beside the paper's numbers: table_1.csv."""
-    steps.table(run_folder)
+    if not steps.table(run_folder) and complete:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -262,6 +268,7 @@ def run(
     fold: options.Folds = None,
     batch_size: options.BatchSize = 4,
     cyst_as: options.CystAs = None,
+    leave_out: options.LeaveOut = None,
 ) -> None:
     """Do it all: prepare, train, evaluate, table.
 
@@ -269,7 +276,7 @@ def run(
     """
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
-        steps.prepare(data, run_folder, chosen, cyst_as_kidney=cyst_as is not None)
+        steps.prepare(data, run_folder, chosen, without=leave_out, cyst_as=cyst_as)
         failures |= steps.train(run_folder, variant, fold, jobs=jobs)
         failures |= steps.evaluate(run_folder, batch_size)
         steps.table(run_folder)

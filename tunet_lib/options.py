@@ -17,6 +17,10 @@ CystAs = Annotated[
     Optional[Literal["kidney"]],  # noqa: UP045 (Typer on Python 3.10)
     typer.Option(help="What the label 3, cyst, counts as; KiTS21 and KiTS23 have it."),
 ]
+LeaveOut = Annotated[
+    Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10)
+    typer.Option(help="A case that is not to be used, such as case_00042; may be given again."),
+]
 RunFolder = Annotated[Path, typer.Argument(help="The run folder: all that is made goes there.")]
 PresetOption = Annotated[
     Preset, typer.Option(help="paper: Vu et al. 2019. course: trains on two cores.")
@@ -43,6 +47,9 @@ FoldJobs = Annotated[
 ]
 BatchSize = Annotated[
     int, typer.Option(min=1, help="Windows predicted at a time; fewer take less memory.")
+]
+Complete = Annotated[
+    bool, typer.Option("--complete", help="End with status 1 unless every training is complete.")
 ]
 Variants = Annotated[
     Optional[list[str]],  # noqa: UP045

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import Config
-from tunet_lib.files import save_json
+from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.kits19 import Case, require_image
 
 FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
@@ -79,14 +79,33 @@ def note_touch(path: Path, values: dict[str, Any]) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # scores are as new as it is
 
 
-def triple_of(values: Any, kind: type) -> Any:
-    """Take three numbers from a file as a shape or a spacing (z, y, x).
+def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the ``case.json`` of a prepared case.
+
+    Returns
+    -------
+    fields, values
+        ``shape``, ``grid_shape``, ``spacing_mm`` and ``has_label``; and all that is written there.
 
     Raises
     ------
-    TypeError, ValueError
-        They are no three numbers that a CT can have.
+    DataError
+        It is missing or damaged, or describes another case than that of its folder.
     """
+    values = load_json(path)
+    try:
+        if not isinstance(values["made_from"], dict) or values["case_id"] != path.parent.name:
+            raise TypeError("it describes another case")
+        fields = {name: _triple(values[name], int) for name in ("shape", "grid_shape")}
+        fields["spacing_mm"] = _triple(values["spacing_mm"], float)
+        fields["has_label"] = bool(values["has_label"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: is damaged, or from another version; prepare it again") from error
+    return fields, values
+
+
+def _triple(values: Any, kind: type) -> Any:
+    """Take three numbers from a file as a shape or a spacing (z, y, x)."""
     triple = tuple(map(kind, values))
     if len(triple) != 3 or not all(0 < number < MOST for number in triple):
         raise ValueError(f"{values} are no three numbers of a CT")

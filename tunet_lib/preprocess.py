@@ -19,7 +19,7 @@ import numpy as np
 
 from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, load_array, load_json, noting, save_array, save_json
+from tunet_lib.files import DataError, load_array, noting, save_array, save_json
 from tunet_lib.kits19 import Case, require_image
 from tunet_lib.median import median_3x3x3
 from tunet_lib.origin import (
@@ -29,7 +29,7 @@ from tunet_lib.origin import (
     note_touch,
     numbers,
     origin_of,
-    triple_of,
+    read_description,
 )
 from tunet_lib.parallel import each
 from tunet_lib.placement import Placement, Shape, Spacing
@@ -328,20 +328,8 @@ def _kept(case: Case, folder: Path, origin: Origin) -> PreparedCase | None:
 
 
 def _open_prepared(folder: Path) -> tuple[PreparedCase, dict[str, Any]]:
-    values = load_json(folder / CASE_FILE)
-    try:
-        if not isinstance(values["made_from"], dict) or values["case_id"] != folder.name:
-            raise TypeError("it describes another case")
-        shapes = {name: triple_of(values[name], int) for name in ("shape", "grid_shape")}
-        spacing_mm = triple_of(values["spacing_mm"], float)
-        has_label = bool(values["has_label"])
-        case = PreparedCase(
-            folder.name, folder, spacing_mm=spacing_mm, has_label=has_label, **shapes
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{folder / CASE_FILE}: is damaged, or from another version; prepare it again"
-        ) from error
+    fields, values = read_description(folder / CASE_FILE)
+    case = PreparedCase(folder.name, folder, **fields)
     for median in (False, True):
         case.volume(median)
     if case.has_label:

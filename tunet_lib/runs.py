@@ -1,9 +1,9 @@
 """A run folder: one configuration, one data folder, the folds, and the trained networks.
 
-It holds ``config.json``, ``run.json`` (the data folder and the folds), ``prepared/`` and
-``models/fold_0/tunet/…``; `scoring` adds ``scores/``, ``scores.csv`` and ``table_1.csv``,
-`provenance` ``times/`` and ``provenance.json``. Whatever is there is kept, so a run that
-was cut short goes on.
+It holds ``config.json``, ``run.json`` (the data folder and the folds), ``left_out.json`` if cases
+are left out, ``prepared/`` and ``models/fold_0/tunet/…``; `scoring` adds ``scores/``,
+``scores.csv`` and ``table_1.csv``, `provenance` ``times/`` and ``provenance.json``. Whatever is
+there is kept, so a run that was cut short goes on.
 
 Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 """
@@ -26,6 +26,8 @@ from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
 NO_LABEL = "has no segmentation.nii.gz; training needs a label map"
+LEFT_OUT_NAME = "left_out.json"
+LEFT_OUT = "is left out, as was asked for"
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,9 @@ def prepare_run(
                 "choose another folder"
             )
     found = find_data(data, cyst_as_kidney=cyst_as_kidney).cases
-    cases = [case for case in found if case.label_path is not None]
     unused = {case.case_id: NO_LABEL for case in found if case.label_path is None}
+    unused |= dict.fromkeys(left_out(folder), LEFT_OUT)
+    cases = [case for case in found if case.case_id not in unused]
     has_models = (folder / "models").exists()
     # Before anything that they were trained on is prepared anew.
     if has_models and not open_run(folder).is_of(data, cases, cyst_as_kidney):
@@ -155,13 +158,57 @@ def prepare_run(
         # Folds over the others would stay folds over the others when the rest is mended.
         raise DataError(
             f"{data}: {len(failures)} of {len(cases)} cases could not be prepared, and nothing is "
-            "trained without them; mend them, or move them elsewhere, and prepare again: "
+            "trained without them; mend them, or leave them out "
+            f"({' '.join(f'--leave-out {name}' for name in failures)}), and prepare again: "
             f"{_listing(failures)}"
         )
     if not has_models:
         start = {"data": str(data), "folds": _deal(data, cases, config)}
         save_json(folder / "run.json", start | {"cyst_as_kidney": cyst_as_kidney})
     return open_run(folder), unused
+
+
+def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> None:
+    """Leave cases out of a run, for good: noted in its folder, for all that prepares it again.
+
+    Parameters
+    ----------
+    data, folder
+        As in `prepare_run`.
+    case_ids
+        Such as ``["case_00042"]``; those that are left out already stay so.
+
+    Raises
+    ------
+    DataError
+        The data folder has no such case; or networks were trained on the run's cases already.
+    """
+    folder, noted = Path(folder), left_out(folder)
+    names = [name for name in dict.fromkeys(case_ids) if name not in noted]
+    if unknown := set(names) - {case.case_id for case in find_data(data).cases}:
+        raise DataError(f"{data}: has no {', '.join(sorted(unknown))}, which is to be left out")
+    if names and (folder / "models").exists():
+        raise DataError(
+            f"{folder}: has networks that were trained with {', '.join(names)}; choose another "
+            "folder to leave it out"
+        )
+    if names:
+        save_json(folder / LEFT_OUT_NAME, sorted([*noted, *names]))
+
+
+def left_out(folder: str | Path) -> list[str]:
+    """List the cases that a run was told to leave out.
+
+    Raises
+    ------
+    DataError
+        The list is damaged.
+    """
+    path = Path(folder) / LEFT_OUT_NAME
+    case_ids = load_json(path) if path.exists() else []
+    if not is_list_of(str, case_ids):
+        raise DataError(f"{path}: is no list of cases; remove it")
+    return case_ids
 
 
 def open_run(folder: str | Path) -> Run:

@@ -47,20 +47,29 @@ def prepare(
     run_folder: Path,
     config: Config,
     *,
-    cyst_as_kidney: bool = False,
+    without: list[str] | None = None,
+    cyst_as: str | None = None,
     workers: int = 0,
 ) -> None:
-    """Prepare every case, and deal the cases into folds."""
+    """Prepare every case but those to be left out, and deal the cases into folds."""
     from tunet_lib.provenance import timed
-    from tunet_lib.runs import prepare_run
+    from tunet_lib.runs import leave_out, left_out, prepare_run
 
-    count = count_cases(data)
-    with notes_at_the_end(), timed(run_folder, "prepare"), bar("prepare", count) as advance:
+    cases = count_cases(data)
+    leave_out(data, run_folder, without or [])
+    if names := left_out(run_folder):
+        warn(f"left out of this run: {', '.join(names)}")
+    count = cases - len(names)
+    with (
+        notes_at_the_end(),
+        timed(run_folder, "prepare"),
+        bar("prepare", count - len(names)) as advance,
+    ):
         run, _ = prepare_run(
             data,
             run_folder,
             config,
-            cyst_as_kidney=cyst_as_kidney,
+            cyst_as_kidney=cyst_as is not None,
             workers=workers or default_workers(),
             on_case=lambda _: advance(),
         )
@@ -191,17 +200,19 @@ def plan(run_folder: Path, variants: list[str] | None) -> None:
         say(line)
 
 
-def tell_untrained(run_folder: Path) -> None:
-    """Say which trainings are not complete, if any, and which went wrong."""
+def tell_untrained(run_folder: Path) -> bool:
+    """Say which trainings are not complete, if any, and which went wrong; tell if all are."""
     from tunet_lib.outliers import outliers
     from tunet_lib.runs import open_run
     from tunet_lib.status import untrained
 
     run = open_run(run_folder)
-    if sentence := untrained(run):
+    sentence = untrained(run)
+    if sentence:
         warn(sentence)
     for (name, fold), reason in outliers(run).items():
         warn(f"{name}, fold {fold}, went wrong: {reason}")
+    return not sentence
 
 
 def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, str]:
@@ -224,12 +235,12 @@ def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, s
     return failures
 
 
-def table(run_folder: Path) -> None:
-    """Print Table 1."""
+def table(run_folder: Path) -> bool:
+    """Print Table 1, and tell whether every training is in it."""
     from tunet_lib.runs import open_run
     from tunet_lib.scoring import tabulate_run
     from tunet_lib.table import format_table
 
     say("Dice similarity coefficient on the grid, mean (SD over folds):")
     print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
-    tell_untrained(run_folder)
+    return tell_untrained(run_folder)
