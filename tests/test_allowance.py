@@ -148,6 +148,32 @@ def test_one_job_a_processor_but_no_more_than_four_and_one_a_gpu(machine, monkey
 
 
 @pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({}, ["0", "1", "2"]),
+        ({"SLURM_JOB_ID": "5"}, []),  # a job that asked for none, on a node that has some
+        ({"SLURM_JOB_ID": "5", "SLURM_JOB_GPUS": "1,2"}, ["1", "2"]),
+        ({"SLURM_JOB_ID": "5", "SLURM_JOB_GPUS": "1,2", "SLURM_STEP_GPUS": "2"}, ["2"]),
+        # Where Slurm shuts the others off, what is left counts from 0.
+        (
+            {"SLURM_JOB_ID": "5", "SLURM_JOB_GPUS": "1,2", "CUDA_VISIBLE_DEVICES": "0,1"},
+            ["0", "1"],
+        ),
+        ({"SLURM_JOB_ID": "5", "CUDA_VISIBLE_DEVICES": "NoDevFiles"}, []),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}, ["MIG-a", "MIG-b"]),
+    ],
+)
+def test_gpus_of_the_job_and_not_of_the_node(machine, monkeypatch, environment, found):
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    names = [f"/dev/nvidia{number}" for number in range(3)]
+    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(names))
+    assert gpus() == found
+
+
+@pytest.mark.parametrize(
     ("environment", "promised"),
     [
         ({}, False),

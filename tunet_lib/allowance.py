@@ -50,7 +50,10 @@ def gpus() -> list[str]:
     """List the GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
     # Asking TensorFlow would load it here; the driver's devices are enough to know.
     found = sorted(Path(path).name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(found)).strip()
+    # Where Slurm names none for a job, those of the node belong to others.
+    given = [os.environ.get(f"SLURM_{name}_GPUS", "") for name in ("STEP", "JOB")]
+    default = next(filter(None, given), "") if "SLURM_JOB_ID" in os.environ else ",".join(found)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", default).strip()
     return [] if not found or visible in ("", "-1", "NoDevFiles") else visible.split(",")
 
 
