@@ -156,12 +156,7 @@ def prepare_run(
     )
     if failures:
         # Folds over the others would stay folds over the others when the rest is mended.
-        raise DataError(
-            f"{data}: {len(failures)} of {len(cases)} cases could not be prepared, and nothing is "
-            "trained without them; mend them, or leave them out "
-            f"({' '.join(f'--leave-out {name}' for name in failures)}), and prepare again: "
-            f"{_listing(failures)}"
-        )
+        raise DataError(_advice(data, failures, len(cases)))
     if not has_models:
         start = {"data": str(data), "folds": _deal(data, cases, config)}
         save_json(folder / "run.json", start | {"cyst_as_kidney": cyst_as_kidney})
@@ -251,6 +246,15 @@ def _deal(data: Path, cases: list[Case], config: Config) -> list[list[str]]:
         return split_folds([case.case_id for case in cases], config.folds, config.seed)
     except DataError as error:
         raise DataError(f"{data}: {error}") from error
+
+
+def _advice(data: Path, failures: dict[str, str], count: int) -> str:
+    without = " ".join(f"--leave-out {name}" for name in failures)
+    return (
+        f"{data}: {len(failures)} of {count} cases could not be prepared, and nothing is trained "
+        f"without them; mend them, or leave them out ({without}), and prepare again: "
+        f"{_listing(failures)}"
+    )
 
 
 def _listing(failures: dict[str, str], shown: int = 10) -> str:
