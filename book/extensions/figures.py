@@ -13,6 +13,8 @@ CHAPTER = re.compile(r"notebooks/(\d+)_")
 DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re.DOTALL)
 # So many lines of code before a picture are folded where at least half of them draw.
 LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.text\(|color|alpha=")
+# In the page: a figure whose picture is a file.
+PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
 PLAYED = "Move the sliders to turn the picture."
 
 
@@ -20,6 +22,7 @@ def setup(app):
     """Let Sphinx call the functions below."""
     app.connect("builder-inited", without_numbers_of_its_own, priority=900)
     app.connect("doctree-read", number)
+    app.connect("html-page-context", enlarge)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -45,6 +48,12 @@ def number(app, doctree):
         caption = nodes.caption("", "", nodes.strong(text=f"{name}."), nodes.Text(f" {text}"))
         figure += [node, caption]
         doctree.note_explicit_target(figure)
+
+
+def enlarge(app, page, template, context, doctree):
+    """Let a picture that is pressed open alone, where a telephone shows all of its pixels."""
+    body = context.get("body", "")
+    context["body"] = PICTURE.sub(r'\1<a class="enlarge" href="\3">\2</a>', body)
 
 
 def caption_of(node):
