@@ -68,16 +68,24 @@ def write_case(name: str, case: Case, scan: Scan, found: np.ndarray) -> None:
 
 
 def picture(scan: Scan, truth: np.ndarray) -> Figure:
-    """Draw the slices of all three planes in which the tumor is largest, side by side."""
-    depth, height, width = np.multiply(scan.shape, scan.spacing_mm)
-    figure = Figure((8, 8 * max(depth, height) / (2 * width + height)), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=(width, height, width))
-    for axis, ax in zip((1, 2, 0), axes, strict=True):
-        others = tuple({0, 1, 2} - {axis})
-        cut: list[int | slice] = [slice(None)] * 3
-        cut[axis] = int(np.argmax((truth == 2).sum(axis=others)))
-        plots.show_slice(scan.volume_hu, tuple(cut), spacing_mm=scan.spacing_mm, ax=ax)
-        plots.show_outlines(ax, truth[tuple(cut)], names=False)
+    """Draw the slices of all three planes in which the tumor is largest, cut to the body."""
+    planes = [(axis, plots.largest_slice(truth, axis)) for axis in (1, 2, 0)]
+    cuts = [(*[slice(None)] * axis, index) for axis, index in planes]
+    sides = [plots.body(scan.volume_hu[cut]) for cut in cuts]
+    spacings = [np.delete(scan.spacing_mm, axis) for axis, _ in planes]
+    sizes_mm = [
+        ((bottom - top) * row_mm, (right - left) * column_mm)
+        for (top, bottom, left, right), (row_mm, column_mm) in zip(sides, spacings, strict=True)
+    ]
+    heights, widths = zip(*sizes_mm, strict=True)
+    figure = Figure((8, 8 * max(heights) / sum(widths)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)
+    axes = figure.subplots(1, 3, width_ratios=widths)
+    for ax, cut, (top, bottom, left, right) in zip(axes, cuts, sides, strict=True):
+        plots.show_slice(scan.volume_hu, cut, spacing_mm=scan.spacing_mm, ax=ax)
+        plots.show_outlines(ax, truth[cut], names=False)
+        ax.images[0].set_interpolation("bicubic")
+        ax.set(xlim=(left, right), ylim=(bottom, top))
     return figure
 
 

@@ -10,20 +10,20 @@ import shutil
 import sys
 from pathlib import Path
 
-from tunet_lib import plots
+import result_picture
+
 from tunet_lib.config import ENSEMBLE, LOCALIZERS
 from tunet_lib.files import DataError
-from tunet_lib.kits19 import find_cases, require_image, require_label
-from tunet_lib.metrics import kits19_score, volume_ml
+from tunet_lib.kits19 import find_cases, require_label
+from tunet_lib.metrics import volume_ml
 from tunet_lib.model_folder import ModelFolder
-from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS
 from tunet_lib.runs import Run, open_run
-from tunet_lib.scans import LabelMap, load_label_map, load_scan
+from tunet_lib.scans import LabelMap, load_label_map
 from tunet_lib.weights import halve_weights
 
 BOOK = Path(__file__).parent
 LIMIT_MB = 30  # weights are downloaded with every clone
-PICTURED_ML = 30  # the median tumor of KiTS19
 
 
 def main(folder: str) -> None:
@@ -34,7 +34,7 @@ def main(folder: str) -> None:
     for name in ("scores.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
     write_volumes(run)
-    draw_result(run)
+    result_picture.main()
 
 
 def copy_weights(run: Run) -> None:
@@ -80,25 +80,6 @@ def write_volumes(run: Run) -> None:
 def tumor_ml(truth: LabelMap) -> float:
     """Measure the tumor in a label map."""
     return volume_ml(truth.label == 2, truth.spacing_mm)
-
-
-def draw_result(run: Run) -> None:
-    """Draw the case of fold 0 whose tumor is nearest to the median of KiTS19."""
-    cases = {case.case_id: case for case in find_cases(run.data)}
-    labels = {c: load_label_map(require_label(cases[c])) for c in run.folds[0]}
-
-    def distance_ml(case_id: str) -> float:
-        return abs(tumor_ml(labels[case_id]) - PICTURED_ML)
-
-    case_id = min(run.folds[0], key=distance_ml)
-    truth = labels[case_id].label
-    scan = load_scan(require_image(cases[case_id]))
-    label = predict_scan(scan, COURSE_WEIGHTS)
-    score = kits19_score(label, truth)
-    scores = f"DSC: whole {score['whole']:.2f}, tumor {score['tumor']:.2f}"
-    example = plots.Example(scan.volume_hu, truth, label, scan.spacing_mm, case_id, scores)
-    plots.figure_5([example]).savefig(BOOK / "_static" / "result.png", dpi=200)
-    print(f"{case_id}: {scores}")
 
 
 if __name__ == "__main__":

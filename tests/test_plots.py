@@ -7,7 +7,9 @@ import sys
 from itertools import combinations
 from types import SimpleNamespace
 
+import ipyniivue
 import matplotlib as mpl
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -245,7 +247,25 @@ def test_three_planes_share_one_scale(volume_hu):
     np.testing.assert_allclose(scales, scales[0], rtol=0.03)
 
 
-def test_viewer_follows_its_sliders(volume_hu, label):
+def test_a_viewer_holds_ct_and_label_map_as_they_lie_in_the_patient(volume_hu, label):
+    viewer = plots.three_plane_viewer(volume_hu, label, spacing_mm=SPACING_MM)
+    assert isinstance(viewer, ipyniivue.NiiVue)
+    assert viewer.opts.is_radiological_convention
+    for volume, array in zip(viewer.volumes, (volume_hu, label), strict=True):
+        image = nib.Nifti1Image.from_bytes(volume.data)
+        np.testing.assert_array_equal(np.asarray(image.dataobj), array)
+        assert nib.aff2axcodes(image.affine) == ("I", "P", "L")
+        assert image.header.get_zooms() == SPACING_MM
+    colors = viewer.volumes[1].colormap_label
+    assert list(colors.labels) == ["background", "kidney", "tumor"]
+    shades = np.reshape(np.asarray(colors.lut), (-1, 4))[:, :3] / 255
+    for number, region in ((1, "whole"), (2, "tumor")):
+        assert same_color(tuple(shades[number]), plots.PALETTE[region])
+    assert len(plots.three_plane_viewer(volume_hu, spacing_mm=SPACING_MM).volumes) == 1
+
+
+def test_without_its_library_a_viewer_follows_sliders(volume_hu, label, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipyniivue", None)
     viewer = plots.three_plane_viewer(volume_hu, label, spacing_mm=SPACING_MM)
     *sliders, image = viewer.children
     z, y, x = (slider.value for slider in sliders)
@@ -339,6 +359,7 @@ def test_bad_input_is_named(call, message):
 def test_a_body_is_found_between_air_on_all_sides():
     image = np.full((20, 50), -1000.0)
     image[5:15, 10:40] = 40.0
+    image[18, 30] = 40.0  # a speck of noise
     assert plots.body(image) == pytest.approx((4.2, 14.8, 8.6, 40.4))
     assert plots.body(np.full((4, 6), -1000.0)) == pytest.approx((-0.5, 3.5, -0.5, 5.5))
 

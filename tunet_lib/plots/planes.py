@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tunet_lib.plots.slices import largest_slice, show_outlines, show_slice
+from tunet_lib.plots.slices import (
+    WINDOW_HU,
+    check_spacing,
+    largest_slice,
+    show_outlines,
+    show_slice,
+)
 from tunet_lib.plots.style import PALETTE, black_edge, new_figure
 
 if TYPE_CHECKING:  # both take long to load, so the functions that need them import them
@@ -68,11 +74,11 @@ def three_planes(
 
 def three_plane_viewer(
     volume_hu: np.ndarray, label: np.ndarray | None = None, *, spacing_mm: Sequence[float]
-) -> ipywidgets.VBox:
-    """Make `three_planes` move: a slider for z, y and x each.
+) -> ipywidgets.DOMWidget:
+    """Move through a CT in a running notebook.
 
-    The picture is an image widget, so the viewer works with any matplotlib backend, and a saved
-    notebook still shows the first position.
+    With the extra ``viewer`` in three planes and in 3-D, at once, as in the pages of the book.
+    Without it `three_planes` is drawn anew wherever three sliders stand.
 
     Parameters
     ----------
@@ -81,14 +87,69 @@ def three_plane_viewer(
 
     Returns
     -------
-    ipywidgets.VBox
-        Three `IntSlider` and the `Image`.
+    ipywidgets.DOMWidget
+        An ``ipyniivue.NiiVue``, or a box of three sliders and the picture.
 
     Raises
     ------
     ValueError
         As for `three_planes`.
     """
+    check_spacing(spacing_mm)
+    if label is not None and label.shape != volume_hu.shape:
+        raise ValueError(f"CT {volume_hu.shape} and label map {label.shape} differ in shape")
+    try:
+        return _niivue(volume_hu, label, spacing_mm)
+    except ImportError:
+        return _sliders(volume_hu, label, spacing_mm)
+
+
+def _niivue(
+    volume_hu: np.ndarray, label: np.ndarray | None, spacing_mm: Sequence[float]
+) -> ipywidgets.DOMWidget:
+    import ipyniivue
+    import nibabel as nib
+
+    # From (z, y, x), toward the feet, the back and the left, to RAS+ mm
+    affine = np.eye(4)
+    affine[:3, :3] = -np.fliplr(np.eye(3)) * np.asarray(spacing_mm, float)
+
+    def volume(array: np.ndarray, name: str, low: float, high: float) -> ipyniivue.Volume:
+        data = nib.Nifti1Image(array, affine).to_bytes()
+        return ipyniivue.Volume(data=data, name=f"{name}.nii", cal_min=low, cal_max=high)
+
+    viewer = ipyniivue.NiiVue(
+        height=480,
+        is_radiological_convention=True,
+        sagittal_nose_left=True,
+        multiplanar_show_render=ipyniivue.ShowRender.ALWAYS,
+    )
+    volumes = [volume(volume_hu.astype(np.float32), "ct", *WINDOW_HU)]
+    if label is not None:
+        outline = volume(label.astype(np.uint8), "label", 0, 2)
+        outline.opacity = 0.5
+        red, green, blue = zip(
+            *map(_rgb, ("#000000", PALETTE["whole"], PALETTE["tumor"])), strict=True
+        )
+        colors = {"R": red, "G": green, "B": blue, "A": (0, 255, 255), "I": (0, 1, 2)}
+        names = ["background", "kidney", "tumor"]
+        outline.set_colormap_label(
+            {key: list(value) for key, value in colors.items()} | {"labels": names}
+        )
+        volumes.append(outline)
+    viewer.load_volumes(volumes)
+    return viewer
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color.removeprefix("#"))
+    return red, green, blue
+
+
+def _sliders(
+    volume_hu: np.ndarray, label: np.ndarray | None, spacing_mm: Sequence[float]
+) -> ipywidgets.DOMWidget:
+    # An image widget works with any backend, and a saved notebook still shows its first picture.
     import ipywidgets
 
     start = _inside(volume_hu.shape, label)

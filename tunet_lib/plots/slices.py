@@ -102,8 +102,7 @@ def show_slice(
     axes = [axis for axis, at in enumerate(cut) if not isinstance(at, slice)]
     if volume_hu.ndim != 3 or len(axes) != 1:
         raise ValueError(f"{index} is no slice (z, [:, y] or [:, :, x]) of CT {volume_hu.shape}")
-    if len(spacing_mm) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing_mm):
-        raise ValueError(f"spacing_mm must be three positive numbers (z, y, x), not {spacing_mm}")
+    check_spacing(spacing_mm)
     image = volume_hu[index].astype(np.float32)
     row_mm, column_mm = np.delete(np.asarray(spacing_mm, float), axes)
     aspect = row_mm / column_mm
@@ -117,6 +116,23 @@ def show_slice(
     ax.spines[:].set_visible(False)
     ax.set_title(title, fontsize=11)
     return cast("Figure", ax.figure)
+
+
+def check_spacing(spacing_mm: Sequence[float]) -> None:
+    """Refuse what is no voxel size.
+
+    Parameters
+    ----------
+    spacing_mm
+        Voxel size (z, y, x).
+
+    Raises
+    ------
+    ValueError
+        It is not three positive numbers.
+    """
+    if len(spacing_mm) != 3 or not all(np.isfinite(mm) and mm > 0 for mm in spacing_mm):
+        raise ValueError(f"spacing_mm must be three positive numbers (z, y, x), not {spacing_mm}")
 
 
 def show_outlines(
@@ -163,7 +179,8 @@ def show_outlines(
 def body(image: np.ndarray, above: float = WINDOW_HU[0]) -> tuple[float, float, float, float]:
     """Tell where a slice is more than air, with a small margin: top, bottom, left, right.
 
-    They are the edges of pixels, as `Axes.set` takes them; all of the slice if it is air.
+    They are the edges of pixels, as `Axes.set` takes them; all of the slice if it is air. A row or
+    column of which only one pixel in twenty is more than air is noise, or the table.
 
     Parameters
     ----------
@@ -174,7 +191,7 @@ def body(image: np.ndarray, above: float = WINDOW_HU[0]) -> tuple[float, float, 
     """
     sides: list[float] = []
     for axis, size in ((1, image.shape[0]), (0, image.shape[1])):
-        inside = np.flatnonzero((image > above).any(axis=axis))
+        inside = np.flatnonzero((image > above).mean(axis=axis) > 0.05)
         first, last = (inside[0], inside[-1]) if inside.size else (0, size - 1)
         margin = 0.03 * (last - first + 1)
         sides += [max(-0.5, first - 0.5 - margin), min(size - 0.5, last + 0.5 + margin)]
