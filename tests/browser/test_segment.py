@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import gzip
 import itertools
 import shutil
@@ -10,13 +11,16 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tunet_lib.config import Config
 from tunet_lib.phantom import make_phantom
 from tunet_lib.placement import Placement
+from tunet_lib.postprocess import postprocess
 from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import load_label, load_scan, scan_of
+from tunet_lib.volumes import volumes_ml
 
 from .conftest import ROOT
 
@@ -60,16 +64,63 @@ SEGMENT = """async ([name, ct]) => {PACKING
 # Prepares a CT, and brings a label map from the grid back to it.
 THERE_AND_BACK = """async ([ct, label, config, medians]) => {PACKING
   const segment = new URL("../_static/segment/", location.href);
-  const { readNifti } = await import(new URL("nifti.js", segment));
+  const nifti = await import(new URL("nifti.js", segment));
   const { Placement } = await import(new URL("placement.js", segment));
   const { prepareScan } = await import(new URL("prepare.js", segment));
-  const read = await readNifti(new Blob([unpacked(ct)]), "ct.nii");
+  const read = await nifti.readNifti(new Blob([unpacked(ct)]), "ct.nii");
   const placement = new Placement(read, config);
   const { volumes } = prepareScan(read, placement, config, medians);
   const prepared = await Promise.all(medians.map((median) => packed(volumes.get(median))));
-  const back = await packed(placement.labelFromGrid(unpacked(label)));
-  return { shape: placement.gridShape, prepared, back };
+  const inFile = placement.labelFromGrid(unpacked(label));
+  const { volumesMl } = await import(new URL("volumes.js", segment));
+  const { axes, fileShape: shape } = placement;
+  const sizesMm = nifti.voxelSizes(read.affine);
+  const voxelMl = nifti.voxelMm3(read.affine) / 1000;
+  const ml = volumesMl(inFile, { shape, axes, sizesMm, voxelMl });
+  return { shape: placement.gridShape, prepared, back: await packed(inFile), ml };
 }""".replace("PACKING", PACKING)
+
+
+VOLUMES = """async ([label, shape, sizesMm]) => {PACKING
+  const { volumesMl } = await import(new URL("../_static/segment/volumes.js", location.href));
+  const axes = [2, 1, 0].map((axis) => ({ axis, isForward: true }));
+  const voxelMl = sizesMm.reduce((a, b) => a * b, 1) / 1000;
+  return volumesMl(unpacked(label), { shape, axes, sizesMm, voxelMl });
+}""".replace("PACKING", PACKING)
+DECIDE = """async ([whole, tumor, mask, shape, config, paper]) => {PACKING
+  const { algorithm1 } = await import(new URL("../_static/segment/algorithm1.js", location.href));
+  const [a, b] = [whole, tumor].map((text) => new Float32Array(unpacked(text).buffer));
+  return packed(algorithm1(a, b, unpacked(mask), { shape, config, paper }));
+}""".replace("PACKING", PACKING)
+# Switches line 14 off and on again, and gives what the page tells its worker.
+SWITCHED = """async () => {
+  const { page } = document.querySelector(".segment-here");
+  const list = await (await fetch("../_static/made/networks/networks.json")).json();
+  const config = { ...list.config, tumor_is_whole_if_none: true };
+  page.hear({ say: "ready", config, warnings: [] });
+  const told = [];
+  page.worker = { postMessage: (message) => told.push(message), terminate() {} };
+  const box = document.querySelector("[name=tumor_is_whole_if_none]");
+  for (const _ of [0, 1]) {
+    box.checked = !box.checked;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+  return told;
+}"""
+# Lets no worker make an array of numbers, as where no memory is left. What comes before the
+# worker's own script has run waits for it.
+NO_MEMORY = """() => {
+  const Begun = window.Worker;
+  window.Worker = function (url) {
+    const text = `const early = [];
+      self.onmessage = (event) => early.push(event);
+      await import("${url}");
+      self.Float32Array = function () { throw new RangeError("Array buffer allocation failed"); };
+      early.forEach((event) => self.onmessage(event));`;
+    const script = new Blob([text], { type: "text/javascript" });
+    return new Begun(URL.createObjectURL(script), { type: "module" });
+  };
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -112,8 +163,7 @@ def check_against_the_library(tab, path, networks, tmp_path):
     assert (theirs > 0).any()
     scores = dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)
     assert min(scores) >= LEAST_DSC, scores
-    voxel_ml = np.prod(scan.spacing_mm) / 1000
-    assert found["ml"]["tumor"] == pytest.approx((mine == 2).sum() * voxel_ml, rel=1e-4)
+    assert found["ml"] == pytest.approx(volumes_ml(mine, scan), rel=1e-4)
     return found["windows"]
 
 
@@ -192,6 +242,48 @@ def test_all_48_orientations_are_prepared_as_by_the_library(visitor, tmp_path):
         )
         mine = np.asarray(mine.as_reoriented(turn).dataobj)
         assert min(dsc(mine > 0, back > 0), dsc(mine == 2, back == 2)) >= LEAST_DSC, codes
+        assert found["ml"] == pytest.approx(volumes_ml(mine, scan), rel=1e-4), codes
+
+
+def test_volumes_are_on_the_side_that_the_library_says(visitor):
+    """Two kidneys, one alone, one on the wrong side of the middle, and a horseshoe."""
+    spacing_mm = (5.0, 4.0, 3.0)
+    scan = scan_of(np.zeros((20, 30, 80), np.int16), spacing_mm)
+    columns = [[(10, 25), (50, 65)], [(45, 60)], [(4, 12), (25, 38)], [(10, 70)]]
+    visitor.open(PAGE)
+    for bars in columns:
+        label = np.zeros(scan.shape, np.uint8)
+        for start, stop in bars:
+            label[5:12, 10:20, start:stop] = 1
+            label[6:9, 12:15, start : start + 6] = 2
+        given = [text_of(label.tobytes()), list(scan.shape[::-1]), list(spacing_mm[::-1])]
+        found = visitor.tab.evaluate(VOLUMES, given)
+        assert found == pytest.approx(volumes_ml(label, scan)), bars
+
+
+def test_algorithm_1_decides_as_the_library_with_line_14_and_without(visitor):
+    rng = np.random.default_rng(3)
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    shape = (12, 16, 20)
+    smooth = [ndimage.gaussian_filter(rng.random(shape), 1.5) for _ in range(2)]
+    whole, tumor = ((one - one.min()) / np.ptp(one) for one in smooth)
+    mask = np.zeros(shape, bool)
+    mask[2:10, 3:14, 2:18] = True
+    visitor.open(PAGE)
+    counts = []
+    for tumor_prob, by_rule in itertools.product((tumor, 0.05 * tumor), (True, False)):
+        ours = dataclasses.replace(config, tumor_is_whole_if_none=by_rule)
+        maps = [np.float32(one) for one in (whole, tumor_prob)]
+        expected = postprocess(*maps, ours, lnet_mask=mask)
+        values = {key: getattr(ours, key) for key in vars(ours)}
+        paper = {"grid_spacing_mm": Config().grid_spacing_mm}
+        texts = [text_of(one.tobytes()) for one in (*maps, mask)]
+        found = visitor.tab.evaluate(DECIDE, [*texts, shape, values, paper])
+        found = np.frombuffer(base64.b64decode(found), np.uint8).reshape(shape)
+        np.testing.assert_array_equal(found, expected)
+        counts.append((found == 2).sum())
+    assert counts[0] == counts[1] > 0, "where there is a tumor, line 14 says nothing"
+    assert counts[2] > counts[3] == 0
 
 
 def wait_until_done(tab, timeout_s=240):
@@ -200,6 +292,7 @@ def wait_until_done(tab, timeout_s=240):
 
 
 def milliliters(tab):
+    """Give the ml of kidney and of tumor, both sides together."""
     return [float(text) for text in tab.locator(".result td:last-child").all_inner_texts()]
 
 
@@ -219,14 +312,20 @@ def test_a_reader_segments_a_phantom_and_nothing_leaves(visitor, tmp_path):
     # A tumor that does not grow is smaller, at once; a wider mask lets TuNet see more windows.
     tab.locator(".sliders input[name=tumor_low_threshold]").fill("0.95")
     tab.wait_for_function(
-        f"document.querySelectorAll('.result td')[3].textContent != '{tumor:.1f}'"
+        f"document.querySelectorAll('.result td:last-child')[1].textContent != '{tumor:.1f}'"
     )
     assert milliliters(tab)[1] < tumor
+
+    sides = tab.locator(".result td").all_inner_texts()
+    for name, right, left, both in (sides[:4], sides[4:]):
+        assert name in ("kidney", "tumor")
+        assert float(right) + float(left) == pytest.approx(float(both), abs=0.11)
 
     narrow = milliliters(tab)[0]
     tab.locator(".sliders input[name=lnet_threshold]").fill("0.02")
     tab.wait_for_function(
-        f"document.querySelectorAll('.result td')[1].textContent != '{narrow:.1f}'", timeout=120_000
+        f"document.querySelectorAll('.result td:last-child')[0].textContent != '{narrow:.1f}'",
+        timeout=120_000,
     )
     assert milliliters(tab)[0] > narrow
 
@@ -286,6 +385,11 @@ def bad_files(path):
     turned[:2, :2] = [[4.3, -2.5], [2.5, 4.3]]
     yield "askew.nii", nib.Nifti1Image(scan.volume_hu, turned).to_bytes(), "askew by 30 degrees"
     gray = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
+    large = nib.Nifti1Image(scan.volume_hu, np.diag([0.5, 0.5, 0.5, 1]))
+    large.header.set_data_dtype(np.int16)
+    header = bytearray(large.to_bytes())
+    header[42:48] = np.array([1024, 1024, 900], "<i2").tobytes()
+    yield "large.nii", bytes(header), "944 million voxels, more than a browser can hold"
     yield "gray.nii", nib.Nifti1Image(gray, np.diag([5.0, 5.0, 5.0, 1])).to_bytes(), "holds no HU"
 
 
@@ -298,3 +402,20 @@ def test_a_bad_file_is_answered_with_a_sentence(visitor, tmp_path):
         said = f"/^{name}.*{sentence}/.test(document.querySelector('.said').textContent)"
         tab.wait_for_function(said, timeout=20_000)
         assert tab.locator(".working").is_hidden()
+
+
+def test_too_little_memory_is_answered_with_a_sentence(visitor):
+    tab = visitor.tab
+    visitor.open(PAGE)
+    tab.evaluate(NO_MEMORY)
+    tab.click("[data-case=small]")
+    said = "document.querySelector('.said').textContent.startsWith('There is too little memory')"
+    tab.wait_for_function(said, timeout=60_000)
+    assert tab.locator(".working").is_hidden()
+
+
+def test_the_switch_of_line_14_is_what_the_worker_is_told(visitor):
+    visitor.open(PAGE)
+    told = visitor.tab.evaluate(SWITCHED)
+    assert [one["config"]["tumor_is_whole_if_none"] for one in told] == [False, True]
+    assert [one["do"] for one in told] == ["decide", "decide"]

@@ -169,12 +169,15 @@ function fromQuaternion({ quaternion: [b, c, d, ...start], pixdim: [qfac, ...siz
   return turn.map((row, k) => [...row.map((value, column) => value * scale[column]), start[k]]);
 }
 
-function isUsable(affine) {
-  const [a, b, c] = affine;
-  const volume = Math.abs(
+/** The volume of a voxel, in mm³. */
+export function voxelMm3([a, b, c]) {
+  return Math.abs(
     a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) +
       a[2] * (b[0] * c[1] - b[1] * c[0]));
-  return affine.flat().every(Number.isFinite) && volume > 1e-3 * voxelSizes(affine).reduce((x, y) => x * y);
+}
+
+function isUsable(affine) {
+  return affine.flat().every(Number.isFinite) && voxelMm3(affine) > 1e-3 * voxelSizes(affine).reduce((x, y) => x * y);
 }
 
 /** The size of a voxel along each axis of the file, in mm. */

@@ -27,7 +27,7 @@ class Page {
       <p class="doubts"></p>
       <div class="stage"></div>
       <div class="result" hidden>
-        <table class="table"><thead><tr><th></th><th>ml</th></tr></thead><tbody></tbody></table>
+        <table class="table"><thead><tr><th>ml</th><th>right</th><th>left</th><th>both</th></tr></thead><tbody></tbody></table>
         <button type="button" class="save">Download the label map (NIfTI)</button>
         <fieldset><legend>Algorithm 1</legend><div class="sliders"></div></fieldset>
       </div>`;
@@ -71,13 +71,18 @@ class Page {
     this.part(".doubts").textContent = "";
     this.part(".result").hidden = true;
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data }) => this.#hear[data.say](data);
+    this.worker.onmessage = ({ data }) => this.hear(data);
     this.worker.onerror = () => { this.#end(); this.#say("The networks could not be loaded in this browser."); };
     this.#work(0);
     this.worker.postMessage({ do: "segment", blob: file, name: file.name });
   }
 
-  #hear = {
+  /** What the worker says. */
+  hear(data) {
+    return this.#answers[data.say](data);
+  }
+
+  #answers = {
     step: ({ text }) => { this.#say(`${text} …`); this.#work(); },
     ready: ({ config, warnings }) => {
       this.part(".doubts").textContent = warnings.join(" ");
@@ -121,8 +126,11 @@ class Page {
   }
 
   #fill({ ml, byRule }) {
-    this.part("tbody").innerHTML = ["kidney", "tumor"]
-      .map((name) => `<tr><td>${name}</td><td>${ml[name].toFixed(1)}</td></tr>`).join("");
+    this.part("tbody").innerHTML = ["kidney", "tumor"].map((name) => {
+      const [right, left] = ["right", "left"].map((side) => ml[`${name}_${side}`]);
+      const cells = [name, ...[right, left, right + left].map((one) => one.toFixed(1))];
+      return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
+    }).join("");
     this.part(".result").hidden = false;
     if (byRule) this.#say("No tumor was found; all is called tumor by line 14, which holds for KiTS19's patients only.");
   }

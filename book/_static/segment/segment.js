@@ -1,11 +1,11 @@
 // One CT, from its file to its label map: the whole method in a row, as tunet_lib/predict.py.
 
 import { algorithm1 } from "./algorithm1.js";
-import { holdsSome, lnetMask, localize, WindowMean, windowStarts } from "./networks.js";
-import { voxelSizes } from "./nifti.js";
+import { cutPatch, holdsSome, lnetMask, localize, WindowMean, windowStarts } from "./networks.js";
+import { voxelMm3, voxelSizes } from "./nifti.js";
 import { Placement } from "./placement.js";
 import { prepareScan } from "./prepare.js";
-import { cutPatch } from "./networks.js";
+import { volumesMl } from "./volumes.js";
 
 /** A CT, and what the networks have said of it so far. */
 export class Segmentation {
@@ -83,10 +83,9 @@ export class Segmentation {
   }
 
   #volumes(label) {
-    const voxelMl = voxelSizes(this.ct.affine).reduce((a, b) => a * b, 1) / 1000;
-    const counts = [0, 0, 0];
-    for (const value of label) counts[value] += 1;
-    return { kidney: counts[1] * voxelMl, tumor: counts[2] * voxelMl };
+    const { axes, fileShape: shape } = this.placement;
+    const { affine } = this.ct;
+    return volumesMl(label, { shape, axes, sizesMm: voxelSizes(affine), voxelMl: voxelMm3(affine) / 1000 });
   }
 }
 
