@@ -131,6 +131,25 @@ def test_a_page_holds_no_raw_markup_and_a_chapter_knows_its_place(visitor, name)
             assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
 
 
+@pages_with('class="solution"')
+def test_on_paper_all_is_unfolded_and_code_is_split_between_sheets(visitor, name):
+    """What scrolls is not split, and what fades in when it unfolds is printed as nothing."""
+    tab = visitor.tab
+    visitor.open(name)
+    tab.emulate_media(media="print")
+    tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert tab.locator("details:not([open])").count() == 0
+    assert tab.evaluate("document.getAnimations().length") == 0
+    boxes = ".bd-article pre, .bd-article details, .bd-article .cell_output"
+    scrolling = tab.locator(boxes).evaluate_all(
+        "(all) => all.filter((one) => getComputedStyle(one).overflowY !== 'visible').length"
+    )
+    assert scrolling == 0
+    assert (
+        tab.locator(".chain-strip, input[type=range], .copybtn").filter(visible=True).count() == 0
+    )
+
+
 def test_the_chain_is_drawn_for_wide_screens_and_for_narrow_ones(visitor):
     visitor.open("book/intro.html")
     steps = ("CT", "Grid", "L-Net", "W-Net", "T-Net", "Ensemble", "Algorithm 1", "Label map")

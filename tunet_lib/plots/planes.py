@@ -114,9 +114,9 @@ def _niivue(
     affine = np.eye(4)
     affine[:3, :3] = -np.fliplr(np.eye(3)) * np.asarray(spacing_mm, float)
 
-    def volume(array: np.ndarray, name: str, low: float, high: float) -> ipyniivue.Volume:
+    def volume(name: str, array: np.ndarray, shown: tuple[float, float]) -> ipyniivue.Volume:
         data = nib.Nifti1Image(array, affine).to_bytes()
-        return ipyniivue.Volume(data=data, name=f"{name}.nii", cal_min=low, cal_max=high)
+        return ipyniivue.Volume(data=data, name=name, cal_min=shown[0], cal_max=shown[1])
 
     viewer = ipyniivue.NiiVue(
         height=480,
@@ -124,9 +124,9 @@ def _niivue(
         sagittal_nose_left=True,
         multiplanar_show_render=ipyniivue.ShowRender.ALWAYS,
     )
-    volumes = [volume(volume_hu.astype(np.float32), "ct", *WINDOW_HU)]
+    volumes = [volume("ct.nii", volume_hu.astype(np.float32), WINDOW_HU)]
     if label is not None:
-        outline = volume(label.astype(np.uint8), "label", 0, 2)
+        outline = volume("label.nii", label.astype(np.uint8), (0, 2))
         outline.opacity = 0.5
         red, green, blue = zip(
             *map(_rgb, ("#000000", PALETTE["whole"], PALETTE["tumor"])), strict=True
