@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -18,6 +20,7 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     as_completed,
 )
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -42,7 +45,8 @@ def each(
         What to call it on.
     workers
         Processes; each has one item in memory. Where the system gives processes nothing to
-        share (no ``/dev/shm``), all is done in this one.
+        share (no ``/dev/shm``), or would load the user's ``random.py`` for Python's, all is done
+        in this one.
 
     Yields
     ------
@@ -52,7 +56,8 @@ def each(
         No other item notices. What the function warned of elsewhere is warned of here as well.
     """
     try:
-        pools = [_one_process() for _ in range(workers)] if workers > 1 else []
+        several = workers > 1 and not _is_shadowed()
+        pools = [_one_process() for _ in range(workers)] if several else []
     except (OSError, NotImplementedError):
         pools = []
     if pools:
@@ -102,6 +107,32 @@ def _result(future: Future[tuple[Result, list[str]]]) -> Result:
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     return result
+
+
+def _is_shadowed() -> bool:
+    """Say whether a new process would load a file of the working folder in place of Python's own.
+
+    Before Python 3.11, and there unless PYTHONSAFEPATH is set, it looks there first.
+
+    Warns
+    -----
+    DataWarning
+        It would, and which file.
+    """
+    if sys.version_info >= (3, 11) and os.environ.get("PYTHONSAFEPATH"):
+        return False
+    here = Path()
+    found = {path.stem: path for path in here.glob("*.py")}
+    found |= {path.parent.name: path.parent for path in here.glob("*/__init__.py")}
+    shadowing = sorted(str(found[name]) for name in found.keys() & sys.stdlib_module_names)
+    if shadowing:
+        warnings.warn(
+            f"{', '.join(shadowing)} in the working folder would be taken for a module of Python; "
+            "all is done in one process",
+            DataWarning,
+            stacklevel=3,
+        )
+    return bool(shadowing)
 
 
 def _one_process() -> ProcessPoolExecutor:

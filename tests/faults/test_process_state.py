@@ -62,7 +62,6 @@ def test_a_backend_that_is_not_there_is_named():
     assert b"set the environment variable KERAS_BACKEND to tensorflow" in run.stdout
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always searches it")
 def test_modules_beside_the_user_are_not_loaded(data, tmp_path):
     """keras-team/keras#3165: pickle.py, struct.py or keras.py in the working folder."""
     (tmp_path / "here").mkdir()
@@ -71,6 +70,47 @@ def test_modules_beside_the_user_are_not_loaded(data, tmp_path):
     arguments = ("prepare", data, tmp_path / "run", "--config", tmp_path / "tiny.json")
     run = python(TUNET, *arguments, "--workers", 2, cwd=tmp_path / "here")
     assert (run.returncode, run.stderr) == (0, b"")
+
+
+EACH = """
+import math, sys
+sys.path[:] = [*filter(None, sys.path)]
+from tunet_lib.parallel import each
+if __name__ == "__main__":
+    print(sorted(result() for _, result in each(math.sqrt, [1, 4, 9], workers=2)))
+"""
+
+
+@pytest.mark.parametrize("safe", ["", "1"])
+def test_a_random_py_beside_the_user_where_python_searches_the_working_folder(tmp_path, safe):
+    """As Python 3.10 always does, and later ones do without PYTHONSAFEPATH."""
+    for name in ("random.py", "pickle.py", "mine.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong one')")
+    (tmp_path / "socket").mkdir()
+    (tmp_path / "socket" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    run = python(EACH, cwd=tmp_path, env={"PYTHONSAFEPATH": safe})
+    assert (run.returncode, run.stdout) == (0, b"[1.0, 2.0, 3.0]\n"), run.stderr
+    if not safe or sys.version_info < (3, 11):
+        assert b"pickle.py, random.py, socket in the working folder would be taken" in run.stderr
+        assert b"mine" not in run.stderr
+    else:
+        assert run.stderr == b""
+
+
+@pytest.mark.parametrize("options", ["size=4k", "size=16k", "nr_inodes=1"])
+def test_a_dev_shm_that_is_too_small(tmp_path, options):
+    """ya-runtime-vm#71 and its kind: containers give 64 KB, or next to nothing."""
+    mount = f"mount -t tmpfs -o {options} tmpfs /dev/shm"
+    try_it = ["unshare", "-m", "sh", "-c", mount]
+    if subprocess.run(try_it, capture_output=True, check=False).returncode:
+        pytest.skip("only root can make a small /dev/shm")
+    (tmp_path / "each.py").write_text(EACH)
+    command = [*try_it[:-1], f'{mount} && exec "$@"', "sh", sys.executable, "each.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        command, capture_output=True, cwd=tmp_path, env=environment, check=False, timeout=120
+    )
+    assert (run.returncode, run.stdout) == (0, b"[1.0, 2.0, 3.0]\n"), run.stderr
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
