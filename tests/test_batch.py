@@ -79,12 +79,19 @@ def test_a_link_into_a_cache_is_named_as_it_is_called(tmp_path):
     assert names == ["case_00001_label.nii.gz", "case_00002_label.nii.gz"]
 
 
+def test_a_ct_that_is_named_twice_is_segmented_once(tmp_path, data):
+    one = data / "case_00000" / "imaging.nii.gz"
+    around = data / "case_00001" / ".." / "case_00000" / one.name
+    jobs = plan([one, data, one, around], tmp_path)
+    assert [job.output.name for job in jobs] == [f"case_0000{k}_label.nii.gz" for k in range(3)]
+
+
 def test_cts_of_one_name_are_told_apart_by_their_folders(tmp_path):
     cts = [tmp_path / "one" / "ct.nii.gz", tmp_path / "two" / "ct.nii.gz"]
     names = [job.output.name for job in plan(cts, tmp_path / "out")]
     assert names == ["one_ct_label.nii.gz", "two_ct_label.nii.gz"]
     with pytest.raises(DataError, match="would be the label map of two CTs"):
-        plan([cts[0], cts[0]], tmp_path / "out")
+        plan([cts[0], tmp_path / "again" / "one" / "ct.nii.gz"], tmp_path / "out")
 
 
 def test_outputs_that_cannot_be_are_refused_before_anything_is_computed(tmp_path):

@@ -85,7 +85,8 @@ def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii
         There is no CT; two would have one label map; a label map would replace a CT, or cannot
         be written where it should.
     """
-    found = [ct for path in cts for ct in _cts_in(path)]
+    # A CT that is named twice, or by its folder as well, is segmented once.
+    found = list({_absolute(ct): ct for path in cts for ct in _cts_in(path)}.values())
     if output is not None and _names_a_file(output, len(found)):
         if len(found) > 1:
             raise DataError(f"{output}: is one file, for {len(found)} CTs; name a folder")
