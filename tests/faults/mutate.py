@@ -7,6 +7,8 @@ import struct
 
 import numpy as np
 
+from tunet_lib.files import DIGEST_BYTES, with_digest
+
 NUMBERS = [0, -1, 1, 2, 255, 32767, -32768, 2**31 - 1, 2**63, 10**400, 0.5, -0.0]
 FLOATS = [math.nan, math.inf, -math.inf, 1e-45, 1e-3, 1e4, 1e30, -1e30, 0.0, -1.0]
 VALUES = [
@@ -148,7 +150,9 @@ def damaged(name: str, content: bytes, rng) -> bytes:
     if name.endswith((".json", ".csv")):
         return text_of(name, content, rng)
     if name.endswith(".npy"):
-        return npy(content, rng)
+        body = npy(content[:-DIGEST_BYTES], rng)
+        # With a digest of its own it gets as far as what looks at its header.
+        return with_digest(body) if rng.random() < 0.7 else body + content[-DIGEST_BYTES:]
     return any_bytes(content, rng)
 
 

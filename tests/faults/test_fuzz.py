@@ -26,5 +26,5 @@ def test_a_damaged_file_is_taken_or_refused_and_nothing_else(what):
     assert tally["what"] == []
     assert (tally["taken"] + tally["refused"], tally["other"]) == (300, 0)
     # Enough of either kind that both are tried.
-    assert min(tally["taken"], tally["refused"]) > 60
+    assert min(tally["taken"], tally["refused"]) > 40
     assert tally["slowest_s"] < 2
