@@ -155,7 +155,7 @@ def main() -> None:
             written = {k: "" if v is None else round(v, 4) for k, v in row.items()}
             written |= {"source": each.source, "case_id": each.case_id, "networks": name}
             with RESULT.open("a", newline="", encoding="utf-8") as stream:
-                csv.DictWriter(stream, FIELDS).writerow(written)
+                csv.DictWriter(stream, FIELDS, lineterminator="\n").writerow(written)
             print(*written.values(), flush=True)
 
 
