@@ -228,7 +228,7 @@ def main(
     lines = []
     for kind, arguments in jobs:
         command = [sys.executable, "-m", "benchmarks.gpu", "--one", json.dumps([kind, arguments])]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             line = Line(kind, "", arguments.get("precision", ""), arguments.get("batch", 1))
@@ -313,7 +313,7 @@ def _peak_gb(backend: str) -> float | None:
 def _card() -> str:
     try:
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, check=True)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", check=True)
         return done.stdout.strip().splitlines()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return f"no GPU ({os.cpu_count()} cores)"

@@ -70,7 +70,7 @@ def peak_gb(code: str) -> tuple[float, float]:
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
     )

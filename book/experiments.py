@@ -339,7 +339,7 @@ def machine() -> str:
     """Name the card, or else the processor."""
     try:
         query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        done = subprocess.run(query, capture_output=True, text=True, check=True)
+        done = subprocess.run(query, capture_output=True, encoding="utf-8", check=True)
         return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         pass

@@ -69,7 +69,9 @@ def assign(task: Task, otter: str, folder: Path) -> None:
         program = str(Path(found).absolute())  # it is called in another folder
         command = [program, "assign", "--no-run-tests", "--no-pdfs", "master.ipynb", "made"]
         shutil.copy(task.folder / "master.ipynb", temporary)
-        done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=temporary, capture_output=True, encoding="utf-8", check=False
+        )
         if done.returncode:
             raise CourseworkError(f"{task.name}: otter assign fails:\n{done.stderr[-2000:]}")
         for kind, name in (("student", "student"), ("autograder", "solution")):

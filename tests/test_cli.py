@@ -59,7 +59,9 @@ def test_help_is_quick_and_loads_no_tensorflow():
     )
     command = [sys.executable, "-c", code]
     shown = [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True
+        ).stdout.splitlines()
         for _ in range(2)
     ]
     assert "Not a medical device" in "".join(shown[0])

@@ -65,7 +65,7 @@ def test_installing_leaves_what_colab_has_as_it_is(tmp_path):
         run = subprocess.run(
             [sys.executable, "-m", "pip", *options, *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=True,
         )
         return run.stdout

@@ -402,7 +402,9 @@ def test_requests_is_loaded_by_a_download_only():
     # Where pydicom is installed, nibabel loads it, and it loads requests.
     code = "import sys; sys.modules['pydicom'] = None; import tunet_lib.download, tunet_lib.check; "
     code += "print('requests' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert run.stdout == "False\n"
 
 

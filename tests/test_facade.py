@@ -12,7 +12,7 @@ from tunet_lib.scans import load_label
 
 def run(code, *arguments):
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout.split()
 
 
 IMPORT = """

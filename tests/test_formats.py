@@ -166,7 +166,9 @@ def test_the_extra_is_loaded_only_when_it_is_needed():
         "import sys, tunet_lib.formats, tunet_lib.cli, tunet_lib.predict; "
         "print({'SimpleITK', 'highdicom'} & set(sys.modules))"  # nibabel itself loads pydicom
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert run.stdout.strip() == "set()"
 
 

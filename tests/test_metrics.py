@@ -172,5 +172,5 @@ def test_importing_loads_neither_tensorflow_nor_scipy():
         "tunet_lib.ensemble, tunet_lib.table; "
         "print([m for m in ('tensorflow', 'keras', 'scipy') if m in sys.modules])"
     )
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert loaded.stdout.strip() == "[]", loaded.stderr

@@ -270,7 +270,7 @@ def test_nbval_notices_a_changed_number(path, tmp_path):
         [sys.executable, "-m", "pytest", *options, "--rootdir", tmp_path, tmp_path / "notebooks"],
         cwd=ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert run.returncode == 1, run.stdout

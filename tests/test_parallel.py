@@ -80,7 +80,9 @@ assert len([result() for _, result in itertools.islice(results, {wanted})]) == {
 results.close()
 assert not multiprocessing.active_children()
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
+    )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 

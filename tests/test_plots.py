@@ -116,7 +116,7 @@ def test_import_is_light():
         "import sys, tunet_lib.plots as p; print({'matplotlib', 'ipywidgets'} & set(sys.modules))"
     )
     output = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
     )
     assert output.stdout.strip() == "set()"
 

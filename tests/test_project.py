@@ -36,7 +36,7 @@ def read(name: str) -> str:
 
 def tracked_texts() -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, encoding="utf-8", check=False
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
@@ -51,7 +51,7 @@ def test_every_command_in_the_readme_runs_in_ci():
     assert re.search(r'^stage "\w+" readme_commands$', ci, re.MULTILINE)
     awk = re.search(r"awk '([^']+)' README\.md", ci)[1]
     run = subprocess.run(
-        ["awk", awk, "README.md"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["awk", awk, "README.md"], cwd=ROOT, capture_output=True, encoding="utf-8", check=True
     )
     blocks = re.findall(r"^```bash\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert run.stdout.splitlines() == [
@@ -104,7 +104,9 @@ def test_import_is_quick_and_light():
         "print(time.process_time() - before, 'tensorflow' in sys.modules, 'keras' in sys.modules)"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+        )
         for _ in range(3)
     ]
     time_s, *loaded = min(run.stdout.split() for run in runs)
@@ -115,7 +117,9 @@ def test_import_is_quick_and_light():
 def test_data_modules_load_without_tensorflow():
     light = ", ".join(f"tunet_lib.{name}" for name in MODULES if name not in NEED_KERAS)
     code = f"import sys, {light}; print({{'tensorflow', 'keras', 'jax'}} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert run.stdout.strip() == "set()"
 
 

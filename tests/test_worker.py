@@ -92,7 +92,7 @@ def work(*arguments):
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.PIPE,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
         timeout=300,
     )

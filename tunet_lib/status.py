@@ -144,7 +144,9 @@ def slurm_queue(run: Run) -> Queue | None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%A|%K|%T|%N|%k"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", check=True, timeout=60
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return read_queue(done.stdout, run.folder)

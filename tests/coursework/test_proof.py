@@ -51,7 +51,9 @@ def test_an_assignment_loads_no_network(name):
     code = (
         f"import sys, coursework.{name}.oracle; print({{'tensorflow', 'keras'}} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
+    )
     assert run.stdout.strip() == "set()"
 
 

@@ -111,7 +111,7 @@ def sweep(writer, folder, *sizes):
         [sys.executable, "-c", SWEEP, writer, folder, *map(str, sizes)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
 
@@ -131,7 +131,7 @@ def small_disk(tmp_path):
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    made = subprocess.run(mount, capture_output=True, encoding="utf-8", check=False)
     if made.returncode:
         pytest.skip(f"no small file system can be made here: {made.stderr.strip()}")
     yield folder

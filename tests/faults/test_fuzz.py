@@ -18,7 +18,7 @@ def test_a_damaged_file_is_taken_or_refused_and_nothing_else(what):
         [sys.executable, FUZZ, what, "300"],
         env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(map(str, FUZZ.parents[1:3]))},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert (run.returncode, run.stderr) == (0, "")

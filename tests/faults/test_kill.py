@@ -99,7 +99,7 @@ def test_killed_at_one_operation_after_another(tmp_path):
         [sys.executable, "-c", STUDY, tmp_path / "data", tmp_path],
         env=ENVIRONMENT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert run.returncode == 0, run.stderr[-2000:]

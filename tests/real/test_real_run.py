@@ -49,7 +49,9 @@ def test_a_run_ends_with_all_ten_rows(real, tmp_path, report):
     SMALL.save(tmp_path / "small.json")
     command = [sys.executable, "-m", "tunet_lib.cli", "run", data, run]
     command += ["--config", tmp_path / "small.json", "--jobs", "2"]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=2400, check=False)
+    shown = subprocess.run(
+        command, capture_output=True, encoding="utf-8", timeout=2400, check=False
+    )
     assert shown.returncode == 0, shown.stdout + shown.stderr
     table = shown.stdout[shown.stdout.index("Dice similarity") :]
     report(f"tunet run on {CASES} real label maps, {SMALL.epochs} epochs each:")
