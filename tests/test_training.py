@@ -237,7 +237,7 @@ def test_a_label_file_that_is_gone(tmp_path):
 def test_no_cases(tmp_path, cases):
     with pytest.raises(DataError, match="0 cases to train on, 4 to watch"):
         train(TUNET, tiny_config(), Split(0, [], cases), folder=tmp_path)
-    with pytest.raises(DataError, match="4 training and 0 validation"):
+    with pytest.raises(DataError, match="4 cases to train on, 0 to watch"):
         train(TUNET, tiny_config(), Split(0, cases, []), folder=tmp_path)
 
 
