@@ -3,6 +3,8 @@
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("button.search-button-field, button.theme-switch-button")
     .forEach((button) => button.removeAttribute("aria-label"));
+  document.querySelectorAll("li.has-children > details > summary").forEach((summary) =>
+    summary.setAttribute("aria-label", `Pages of: ${summary.closest("li").querySelector("a").textContent}`));
   // The theme looks for what scrolls when the page is loaded and when its size changes, but not
   // when something unfolds.
   document.querySelectorAll("details").forEach((one) =>
