@@ -133,7 +133,7 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	@touch $@
 
 # The phantoms, what the networks find in them, and the networks themselves.
-$(MADE): book/page_files.py $(wildcard tunet_lib/*_weights/*/model.weights.h5) $(STAMP)
+$(MADE): book/page_files.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) $(STAMP)
 	$(BIN)/python book/page_files.py
 
 $(STAMP): pyproject.toml

@@ -17,18 +17,18 @@ from tunet_lib.course import course_case, held_out_cases
 from tunet_lib.export import export_onnx
 from tunet_lib.files import atomic_path, save_json
 from tunet_lib.kits19 import Case
-from tunet_lib.predict import COURSE_WEIGHTS, WIDE_WEIGHTS, Networks, predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS, Networks, predict_scan
 from tunet_lib.scans import Scan, load_label, load_scan, save_label
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "phantoms"
 MADE = ROOT / "book" / "_static" / "made"
+PAGE_NETWORKS = ("lnet", "tunet")  # one of each: the whole ensemble would be four times the size
 
 
 def main() -> None:
     """Make all of it."""
-    # A reader's own CT looks like none of the study's; the cases shown are the study's.
-    export_onnx(WIDE_WEIGHTS, MADE / "networks", half=True)
+    export_onnx(COURSE_WEIGHTS, MADE / "networks", variants=PAGE_NETWORKS, half=True)
     networks = Networks(COURSE_WEIGHTS)
     cases = chosen_cases()
     for name, case in cases.items():

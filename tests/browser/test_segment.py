@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import gzip
 import itertools
+import shutil
 import time
 
 import nibabel as nib
@@ -16,7 +17,7 @@ from tunet_lib.config import Config
 from tunet_lib.phantom import make_phantom
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import postprocess
-from tunet_lib.predict import WIDE_WEIGHTS, predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import load_label, load_scan, scan_of
 from tunet_lib.volumes import volumes_ml
@@ -122,6 +123,15 @@ NO_MEMORY = """() => {
 }"""
 
 
+@pytest.fixture(scope="session")
+def networks(tmp_path_factory):
+    """Give the networks of the page as the library has them."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name in ("lnet", "tunet"):
+        shutil.copytree(COURSE_WEIGHTS / name, folder / name)
+    return folder
+
+
 def text_of(data):
     return base64.b64encode(data).decode()
 
@@ -143,13 +153,13 @@ def write(volume_hu, spacing_mm, path, codes="IPL"):
     return path
 
 
-def check_against_the_library(tab, path, tmp_path):
+def check_against_the_library(tab, path, networks, tmp_path):
     """Segment a CT both ways, and give how many windows the page took."""
     found = tab.evaluate(SEGMENT, [path.name, text_of(path.read_bytes())])
     (tmp_path / "found.nii.gz").write_bytes(base64.b64decode(found["label"]))
     scan = load_scan(path)
     mine = load_label(tmp_path / "found.nii.gz", scan)
-    theirs = predict_scan(scan, WIDE_WEIGHTS)
+    theirs = predict_scan(scan, networks)
     assert (theirs > 0).any()
     scores = dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)
     assert min(scores) >= LEAST_DSC, scores
@@ -194,15 +204,15 @@ def phantom():
         (larger_than_the_grid, "LAS"),
     ],
 )
-def test_a_label_map_is_that_of_the_library(visitor, tmp_path, make, codes):
+def test_a_label_map_is_that_of_the_library(visitor, networks, tmp_path, make, codes):
     path = write(*make(), tmp_path / "ct.nii.gz", codes)
     visitor.open(PAGE)
-    windows = check_against_the_library(visitor.tab, path, tmp_path)
+    windows = check_against_the_library(visitor.tab, path, networks, tmp_path)
     assert windows > 4
 
 
 def test_all_48_orientations_are_prepared_as_by_the_library(visitor, tmp_path):
-    config = Config.load(WIDE_WEIGHTS / "tunet" / "config.json")
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
     volume_hu, label, spacing_mm = make_phantom(
         np.random.default_rng(6), (30, 40, 48), (9.0, 8.0, 7.0)
     )
@@ -253,7 +263,7 @@ def test_volumes_are_on_the_side_that_the_library_says(visitor):
 
 def test_algorithm_1_decides_as_the_library_with_line_14_and_without(visitor):
     rng = np.random.default_rng(3)
-    config = Config.load(WIDE_WEIGHTS / "tunet" / "config.json")
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
     shape = (12, 16, 20)
     smooth = [ndimage.gaussian_filter(rng.random(shape), 1.5) for _ in range(2)]
     whole, tumor = ((one - one.min()) / np.ptp(one) for one in smooth)
