@@ -199,6 +199,7 @@ def test_the_cascade_shows_what_a_box_computes_and_a_voxel_sees(visitor, name):
     _, _, columns, rows = map(float, patch.get_attribute("viewBox").split())
     x, y, width, height = frame(patch)
     assert (x + width, y + height) == (columns, rows), "the last voxel sees the patch's last"
+    shown.scroll_into_view_if_needed()
     place = shown.bounding_box()
     visitor.tab.mouse.click(place["x"] + 2, place["y"] + 2)
     assert frame(shown)[:2] == [0, 0]
