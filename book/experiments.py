@@ -65,6 +65,14 @@ COARSE: dict[str, Any] = {
     "precision": "bfloat16",
     "epochs": 12,
     "stop_patience": 1000,
+    "rotation_deg": 1.0,
+    "zoom": 0.0,
+    "mirror": False,
+    "gain": 0.0,
+    "shift": 0.0,
+    "inner_validation": False,
+    "lnet_threshold": 0.5,
+    "lnet_margin_mm": 0.0,
 }
 FINE: dict[str, Any] = {
     "grid_shape": (64, 112, 112),
@@ -203,7 +211,7 @@ class Cases:
 
     def load(self, name: str, count: int, seed: int) -> list[PreparedCase]:
         """Give the first `count` of a seed."""
-        phantoms = write_phantoms(self.data / name, count, seed, looks="portal")
+        phantoms = write_phantoms(self.data / name, count, seed)
         grid = "x".join(map(str, self.config.grid_shape))
         prepared, failures = prepare_cases(phantoms, self.data / f"{name}_{grid}", self.config)
         if failures:

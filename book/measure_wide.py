@@ -85,7 +85,7 @@ def simulated(case: Case, seed: int) -> tuple[Scan, np.ndarray]:
     """Simulate a CT around a real label map."""
     truth = load_label_map(require_label(case))
     rng = np.random.default_rng([SEED, seed])
-    hu = simulate_ct(truth.label, truth.spacing_mm, rng, looks="portal")
+    hu = simulate_ct(truth.label, truth.spacing_mm, rng)
     return scan_of(hu, truth.spacing_mm), truth.label
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--kits19", type=Path)
     parser.add_argument("--real", nargs="+", metavar="CT LABEL VALUE")
     arguments = parser.parse_args()
-    tuning = write_phantoms(arguments.data / "tuning", TUNING_CASES, TUNING_SEED, looks="portal")
+    tuning = write_phantoms(arguments.data / "tuning", TUNING_CASES, TUNING_SEED)
     wide = write_phantoms(arguments.data / "wide_unseen", WIDE_CASES, SEED, looks="wide")
     todo = [*of_phantoms("portal", tuning), *of_phantoms("wide", wide)]
     if arguments.real:

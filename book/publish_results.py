@@ -1,7 +1,8 @@
 """Copy what the book shows from a finished run: python book/publish_results.py runs/course.
 
-Scores, table, provenance and the tumors' volumes go to book/results/, the networks of fold 0 to
-tunet_lib/course_weights/, and a picture of one case that they never saw to book/_static/.
+Scores, table, provenance and the tumors' volumes go to book/results/, the networks of the course's
+fold to tunet_lib/course_weights/, what they find in cases that they never saw to
+tunet_lib/course_maps/, and a picture of one such case to book/_static/.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import result_picture
 
 from tunet_lib.config import ENSEMBLE, LOCALIZERS
+from tunet_lib.course import COURSE_MAPS, FOLD, CourseCase, held_out_cases
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases, require_label
 from tunet_lib.metrics import volume_ml
@@ -34,21 +37,22 @@ def main(folder: str) -> None:
     for name in ("scores.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
     write_volumes(run)
+    write_maps()
     result_picture.main()
 
 
 def copy_weights(run: Run) -> None:
-    """Replace the course weights by all trained networks of fold 0.
+    """Replace the course weights by all trained networks of the course's fold.
 
     Raises
     ------
     DataError
         A TuNet or an L-Net is missing, or all are too large; then nothing is replaced.
     """
-    folders = {name: run.model_folder((name, 0)) for name, _ in run.tasks(folds=[0])}
+    folders = {name: run.model_folder((name, FOLD)) for name, _ in run.tasks(folds=[FOLD])}
     trained = {name: folder for name, folder in folders.items() if folder.is_trained}
     if missing := {*ENSEMBLE, *LOCALIZERS} - set(trained):
-        raise DataError(f"{run.folder}: fold 0 lacks {', '.join(sorted(missing))}; train first")
+        raise DataError(f"{run.folder}: fold {FOLD} lacks {', '.join(sorted(missing))}; train first")
     size_mb = sum(folder.weights.stat().st_size for folder in trained.values()) / 2e6  # halved
     if size_mb > LIMIT_MB:
         raise DataError(f"{run.folder}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")
@@ -66,6 +70,18 @@ def publish_model(source: ModelFolder, target: Path) -> None:
     for path in (source.config_path, source.variant_path):
         shutil.copyfile(path, target / path.name)
     halve_weights(source.weights, target / source.weights.name)
+
+
+def write_maps() -> None:
+    """Store what each of the course's networks finds in each held-out case, in steps of 1/255."""
+    COURSE_MAPS.mkdir(exist_ok=True)
+    names = [path.name for path in sorted(COURSE_WEIGHTS.iterdir()) if path.is_dir()]
+    for source in held_out_cases(BOOK.parent / "data" / "phantoms"):
+        case = CourseCase.load(source)
+        maps = {name: np.rint(255 * case.predict(name)).astype(np.uint8) for name in names}
+        path = COURSE_MAPS / f"{case.case_id}.npz"
+        np.savez_compressed(path, ct=np.uint32(case.digest()), **maps)
+        print(path)
 
 
 def write_volumes(run: Run) -> None:

@@ -30,7 +30,17 @@ def tiny_config(**changes):
         "batch_size_2d": 4,
         "learning_rate": 1e-2,
         "decay": "plateau",
+        "warmup_epochs": 0,
         "epochs": 2,
+        "first_prob": 0.5,
+        "rotation_deg": 1.0,
+        "zoom": 0.0,
+        "mirror": False,
+        "gain": 0.0,
+        "shift": 0.0,
+        "inner_validation": False,
+        "lnet_threshold": 0.5,
+        "lnet_margin_mm": 0.0,
     }
     return Config.preset("course", **{**values, **changes})
 

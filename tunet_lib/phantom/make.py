@@ -26,7 +26,7 @@ from tunet_lib.phantom.kidneys import Kidneys, Sphere, draw_cysts, draw_kidneys,
 from tunet_lib.phantom.scanner import add_noise, blur
 from tunet_lib.phantom.trunk import Body, paint_bones, paint_trunk
 
-Looks: TypeAlias = Literal["first", "portal", "wide"]
+Looks: TypeAlias = Literal["portal", "wide"]
 
 
 def make_phantom(
@@ -34,7 +34,7 @@ def make_phantom(
     shape: tuple[int, int, int] = (64, 128, 128),
     spacing_mm: Point | None = None,
     *,
-    looks: Looks = "first",
+    looks: Looks = "portal",
 ) -> tuple[np.ndarray, np.ndarray, Point]:
     """Make one synthetic CT of an abdomen.
 
@@ -49,8 +49,7 @@ def make_phantom(
         height of 180-336 mm with slices 0.5-5 mm apart.
     looks
         ``"portal"``: those of KiTS19, contrast-enhanced, with two kidneys and at least one
-        tumor. ``"first"``: the same, as the networks of the first study saw them, with noise of
-        one SD whatever the size of the voxels. ``"wide"``: any (`tunet_lib.phantom.wide`), with
+        tumor. ``"wide"``: any (`tunet_lib.phantom.wide`), with
         two kidneys, one or none, and maybe a tumor; if `spacing_mm` is None, a field of view of
         250-500 mm, and a height of 50-500 mm.
 
@@ -81,7 +80,7 @@ def make_phantom(
     label, cysts = draw_kidneys(canvas, body, rng)
     _render(canvas, Patient(body, Enhancement.draw(rng), []), label, cysts, rng)
     label[(label == 1) & (canvas.hu < -30)] = 0  # KiTS19 leaves out fat at the hilum
-    noisy_hu = add_noise(canvas.hu, spacing_mm, rng, by_voxel=looks != "first")
+    noisy_hu = add_noise(canvas.hu, spacing_mm, rng)
     return noisy_hu, label, spacing_mm
 
 
@@ -108,8 +107,6 @@ def simulate_ct(
     labels: np.ndarray,
     spacing_mm: Point,
     rng: np.random.Generator,
-    *,
-    looks: Literal["first", "portal"] = "first",
 ) -> np.ndarray:
     """Simulate a contrast-enhanced CT around a given label map.
 
@@ -122,8 +119,6 @@ def simulate_ct(
         Voxel size (z, y, x).
     rng
         Decides everything that the labels leave open.
-    looks
-        As in `make_phantom`.
 
     Returns
     -------
@@ -135,7 +130,7 @@ def simulate_ct(
     canvas = Canvas(rng, (z, y, x), spacing_mm, origin_mm=origin)
     cysts = draw_cysts(labels, canvas, rng)
     _render(canvas, Patient(body, Enhancement.draw(rng), []), labels, cysts, rng)
-    return add_noise(canvas.hu, spacing_mm, rng, by_voxel=looks != "first")
+    return add_noise(canvas.hu, spacing_mm, rng)
 
 
 def _place_body(

@@ -36,7 +36,6 @@ def add_noise(
     *,
     sd_hu: float | None = None,
     reach: float = 1.0,
-    by_voxel: bool = True,
 ) -> np.ndarray:
     """Add noise of one SD to a CT, with the SD and the correlation seen in real scans.
 
@@ -53,8 +52,6 @@ def add_noise(
         SD in voxels of 3 x 0.8 x 0.8 mm; 19-26 if None.
     reach
         Factor of the length over which the noise is correlated.
-    by_voxel
-        False: the SD is the same whatever the size of the voxels.
 
     Returns
     -------
@@ -63,7 +60,7 @@ def add_noise(
     """
     if sd_hu is None:
         sd_hu = rng.uniform(19, 26)  # measured in the liver
-    sd = sd_hu * noise_scale(spacing_mm, reach) if by_voxel else sd_hu
+    sd = sd_hu * noise_scale(spacing_mm, reach)
     side, power = [], 1.0
     for rho, step, reference in zip(NOISE_LAG1, spacing_mm, NOISE_SPACING_MM, strict=True):
         # 0.707 is the most that three taps can give.

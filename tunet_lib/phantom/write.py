@@ -17,7 +17,7 @@ from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
 from tunet_lib.phantom.canvas import Point
 from tunet_lib.phantom.make import Looks, make_phantom
 
-GENERATOR = 1  # raised whenever a seed gives other phantoms of the same looks than before
+GENERATOR = 2  # raised whenever a seed gives other phantoms of the same looks than before
 
 
 def write_phantoms(
@@ -26,7 +26,7 @@ def write_phantoms(
     seed: int = 2019,
     *,
     size: Literal["course", "real"] = "course",
-    looks: Looks = "first",
+    looks: Looks = "portal",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
     """Write a folder of phantoms in KiTS19's layout, with a ``kits.json``.
@@ -46,8 +46,7 @@ def write_phantoms(
         ``"course"``: 52-72 slices of 128x128, wide phantoms 40-100. ``"real"``: 512x512, slices
         0.5-5 mm apart.
     looks
-        ``"portal"``: as in KiTS19. ``"first"``: with the noise of the first study, whose
-        networks come with the library. ``"wide"``: of any look, to train networks for CTs from
+        ``"portal"``: as in KiTS19. ``"wide"``: of any look, to train networks for CTs from
         anywhere (`make_phantom`).
     progress
         Called with (cases done, count) after each case.
@@ -101,7 +100,7 @@ def _entries(listing: Path) -> dict[str, dict[str, Any]]:
 def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[str, Any]) -> None:
     """Refuse to mix phantoms of two origins, or of two generators, in one folder."""
     # Before there were other looks than one, no entry named them.
-    if any(not origin.items() <= ({"looks": "first"} | entry).items() for entry in entries):
+    if any(not origin.items() <= ({"looks": "portal"} | entry).items() for entry in entries):
         wanted = ", ".join(f"{key} {origin[key]}" for key in ("seed", "size", "looks"))
         raise DataError(
             f"{folder}: holds other cases than phantoms of {wanted}; choose an empty folder"
