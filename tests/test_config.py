@@ -8,6 +8,7 @@ import pytest
 
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
 from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.windows import window_starts
 
 HINTS = typing.get_type_hints(Config, include_extras=True)
 
@@ -78,11 +79,20 @@ def test_paper_is_the_default():
 
 
 def test_course_is_the_same_method_at_another_size():
-    same = ("beta_1", "beta_2", "l2", "plateau_factor", "folds", "rotation_deg", "median_size")
-    algorithm_1 = [f.name for f in dataclasses.fields(Config) if "threshold" in f.name]
-    differ = Config.preset("course").differences(Config.preset("paper"))
-    assert {"grid_shape", "patch_shape", "filters"} <= set(differ)
-    assert not set(differ) & {*same, *algorithm_1}
+    paper, course = Config.preset("paper"), Config.preset("course")
+    same = ("beta_1", "beta_2", "l2", "plateau_factor", "folds", "levels", "median_size")
+    fields = [field.name for field in dataclasses.fields(Config)]
+    algorithm_1 = fields[fields.index("high_threshold") :]
+    differ = set(course.differences(paper))
+    assert {"grid_shape", "patch_shape", "filters"} <= differ
+    assert not differ & {*same, *algorithm_1}
+
+
+def test_both_presets_cut_25_windows_from_half_of_the_plane():
+    for preset in (Config.preset("paper"), Config.preset("course")):
+        assert len(window_starts(preset.grid_shape, preset.patch_shape, preset.patch_stride)) == 25
+        assert preset.patch_shape[0] == preset.grid_shape[0]
+        assert [2 * p for p in preset.patch_shape[1:]] == [*preset.grid_shape[1:]]
 
 
 def test_variants_are_the_rows_of_table_1_and_two_localizers():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tunet_lib import course
-from tunet_lib.config import ENSEMBLE, LOCALIZERS, Config
+from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
 from tunet_lib.files import load_json
 from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import find_cases
@@ -30,8 +30,10 @@ def test_held_out_cases_were_seen_by_no_network_of_the_course(monkeypatch, data)
     monkeypatch.setattr(course, "write_phantoms", lambda folder: None)  # all 80 take longer
     names = {case.case_id for case in course.held_out_cases(data)}
     config = course.course_config()
-    others = split_folds([case.case_id for case in find_cases(data)], config.folds, config.seed)[1:]
-    assert names
+    study = [f"case_{k:05d}" for k in range(course.STUDY_CASES)]
+    others = split_folds(study, config.folds, config.seed)
+    assert names == {"case_00000", "case_00001", "case_00003"}
+    assert names <= set(others.pop(course.FOLD))
     assert not names & {name for fold in others for name in fold}
 
 
@@ -51,23 +53,48 @@ def test_a_prepared_case_is_what_prediction_needs(case):
     assert not np.array_equal(case.volumes[False], case.volumes[True])
 
 
+@pytest.mark.parametrize("name", ["lnet", "unet2d", "tunet"])
+def test_the_stored_maps_are_what_the_network_finds(data, name):
+    here = course.CourseCase.load(find_cases(data)[0])
+    stored = here.maps(name)
+    found = here.predict(name)
+    assert stored.shape == found.shape
+    assert stored.dtype == found.dtype == np.float32
+    # Half a step of 1/255, and the bits in which one processor differs from another
+    assert np.abs(stored - found).max() < 0.5 / 255 + 1e-3
+
+
+def test_every_held_out_case_has_maps_of_every_network():
+    study = [f"case_{k:05d}" for k in range(80)]
+    config = course.course_config()
+    held_out = split_folds([f"case_{k:05d}" for k in range(210)], config.folds, config.seed)[1]
+    stored = {path.stem: set(np.load(path).files) for path in course.COURSE_MAPS.glob("*.npz")}
+    assert set(stored) == {name for name in held_out if name in study}
+    assert all(names == {"ct", *VARIANTS} for names in stored.values())
+
+
+def test_another_ct_of_the_same_name_is_predicted_anew(data, monkeypatch):
+    here = course.CourseCase.load(find_cases(data)[0])
+    assert here._stored("lnet") is not None
+    other = dataclasses.replace(here, scan=dataclasses.replace(here.scan, volume_hu=here.truth))
+    assert other._stored("lnet") is None
+
+
 def test_each_network_predicts_once(case, monkeypatch):
     loaded = []
-    original = course.course_model
-    monkeypatch.setattr(course, "course_model", lambda name: loaded.append(name) or original(name))
-    # The four that vote see a corner only, which is a few windows; L-Net sees all.
-    corner = {median: volume[:20, :40, :40] for median, volume in case.volumes.items()}
-    part = dataclasses.replace(case, volumes=corner)
-    mean = part.ensemble()
-    np.testing.assert_allclose(mean, part.ensemble())
-    assert loaded == list(ENSEMBLE)
-    assert mean.shape == (20, 40, 40, 2)
-    np.testing.assert_allclose(
-        mean, np.mean([part.maps(name) for name in ENSEMBLE], axis=0), atol=1e-6
-    )
-    assert case.lnet_prob().shape == case.placement.grid_shape
-    assert loaded == [*ENSEMBLE, *LOCALIZERS]
-    assert [course.course_model(name).variant.name for name in LOCALIZERS] == list(LOCALIZERS)
+    original = course._loaded_once
+    monkeypatch.setattr(course, "_loaded_once", lambda name: loaded.append(name) or original(name))
+    prob = case.lnet_prob()
+    np.testing.assert_array_equal(prob, case.lnet_prob())
+    assert loaded == list(LOCALIZERS)
+    assert prob.shape == case.placement.grid_shape
+
+
+def test_the_ensemble_is_the_mean_of_the_four(case, monkeypatch):
+    fixed = {name: np.full((2, 3, 4, 2), k, np.float32) for k, name in enumerate(ENSEMBLE)}
+    monkeypatch.setattr(course.CourseCase, "predict", lambda self, name: fixed[name])
+    fresh = dataclasses.replace(case, _kept={})
+    np.testing.assert_array_equal(fresh.ensemble(), np.full((2, 3, 4, 2), 1.5, np.float32))
 
 
 def test_the_source_is_shown_without_its_docstring():

@@ -41,8 +41,8 @@ def test_layout_is_that_of_kits19(folder):
         assert label.shape[1:] == (128, 128)
         assert entry["case_id"] == case.case_id
         assert entry["synthetic"] is True
-        assert entry["generator"] == GENERATOR == 1
-        assert entry["looks"] == "first"
+        assert entry["generator"] == GENERATOR == 2
+        assert entry["looks"] == "portal"
         assert 0.8 < entry["radiographic_size"] < 13
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
@@ -79,7 +79,7 @@ def test_other_peoples_cases_are_never_overwritten(tmp_path, entries):
 
 
 def test_a_folder_of_another_seed_is_refused(folder):
-    with pytest.raises(DataError, match="seed 6, size course, looks first; choose an empty"):
+    with pytest.raises(DataError, match="seed 6, size course, looks portal; choose an empty"):
         write_phantoms(folder, 1, seed=6)
 
 
@@ -102,7 +102,7 @@ def test_wide_phantoms_are_written_also_without_a_tumor(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("looks", "low", "high"), [("first", 52, 72), ("portal", 52, 72), ("wide", 40, 100)]
+    ("looks", "low", "high"), [("portal", 52, 72), ("wide", 40, 100)]
 )
 def test_a_phantom_for_the_course_has_so_many_slices(looks, low, high):
     rng = np.random.default_rng(0)
@@ -110,15 +110,16 @@ def test_a_phantom_for_the_course_has_so_many_slices(looks, low, high):
     assert (min(counts), max(counts)) == (low, high)
 
 
-def test_phantoms_that_name_no_generator_are_of_the_first(folder, tmp_path):
+def test_phantoms_that_name_no_generator_are_of_the_first_and_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     entries = json.loads((folder / "kits.json").read_text())
     for entry in entries:
         del entry["generator"], entry["looks"]
     (tmp_path / "kits.json").write_text(json.dumps(entries))
-    before = {name: value for name, value in hashes(tmp_path).items() if "kits.json" not in name}
-    write_phantoms(tmp_path, 2, seed=5)
-    assert before.items() <= hashes(tmp_path).items()
+    before = hashes(tmp_path)
+    with pytest.raises(DataError, match="version 1 of the generator"):
+        write_phantoms(tmp_path, 2, seed=5)
+    assert hashes(tmp_path) == before
 
 
 @pytest.mark.parametrize("version", [0, GENERATOR + 1])

@@ -132,7 +132,13 @@ def test_what_is_small_is_counted_in_voxels_of_the_papers_grid():
 
 def test_the_voxels_are_those_of_the_configured_grid_unless_given():
     course = Config.preset(
-        "course", grid_fov_mm=(336, 432, 432), grid_shape=(56, 96, 96), lnet_shape=(28, 48, 48)
+        "course",
+        grid_fov_mm=(336, 432, 432),
+        grid_shape=(56, 96, 96),
+        lnet_shape=(28, 48, 48),
+        patch_shape=(56, 48, 48),
+        patch_stride=(56, 12, 12),
+        levels=3,
     )
     volume_mm3 = math.prod(course.grid_spacing_mm)  # small is below 21.04 voxels
     assert 100 * math.prod(CONFIG.grid_spacing_mm) / volume_mm3 == pytest.approx(21.04, abs=0.01)
