@@ -26,6 +26,13 @@ CONFIG = Config.preset(
     plateau_patience=60,
     stop_patience=60,
     rotation_deg=10.0,
+    zoom=0.0,
+    mirror=False,
+    gain=0.0,
+    shift=0.0,
+    first_prob=0.5,
+    warmup_epochs=0,
+    inner_validation=False,
     folds=4,
 )
 
