@@ -182,6 +182,24 @@ EXPERIMENTS = (
     Experiment("fine_median", "TuNet + median, finer grid", "tunet_median", FINE | MIRROR),
     Experiment("u3d", "U-Net 3D, mirrors", "unet3d", MIRROR),
     Experiment("u2d", "U-Net 2D, mirrors", "unet2d", MIRROR, training_scored=16),
+    *(
+        Experiment(
+            f"u3d_prior{name}",
+            f"U-Net 3D, first probability 0.05{changed}",
+            "unet3d",
+            MIRROR | {"first_prob": 0.05, **more},
+        )
+        for name, changed, more in (
+            ("", "", {}),
+            ("_b2", ", batch 2", {"batch_size": 2}),
+            ("_sample", ", Dice of each patch", {"dice_over": "sample"}),
+            (
+                "_b2_sample",
+                ", batch 2, Dice of each patch",
+                {"batch_size": 2, "dice_over": "sample"},
+            ),
+        )
+    ),
     Experiment(
         "mirror_prior",
         "mirrors, first probability 0.05 instead of 0.5",
