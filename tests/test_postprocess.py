@@ -1,5 +1,9 @@
+import inspect
+import json
 import math
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +255,15 @@ def test_maps_of_different_shape_are_rejected():
         postprocess(NONE, NONE, CONFIG, lnet_mask=small > 0)
     with pytest.raises(DataError, match="tumor_prob has shape"):
         threshold_labels(NONE, small)
+
+
+def test_chapter_13_prints_all_28_lines_beside_the_code_that_is_there():
+    root = Path(__file__).parents[1]
+    cells = json.loads((root / "notebooks/13_postprocess.ipynb").read_text("utf-8"))["cells"]
+    table = next(c for c in cells if "slide-algorithm" in c["metadata"].get("tags", []))
+    rows = re.findall(r"^\| (\d+) \|(.*)\|(.*)\|$", "".join(table["source"]), re.MULTILINE)
+    assert [int(row[0]) for row in rows] == list(range(1, 29))
+    source = Path(inspect.getfile(postprocess)).read_text("utf-8")
+    for line, _, beside in rows:
+        for code in re.findall("`(.+?)`", beside):
+            assert code in source, f"line {line}: {code}"
