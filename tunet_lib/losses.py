@@ -38,8 +38,8 @@ class DiceLoss(keras.losses.Loss):
     Where a patch holds no foreground (all v are 0) the numerator is 0 whatever u is: per
     sample the gradient vanishes, and false positives in that patch cost nothing. Over
     the batch they enlarge a denominator that they share with patches that do hold
-    foreground, so they cost something. That is why the course preset, whose small
-    patches are often empty, sums over the batch.
+    foreground, so they cost something. That is why the course preset, some
+    of whose patches hold no tumor, sums over the batch.
 
     Source
     ------
