@@ -52,7 +52,9 @@ def copy_weights(run: Run) -> None:
     folders = {name: run.model_folder((name, FOLD)) for name, _ in run.tasks(folds=[FOLD])}
     trained = {name: folder for name, folder in folders.items() if folder.is_trained}
     if missing := {*ENSEMBLE, *LOCALIZERS} - set(trained):
-        raise DataError(f"{run.folder}: fold {FOLD} lacks {', '.join(sorted(missing))}; train first")
+        raise DataError(
+            f"{run.folder}: fold {FOLD} lacks {', '.join(sorted(missing))}; train first"
+        )
     size_mb = sum(folder.weights.stat().st_size for folder in trained.values()) / 2e6  # halved
     if size_mb > LIMIT_MB:
         raise DataError(f"{run.folder}: {size_mb:.1f} MB of weights, at most {LIMIT_MB}")

@@ -101,9 +101,7 @@ def test_wide_phantoms_are_written_also_without_a_tumor(tmp_path, monkeypatch):
     assert hashes(tmp_path / "again") == hashes(tmp_path / "first")
 
 
-@pytest.mark.parametrize(
-    ("looks", "low", "high"), [("portal", 52, 72), ("wide", 40, 100)]
-)
+@pytest.mark.parametrize(("looks", "low", "high"), [("portal", 52, 72), ("wide", 40, 100)])
 def test_a_phantom_for_the_course_has_so_many_slices(looks, low, high):
     rng = np.random.default_rng(0)
     counts = {_draw_size("course", looks, rng)[0][0] for _ in range(900)}
