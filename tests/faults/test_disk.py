@@ -70,7 +70,8 @@ def table(folder, value):
 WRITERS = {
     "json": lambda folder, value: save_json(folder / "a.json", [value] * 9999),
     "array": lambda folder, value: save_array(folder / "a.npy", np.full(9999, value)),
-    **{f.__name__: f for f in (weights, checkpoint, history, scores, table, case, owner, report, onnx)},
+    **{f.__name__: f for f in (weights, checkpoint, history, scores, table, case)},
+    **{f.__name__: f for f in (owner, report, onnx)},
     **{name: label_map(name) for name in ("a.nii", "a.nii.gz", "a.nrrd", "a.dcm")},
 }
 name, folder, sizes = sys.argv[1], Path(sys.argv[2]), [int(size) for size in sys.argv[3:]]
@@ -80,7 +81,8 @@ if name == "weights":
 if name == "onnx":
     from tunet_lib.model import Model
     models = folder / "models"
-    Model.untrained(VARIANTS["lnet"], tiny_config(levels=1)).save(models / "lnet")
+    for variant in ("lnet", "tunet"):
+        Model.untrained(VARIANTS[variant], tiny_config(levels=1)).save(models / variant)
 if name == "checkpoint":
     from tiny import write_cases
     from tunet_lib.folds import Split
