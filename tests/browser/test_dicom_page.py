@@ -5,7 +5,16 @@ import base64
 import nibabel as nib
 import numpy as np
 import pytest
-from dicoms import STUDY, enhanced, pydicom, series, slice_of, stored, write
+from dicoms import (
+    STUDY,
+    enhanced,
+    pydicom,
+    series,
+    slice_of,
+    stored,
+    write,
+    write_jpeg_lossless,
+)
 
 from tunet_lib.dicom import find_series
 from tunet_lib.files import DataError
@@ -57,10 +66,10 @@ def compressed(name):
     return slices
 
 
-def implicit():
+def in_syntax(name):
     slices = alike()
     for each in slices:
-        each.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+        each.file_meta.TransferSyntaxUID = getattr(pydicom.uid, name)
     return slices
 
 
@@ -100,7 +109,7 @@ def two_and_a_scout():
 
 TAKEN = {
     "plain": alike,
-    "implicit": implicit,
+    "implicit": lambda: in_syntax("ImplicitVRLittleEndian"),
     "RLE": lambda: compressed("RLELossless"),
     "JPEG-LS": lambda: compressed("JPEGLSLossless"),
     "JPEG 2000": lambda: compressed("JPEG2000Lossless"),
@@ -131,21 +140,8 @@ def test_voxels_and_their_places_are_those_of_the_library(visitor, tmp_path):
 
 
 def test_the_jpeg_lossless_that_scanners_write(visitor, tmp_path):
-    sitk = pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
-    folder, written = write(tmp_path / "plain", alike()), tmp_path / "jpeg"
-    written.mkdir()
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.UseCompressionOn()
-    writer.SetCompressor("JPEG")
-    for path in folder.iterdir():
-        writer.SetFileName(str(written / f"{path.name}.dcm"))
-        writer.Execute(sitk.ReadImage(str(path)))
-    for path in written.iterdir():
-        data = pydicom.dcmread(path)
-        assert data.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
-        data.Modality = "CT"
-        data.save_as(path)
+    pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
+    written = write_jpeg_lossless(tmp_path, alike())
     open_with_an_input_of_our_own(visitor)
     check_voxels(visitor, written)
 
@@ -182,13 +178,6 @@ def shifted():
     return slices
 
 
-def deflated():
-    slices = alike()
-    for each in slices:
-        each.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    return slices
-
-
 def tilted(degrees):
     angle = np.deg2rad(degrees)
     return alike(ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), -np.sin(angle)])
@@ -215,7 +204,11 @@ REFUSED = {
     "no spacing": (lambda: alike(PixelSpacing=None), "lacks what says where the slice lies", 0),
     "tilted": (lambda: tilted(20), "askew by 20 degrees", 1),
     "frames": (lambda: [enhanced(range(5))], "holds many frames in one file", 1),
-    "deflated": (deflated, "compressed in a way that this page does not know", 1),
+    "deflated": (
+        lambda: in_syntax("DeflatedExplicitVRLittleEndian"),
+        "compressed in a way that this page does not know",
+        1,
+    ),
     "one number": (lambda: alike(SOPInstanceUID="1.2.3"), "come out elsewhere than their head", 1),
 }
 
