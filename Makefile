@@ -123,10 +123,13 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	mkdir -p $(VENDOR)/katex/fonts
 	cp $(NPM)/node_modules/katex/dist/katex.min.css $(VENDOR)/katex
 	cp $(NPM)/node_modules/katex/dist/fonts/*.woff2 $(VENDOR)/katex/fonts
-	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue
+	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue $(VENDOR)/dicom-parser $(VENDOR)/dcm2niix
 	cp $(NPM)/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
 	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)/onnxruntime
 	cp $(NPM)/node_modules/@niivue/niivue/dist/niivue.umd.js $(VENDOR)/niivue
+	cp $(NPM)/node_modules/dicom-parser/dist/dicomParser.min.js $(VENDOR)/dicom-parser
+	cp $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js \
+	    $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.wasm $(VENDOR)/dcm2niix
 	mkdir -p $(VENDOR)/reveal
 	cd $(NPM)/node_modules/reveal.js && cp LICENSE dist/reveal.css dist/reveal.js \
 	    dist/plugin/notes.js dist/plugin/zoom.js "$(CURDIR)/$(VENDOR)/reveal"

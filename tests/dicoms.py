@@ -122,3 +122,25 @@ def enhanced(order, intercepts=(-1024,), **changes):
             frame.PixelValueTransformationSequence = rescale
     data.PerFrameFunctionalGroupsSequence = pydicom.Sequence(frames)
     return data
+
+
+def write_jpeg_lossless(folder, slices):
+    """Write slices as scanners compress them (1.2.840.10008.1.2.4.70), which pydicom cannot."""
+    import SimpleITK as sitk
+
+    plain = write(folder / "plain", slices)
+    written = folder / "jpeg"
+    written.mkdir()
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.UseCompressionOn()
+    writer.SetCompressor("JPEG")
+    for path in plain.iterdir():
+        writer.SetFileName(str(written / f"{path.name}.dcm"))
+        writer.Execute(sitk.ReadImage(str(path)))
+    for path in written.iterdir():
+        data = pydicom.dcmread(path)
+        assert data.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
+        data.Modality = "CT"
+        data.save_as(path)
+    return written

@@ -16,7 +16,7 @@ from tunet_lib import cli, steps
 from tunet_lib.cli import app
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, load_json
 from tunet_lib.kits19 import save_case
 
 VERBS = ("phantom", "prepare", "train", "predict", "evaluate", "table", "run")
@@ -131,6 +131,13 @@ def test_one_bad_case_is_reported_and_the_rest_prepared(main, tmp_path):
     assert "cut short" in error
     prepared = sorted(path.parent.name for path in (tmp_path / "run").rglob("case.json"))
     assert prepared == ["case_00000", "case_00002", "case_00003"]
+    assert "--leave-out case_00001" in error
+    for option in (["--leave-out", "case_00001"], []):  # the folder remembers it
+        result = tunet("prepare", *arguments, *option)
+        assert result.exit_code == 0, result.output
+        assert "case_00001" in result.output
+    dealt = load_json(tmp_path / "run" / "run.json")["folds"]
+    assert sorted(name for fold in dealt for name in fold) == prepared
 
 
 def test_what_failed_early_is_reported_even_if_a_later_step_cannot_go_on(main, monkeypatch):

@@ -228,6 +228,6 @@
     });
   }
 
-  window.ctViewer = { open, caseFiles };
+  window.ctViewer = { open, caseFiles, script };
   document.addEventListener("DOMContentLoaded", () => document.querySelectorAll(".ct-viewer").forEach(prepare));
 })();

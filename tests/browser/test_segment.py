@@ -398,7 +398,7 @@ def test_a_bad_file_is_answered_with_a_sentence(visitor, tmp_path):
     visitor.open(PAGE)
     for name, data, sentence in bad_files(tmp_path):
         file = {"name": name, "mimeType": "application/octet-stream", "buffer": data}
-        tab.set_input_files(".segment-here input[type=file]", file)
+        tab.set_input_files(".segment-here input[accept]", file)
         said = f"/^{name}.*{sentence}/.test(document.querySelector('.said').textContent)"
         tab.wait_for_function(said, timeout=20_000)
         assert tab.locator(".working").is_hidden()

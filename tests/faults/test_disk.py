@@ -59,16 +59,30 @@ def report(folder, value):
     job = Job(Path("ct.nii.gz"), Path("label.nii.gz"))
     write_report(folder / "report.csv", [Outcome(job, failure="bad" * value)] * 400)
 
+def onnx(folder, value):
+    from tunet_lib.export import export_onnx
+    export_onnx(models, folder, variants=["lnet"])
+
+def table(folder, value):
+    from tunet_lib.table import table_1, write_table
+    write_table(folder / "table_1.csv", table_1(SCORE_ROWS))
+
 WRITERS = {
     "json": lambda folder, value: save_json(folder / "a.json", [value] * 9999),
     "array": lambda folder, value: save_array(folder / "a.npy", np.full(9999, value)),
-    **{f.__name__: f for f in (weights, checkpoint, history, scores, case, owner, report)},
+    **{f.__name__: f for f in (weights, checkpoint, history, scores, table, case)},
+    **{f.__name__: f for f in (owner, report, onnx)},
     **{name: label_map(name) for name in ("a.nii", "a.nii.gz", "a.nrrd", "a.dcm")},
 }
 name, folder, sizes = sys.argv[1], Path(sys.argv[2]), [int(size) for size in sys.argv[3:]]
 if name == "weights":
     from tunet_lib.model import Model
     network = Model.untrained(VARIANTS["unet2d"], tiny_config(levels=1)).network
+if name == "onnx":
+    from tunet_lib.model import Model
+    models = folder / "models"
+    for variant in ("lnet", "tunet"):
+        Model.untrained(VARIANTS[variant], tiny_config(levels=1)).save(models / variant)
 if name == "checkpoint":
     from tiny import write_cases
     from tunet_lib.folds import Split
@@ -102,7 +116,8 @@ WRITERS[name](out, 2)
 print(full)
 """
 LABEL_MAPS = ("a.nii", "a.nii.gz", "a.nrrd", "a.dcm")
-WRITERS = ("json", "array", "weights", "checkpoint", "history", "scores", "case", "owner", "report")
+WRITERS = ("json", "array", "weights", "checkpoint", "history", "scores", "table", "case", "owner")
+WRITERS += ("report", "onnx")
 
 
 def sweep(writer, folder, *sizes):
@@ -120,6 +135,8 @@ def sweep(writer, folder, *sizes):
 def test_no_size_of_a_file_that_the_system_allows_loses_anything(writer, tmp_path):
     if writer in LABEL_MAPS:
         pytest.importorskip("highdicom", reason="the extra formats is not installed")
+    if writer == "onnx":
+        pytest.importorskip("onnx", reason="the extra onnx is not installed")
     run = sweep(writer, tmp_path)
     assert run.returncode == 0, run.stderr[-2000:]
     assert int(run.stdout) >= 10

@@ -84,8 +84,8 @@ function readHeader(bytes, name) {
   const headerBytes = isLittle ? size[0] : size[1];
   if (headerBytes !== HEADER_BYTES && headerBytes !== HEADER_2_BYTES)
     throw new BadFile(
-      `${name} is not a NIfTI image. This page takes .nii and .nii.gz; tunet predict also takes ` +
-        "NRRD, MetaImage and DICOM.");
+      `${name} is not a NIfTI image. This page takes .nii, .nii.gz and folders of DICOM; tunet predict also ` +
+        "takes NRRD and MetaImage.");
   if (bytes.length < headerBytes) throw new BadFile(`${name} ends within its header. Get it again.`);
   const read = headerBytes === HEADER_BYTES ? readFirst : readSecond;
   const header = { bytes: headerBytes, isLittle, ...read(view, isLittle) };

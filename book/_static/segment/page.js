@@ -1,5 +1,8 @@
 // The page "Segment a CT here": what the reader does goes to the worker, what it says is shown.
 
+import { BadFile } from "./nifti.js";
+import { findSeries, findStack, isDicom } from "./series.js";
+
 const PHANTOMS = { typical: "a tumor of typical size", small: "a small tumor", large: "a large tumor" };
 // Of Algorithm 1, in the order in which it uses them.
 const SLIDERS = {
@@ -18,10 +21,12 @@ class Page {
       <div class="drop">
         <p><strong>A phantom of this book:</strong><br>${Object.entries(PHANTOMS)
           .map(([name, text]) => `<button type="button" data-case="${name}">${text}</button>`).join("")}</p>
-        <p><label><strong>Or a CT of your own</strong> (.nii or .nii.gz), dropped here or chosen:<br>
-          <input type="file" accept=".nii,.gz"></label></p>
+        <p><strong>Or a CT of your own,</strong> dropped here or chosen:</p>
+        <p><label>.nii or .nii.gz <input type="file" accept=".nii,.gz"></label>
+          <label>a folder of DICOM <input type="file" class="folder" webkitdirectory></label></p>
       </div>
       <p class="said" role="status"></p>
+      <p class="series"></p>
       <div class="working" hidden><progress max="1" value="0" aria-label="Windows done"></progress>
         <button type="button" class="stop">Stop</button></div>
       <p class="doubts"></p>
@@ -45,36 +50,82 @@ class Page {
           this.start(ct, truth);
         } catch (error) { this.#say(`${error.message}.`); }
       };
-    this.part("input[type=file]").onchange = ({ target }) => { if (target.files[0]) this.start(target.files[0]); };
+    for (const input of this.root.querySelectorAll("input[type=file]"))
+      input.onchange = () => { if (input.files.length) this.take([...input.files]); };
     const drop = this.part(".drop");
     drop.ondragover = (event) => { event.preventDefault(); drop.classList.add("over"); };
     drop.ondragleave = () => drop.classList.remove("over");
     drop.ondrop = (event) => {
       event.preventDefault();
       drop.classList.remove("over");
-      const files = [...event.dataTransfer.files];
-      if (files.length === 1) this.start(files[0]);
-      else this.#say("Drop one file, .nii or .nii.gz. For a folder of DICOM use tunet predict.");
+      // What was dropped can be asked for now only; what it holds, later.
+      const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+      Promise.all(entries.map(filesOf)).then((files) => this.take(files.flat()));
     };
     this.part(".stop").onclick = () => { this.#end(); this.#say("Stopped."); };
     this.part(".save").onclick = () => this.worker.postMessage({ do: "save", label: this.label });
     this.part(".sliders").oninput = () => this.#decide();
   }
 
-  /** Begin with a CT; what went before is given up. */
-  start(file, truth) {
-    this.#end();
+  /** Take files that were dropped or chosen: one NIfTI, or DICOM, of which there may be several series. */
+  async take(files) {
+    this.#clear();
+    const taken = this.taken = {}; // whoever drops something else meanwhile wants that
+    try {
+      const [first] = files;
+      if (files.length === 1 && !(await isDicom(first))) return this.start(first);
+      this.#say(`Looking through ${files.length} files …`);
+      await window.ctViewer.script("vendor/dicom-parser/dicomParser.min.js");
+      const { series, leftOut } = await findSeries(files);
+      if (this.taken !== taken) return;
+      const without = leftOut && `Left out: ${leftOut}.`;
+      if (!series.length)
+        throw new BadFile(`There are no CT slices here. ${without || "Drop one .nii or .nii.gz, or one folder of DICOM."}`);
+      if (series.length === 1) return this.#startSeries(series[0], without);
+      this.#say(`There are ${series.length} series. ${without}`);
+      this.part(".series").replaceChildren(...series.map((one, k) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = `Series ${k + 1}: ${one.text}`;
+        button.onclick = () => this.#startSeries(one, without);
+        return button;
+      }));
+    } catch (error) {
+      this.#say(error instanceof BadFile ? error.message : `The files cannot be read: ${error.message}.`);
+    }
+  }
+
+  #startSeries(series, doubt) {
+    try {
+      const { slices, affine, shape } = findStack(series);
+      const stack = { files: slices.map(({ file }) => file), affine, shape };
+      this.start(new File([], "ct.nii"), null, { stack, doubt });
+    } catch (error) {
+      if (!(error instanceof BadFile)) throw error;
+      this.#clear();
+      this.#say(error.message);
+    }
+  }
+
+  /** Begin with a CT; of a stack of DICOM the worker makes it. */
+  start(file, truth, { stack, doubt = "" } = {}) {
+    this.#clear();
     this.ct = file;
     this.truth = truth;
-    this.viewer = null;
-    this.part(".stage").replaceChildren();
-    this.part(".doubts").textContent = "";
-    this.part(".result").hidden = true;
+    this.doubt = doubt;
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
     this.worker.onmessage = ({ data }) => this.hear(data);
     this.worker.onerror = () => { this.#end(); this.#say("The networks could not be loaded in this browser."); };
     this.#work(0);
-    this.worker.postMessage({ do: "segment", blob: file, name: file.name });
+    this.worker.postMessage({ do: "segment", blob: file, stack, name: file.name });
+  }
+
+  /** What went before is given up. */
+  #clear() {
+    this.#end();
+    this.viewer = null;
+    for (const part of [".stage", ".series", ".doubts"]) this.part(part).replaceChildren();
+    this.part(".result").hidden = true;
   }
 
   /** What the worker says. */
@@ -84,8 +135,9 @@ class Page {
 
   #answers = {
     step: ({ text }) => { this.#say(`${text} …`); this.#work(); },
+    converted: ({ blob }) => { this.ct = new File([blob], this.ct.name); },
     ready: ({ config, warnings }) => {
-      this.part(".doubts").textContent = warnings.join(" ");
+      this.part(".doubts").textContent = [this.doubt, ...warnings].join(" ");
       this.#buildSliders(config);
     },
     window: ({ done, all }) => { this.#say(`TuNet: ${done} of ${all} windows`); this.#work(done / all); },
@@ -161,6 +213,19 @@ class Page {
 
   #say(text) {
     this.part(".said").textContent = text;
+  }
+}
+
+/** The files of what was dropped, in depth. */
+async function filesOf(entry) {
+  if (entry.name.startsWith(".")) return [];
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const within = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // by the hundred
+    if (!some.length) return (await Promise.all(within.map(filesOf))).flat();
+    within.push(...some);
   }
 }
 

@@ -24,8 +24,13 @@ self.onmessage = ({ data }) => {
 };
 
 const TASKS = {
-  async segment({ blob, name, config }) {
+  async segment({ blob, stack, name, config }) {
     postMessage({ say: "step", text: "Reading the CT" });
+    if (stack) {
+      const { niftiOfStack } = await import("./dicom.js");
+      blob = await niftiOfStack(stack);
+      postMessage({ say: "converted", blob });
+    }
     ct = await readNifti(blob, name);
     postMessage({ say: "step", text: "Loading the networks" });
     const list = await (await fetched("networks.json")).json();

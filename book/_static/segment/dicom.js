@@ -1,0 +1,46 @@
+// One series of DICOM as NIfTI, by dcm2niix, in the worker. What it makes is checked against what
+// the headers say, for it mends in silence what it takes for faults.
+
+import makeDcm2niix from "../vendor/dcm2niix/dcm2niix.jpeg.js";
+import { BadFile, readNifti } from "./nifti.js";
+
+const OFF_VOXELS = 0.05;
+const LOST =
+  "The slices cannot be read: one is cut short or damaged, or compressed in a way that this page " +
+  "does not know. tunet predict may take them.";
+const MOVED =
+  "The slices come out elsewhere than their headers say, as with a gantry that was tilted a little, or " +
+  "with slices that all have one number. tunet predict may take them.";
+
+/** Convert a stack, as findStack gives it without what lies around its files: { files, shape, affine }. */
+export async function niftiOfStack({ files, shape, affine }) {
+  const silent = () => {};
+  const { FS, callMain } = await makeDcm2niix({ print: silent, printErr: silent });
+  FS.mkdir("/in");
+  FS.mkdir("/out");
+  for (const [k, file] of files.entries())
+    FS.createDataFile("/in", `${k}`, new Uint8Array(await file.arrayBuffer()), true, true);
+  // No note of the patient beside it, nothing packed, all slices in one.
+  callMain(["-b", "n", "-z", "n", "-m", "y", "-f", "ct", "-o", "/out", "/in"]);
+  const made = FS.readdir("/out").filter((name) => name.endsWith(".nii"));
+  if (made.length !== 1) throw new BadFile(LOST);
+  const blob = new Blob([FS.readFile(`/out/${made[0]}`)]);
+  const ct = await readNifti(blob, "The series");
+  const mm = Math.min(...[0, 1, 2].map((k) => Math.hypot(...affine.map((row) => row[k]))));
+  const isSame = corners(affine, shape).every((corner) =>
+    corners(ct.affine, ct.shape).some((other) => Math.hypot(...corner.map((at, k) => at - other[k])) < OFF_VOXELS * mm));
+  if (!isSame || product(ct.shape) !== product(shape)) throw new BadFile(MOVED);
+  return blob;
+}
+
+/** The centers of the eight outermost voxels, in mm. */
+function corners(affine, shape) {
+  return [0, 1, 2, 3, 4, 5, 6, 7].map((which) => {
+    const at = shape.map((count, k) => ((which >> k) & 1) * (count - 1));
+    return affine.map((row) => row[3] + at.reduce((sum, index, k) => sum + index * row[k], 0));
+  });
+}
+
+function product(numbers) {
+  return numbers.reduce((a, b) => a * b, 1);
+}

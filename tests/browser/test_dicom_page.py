@@ -1,0 +1,316 @@
+"""Folders of DICOM in the page that segments a CT, beside the library: the same voxels."""
+
+import base64
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicoms import (
+    STUDY,
+    enhanced,
+    pydicom,
+    series,
+    slice_of,
+    stored,
+    write,
+    write_jpeg_lossless,
+)
+
+from tunet_lib.dicom import find_series
+from tunet_lib.files import DataError
+from tunet_lib.phantom import make_phantom
+from tunet_lib.predict import predict_scan
+from tunet_lib.scans import load_label, load_scan
+
+from .conftest import ROOT
+from .test_segment import LEAST_DSC, PACKING, PAGE, dsc, networks, wait_until_done  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+FOLDER = ".segment-here input.folder"
+PROGRAMS = "vendor/dcm2niix", "vendor/dicom-parser"
+# Reads all series of the files that an input of the test's own holds.
+READ = """async () => {PACKING
+  const segment = new URL("../_static/segment/", location.href);
+  const { findSeries, findStack } = await import(new URL("series.js", segment));
+  const { niftiOfStack } = await import(new URL("dicom.js", segment));
+  const { readNifti } = await import(new URL("nifti.js", segment));
+  await window.ctViewer.script("vendor/dicom-parser/dicomParser.min.js");
+  const { series } = await findSeries([...document.querySelector("#mine").files]);
+  const found = [];
+  for (const one of series) {
+    const { slices, affine, shape } = findStack(one);
+    const blob = await niftiOfStack({ files: slices.map(({ file }) => file), affine, shape });
+    const ct = await readNifti(blob, "ct.nii");
+    const voxels = await packed(Float32Array.from(ct.voxels));
+    found.push({ text: one.text, affine: ct.affine, shape: ct.shape, voxels });
+  }
+  return found;
+}""".replace("PACKING", PACKING)
+MINE = """document.body.insertAdjacentHTML(
+  "beforeend", "<input type=file id=mine webkitdirectory aria-label=mine>")"""
+
+
+def pixels(count=6):
+    return stored(count, 64, 64)
+
+
+def alike(**changes):
+    return series(6, pixels(), **changes)
+
+
+def compressed(name):
+    slices = alike()
+    for each in slices:
+        each.compress(getattr(pydicom.uid, name))
+    return slices
+
+
+def in_syntax(name):
+    slices = alike()
+    for each in slices:
+        each.file_meta.TransferSyntaxUID = getattr(pydicom.uid, name)
+    return slices
+
+
+def each_with(**values):
+    """Give the slices of a series values of their own."""
+    slices = alike()
+    for name, own in values.items():
+        for each, value in zip(slices, own, strict=True):
+            setattr(each, name, value)
+    return slices
+
+
+def with_long_headers():
+    """Put more before the pixels than the part of a file that is read first."""
+    slices = alike()
+    for each in slices:
+        block = each.private_block(0x0009, "tunet", create=True)
+        block.add_new(1, "OB", bytes(100_000))
+    return slices
+
+
+def signed():
+    values = (pixels().astype(int) - 1024).astype("<i2").view("<u2")
+    bits = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleIntercept": 0}
+    return series(6, values, **bits)
+
+
+def two_and_a_scout():
+    other = {"SeriesInstanceUID": STUDY + ".7", "SeriesNumber": 7, "SeriesDescription": "bone <b>"}
+    scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    return [
+        *alike(),
+        *series(5, pixels(5)[:, :48], **other),
+        slice_of(pixels(1)[0], (0, 0, 0), **scout),
+    ]
+
+
+TAKEN = {
+    "plain": alike,
+    "implicit": lambda: in_syntax("ImplicitVRLittleEndian"),
+    "RLE": lambda: compressed("RLELossless"),
+    "JPEG-LS": lambda: compressed("JPEGLSLossless"),
+    "JPEG 2000": lambda: compressed("JPEG2000Lossless"),
+    "head first": lambda: alike(step_mm=(0, 0, -3.0)),
+    "prone": lambda: alike(ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]),
+    "coronal": lambda: alike(step_mm=(0, 3, 0), ImageOrientationPatient=[1, 0, 0, 0, 0, -1]),
+    "slope": lambda: alike(RescaleSlope=0.5, RescaleIntercept=-1000.25),
+    "own slopes": lambda: each_with(RescaleSlope=[1, 2, 0.5, 1, 1, 3]),
+    "own acquisitions": lambda: each_with(
+        AcquisitionNumber=range(1, 7), ContentTime=[f"12000{k}" for k in range(6)]
+    ),
+    "16 bits": lambda: series(6, pixels() * 16, BitsStored=16, HighBit=15),
+    "signed": signed,
+    "long headers": with_long_headers,
+    "two series": two_and_a_scout,
+    "no numbers": lambda: [
+        *alike(SeriesNumber=None),
+        *alike(SeriesNumber=None, SeriesInstanceUID=STUDY + ".7"),
+    ],
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_voxels_and_their_places_are_those_of_the_library(visitor, tmp_path):
+    open_with_an_input_of_our_own(visitor)
+    for name, make in TAKEN.items():
+        check_voxels(visitor, write(tmp_path / name, make()))
+
+
+def test_the_jpeg_lossless_that_scanners_write(visitor, tmp_path):
+    pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
+    written = write_jpeg_lossless(tmp_path, alike())
+    open_with_an_input_of_our_own(visitor)
+    check_voxels(visitor, written)
+
+
+def open_with_an_input_of_our_own(visitor):
+    visitor.open(PAGE)
+    visitor.tab.evaluate(MINE)
+
+
+def check_voxels(visitor, folder):
+    """Read a folder both ways: as many series, of the same voxels in the same places."""
+    visitor.tab.set_input_files("#mine", folder)
+    found = visitor.tab.evaluate(READ)
+    expected = find_series(folder)[0]
+    assert [one["text"] for one in found] == [str(one).split(": ")[1] for one in expected]
+    for one, listed in zip(found, expected, strict=True):
+        voxels = np.frombuffer(base64.b64decode(one["voxels"]), np.float32)
+        image = nib.Nifti1Image(
+            voxels.reshape(one["shape"], order="F"), np.array([*one["affine"], [0, 0, 0, 1]])
+        )
+        nib.save(image, folder.parent / "read.nii")
+        mine, theirs = load_scan(folder.parent / "read.nii"), load_scan(folder, listed.uid)
+        np.testing.assert_array_equal(mine.volume_hu, theirs.volume_hu, err_msg=folder.name)
+        np.testing.assert_allclose(mine.affine, theirs.affine, atol=1e-4, err_msg=folder.name)
+
+
+def without(slices, index):
+    return slices[:index] + slices[index + 1 :]
+
+
+def shifted():
+    slices = alike()
+    slices[3].ImagePositionPatient[2] += 1.2
+    return slices
+
+
+def tilted(degrees):
+    angle = np.deg2rad(degrees)
+    return alike(ImageOrientationPatient=[1, 0, 0, 0, np.cos(angle), -np.sin(angle)])
+
+
+def twin():
+    slices = alike()
+    return [*slices, slice_of(pixels()[0], slices[2].ImagePositionPatient)]
+
+
+# What the page says; whether the library takes it nevertheless.
+REFUSED = {
+    "missing": (lambda: without(alike(), 3), "Slices are missing between IM00. and IM00. .36.0", 0),
+    "doubled": (twin, "Slices are doubled: IM00. and IM00. lie in one place", 0),
+    "uneven": (shifted, "unevenly spaced: IM00. lies 1.20 mm off its place", 0),
+    "size": (lambda: [*alike(), slice_of(stored()[0], (-10, -20, 48))], "differ in size", 0),
+    "single": (lambda: alike()[:1], "IM000 is a single slice", 0),
+    "MR": (lambda: alike(Modality="MR"), "no CT slices here. Left out: 6 of modality MR", 0),
+    "inverted": (
+        lambda: alike(PhotometricInterpretation="MONOCHROME1"),
+        "are inverted",
+        0,
+    ),
+    "no spacing": (lambda: alike(PixelSpacing=None), "lacks what says where the slice lies", 0),
+    "tilted": (lambda: tilted(20), "askew by 20 degrees", 1),
+    "frames": (lambda: [enhanced(range(5))], "holds many frames in one file", 1),
+    "deflated": (
+        lambda: in_syntax("DeflatedExplicitVRLittleEndian"),
+        "compressed in a way that this page does not know",
+        1,
+    ),
+    "one number": (lambda: alike(SOPInstanceUID="1.2.3"), "come out elsewhere than their head", 1),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees:UserWarning")
+def test_what_is_refused_is_answered_with_a_sentence(visitor, tmp_path):
+    visitor.open(PAGE)
+    for name, (make, sentence, is_taken) in REFUSED.items():
+        folder = write(tmp_path / name, make())
+        visitor.tab.set_input_files(FOLDER, folder)
+        wait_for(visitor.tab, sentence)
+        assert visitor.tab.locator(".working").is_hidden()
+        if is_taken:
+            load_scan(folder)
+        else:
+            with pytest.raises(DataError):
+                load_scan(folder)
+
+
+def wait_for(tab, sentence):
+    said = f"/{sentence}/.test(document.querySelector('.said').textContent)"
+    tab.wait_for_function(said, timeout=30_000)
+
+
+def test_damaged_slices_and_folders_without_any(visitor, tmp_path):
+    folder = write(tmp_path / "cut", alike())
+    path = sorted(folder.iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-40])
+    headers = write(tmp_path / "headers", alike())
+    path = sorted(headers.iterdir())[0]
+    path.write_bytes(path.read_bytes()[:400])
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (texts / name).write_text("hello")
+    visitor.open(PAGE)
+    for place, sentence in (
+        (folder, "slices cannot be read: one is cut short"),
+        (headers, "IM000: its DICOM header is damaged"),
+        (texts, "There are no CT slices here. Drop one .nii"),
+    ):
+        visitor.tab.set_input_files(FOLDER, place)
+        wait_for(visitor.tab, sentence)
+        assert visitor.tab.locator(".working").is_hidden()
+    visitor.tab.set_input_files(".segment-here input[accept]", folder / "IM001")
+    wait_for(visitor.tab, "IM001 is a single slice")
+
+
+def drop(tab, path):
+    """Let go of a folder over the page, as a hand would."""
+    box = tab.locator(".segment-here .drop").bounding_box()
+    session = tab.context.new_cdp_session(tab)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": kind,
+                "x": box["x"] + box["width"] / 2,
+                "y": box["y"] + box["height"] / 2,
+                "data": {"items": [], "files": [str(path)], "dragOperationsMask": 1},
+            },
+        )
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, networks, tmp_path):  # noqa: F811
+    volume_hu, _, (z_mm, y_mm, x_mm) = make_phantom(np.random.default_rng(5))
+    values = np.clip(volume_hu[::-1] + 1024, 0, 4095).astype(np.uint16)
+    phantom = series(
+        len(values),
+        values,
+        step_mm=(0, 0, float(z_mm)),
+        PixelSpacing=[float(y_mm), float(x_mm)],
+        SeriesNumber=3,
+        SeriesInstanceUID=STUDY + ".3",
+    )
+    folder = write(tmp_path / "disc" / "A", phantom).parent
+    write(folder / "B", two_and_a_scout())
+    tab, asked = visitor.tab, []
+    tab.context.on("request", lambda request: asked.append(request))
+    visitor.open(PAGE)
+    assert not any(program in request.url for request in asked for program in PROGRAMS)
+    tab.locator(".segment-here .drop").scroll_into_view_if_needed()
+    drop(tab, folder)
+    tab.wait_for_selector(".series button")
+    assert tab.locator(".said").inner_text() == "There are 3 series. Left out: 1 of localizer."
+    buttons = tab.locator(".series button")
+    mine = f"Series 2: {len(values)} slices of {values.shape[2]}x{values.shape[1]}, venous"
+    assert buttons.all_inner_texts()[1:] == [mine, "Series 3: 5 slices of 64x48, bone <b>"]
+    tab.screenshot(path=ROOT / "_build" / "screenshots" / "dicom_series.png")
+    buttons.nth(1).click()
+    wait_until_done(tab)
+    assert "Left out: 1 of localizer." in tab.locator(".doubts").inner_text()
+    with tab.expect_download() as download:
+        tab.click(".save")
+    download.value.save_as(tmp_path / "label.nii.gz")
+    scan = load_scan(folder, "2")
+    mine, theirs = load_label(tmp_path / "label.nii.gz", scan), predict_scan(scan, networks)
+    assert (theirs > 0).any()
+    assert min(dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)) >= LEAST_DSC
+
+    addresses = [request.url for request in asked]
+    assert all(any(program in one for one in addresses) for program in PROGRAMS)
+    assert all(one.startswith((visitor.host, "blob:", "data:")) for one in addresses)
+    assert all(request.method == "GET" for request in asked)
