@@ -18,7 +18,7 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -106,7 +106,29 @@ class DiceOfThree(DiceLoss):
         return super().call(v, u) + kidney
 
 
-LOSSES = {"dice": DiceLoss, "cross-entropy": DiceAndCrossEntropy, "kidney": DiceOfThree}
+class WholeFirst(DiceLoss):
+    """Dice of the whole alone for the first half of the epochs, then of both channels."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.tumor_weight = keras.Variable(1.0, trainable=False, dtype="float32")
+
+    def begin(self, share_done: float) -> None:
+        """Say, before an epoch, which share of them is done."""
+        self.tumor_weight.assign(float(share_done >= 0.5))
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Give the loss of a batch."""
+        whole = super().call(y_true[..., :1], y_pred[..., :1])
+        return whole + self.tumor_weight * super().call(y_true[..., 1:], y_pred[..., 1:])
+
+
+LOSSES = {
+    "dice": DiceLoss,
+    "cross-entropy": DiceAndCrossEntropy,
+    "kidney": DiceOfThree,
+    "whole first": WholeFirst,
+}
 
 
 @dataclass(frozen=True)
@@ -125,6 +147,8 @@ class Experiment:
         Training cases.
     training_scored
         How many of them are scored as well, for the gap to unseen ones.
+    seed
+        Draws the first weights, the windows and their changes; the cases stay.
     """
 
     name: str
@@ -134,11 +158,12 @@ class Experiment:
     loss: str = "dice"
     cases: int = 168
     training_scored: int = 0
+    seed: int = 2019
 
     @property
     def full_config(self) -> Config:
         """Give all numbers of the method."""
-        return Config.preset("course", **(COARSE | self.config))
+        return Config.preset("course", **(COARSE | {"seed": self.seed} | self.config))
 
 
 EXPERIMENTS = (
@@ -231,6 +256,8 @@ class Cases:
         """Give the first `count` of a seed."""
         phantoms = write_phantoms(self.data / name, count, seed)
         grid = "x".join(map(str, self.config.grid_shape))
+        if self.config.clip_hu:
+            grid += "_clip{:g}to{:g}".format(*self.config.clip_hu)
         prepared, failures = prepare_cases(phantoms, self.data / f"{name}_{grid}", self.config)
         if failures:
             raise RuntimeError(f"not prepared: {failures}")
@@ -271,6 +298,8 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     training.restore(folder / "training.npz")
     started_s = time.process_time()
     while not training.schedule.finished(config):
+        if hasattr(loss, "begin"):
+            loss.begin(training.schedule.epoch / config.epochs)
         log = training.run_epoch()
         training.save(folder / "training.npz")
         print(experiment.name, *(f"{name} {value:.4g}" for name, value in log.items()), flush=True)
@@ -418,8 +447,31 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
             writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
 
 
-def run(experiment: Experiment, data: Path, results: Path) -> None:
-    """Train one, score it on the tuning cases, and note its line."""
+@dataclass
+class Trial:
+    """An experiment that was trained: what predicts, and the cases, in memory.
+
+    Attributes
+    ----------
+    facts
+        What is known of the training before it is scored.
+    predict
+        Gives a case's probabilities on the grid, ``(z, y, x, channels)``.
+    score
+        Gives each case's `score_case`.
+    tuning, training_cases
+        The cases that score; those that trained.
+    """
+
+    facts: dict[str, Any]
+    predict: Callable[[InMemory], np.ndarray]
+    score: Callable[[list[InMemory]], list[dict[str, float]]]
+    tuning: list[InMemory]
+    training_cases: list[InMemory]
+
+
+def try_out(experiment: Experiment, data: Path) -> Trial:
+    """Train one, or take it from where it is trained."""
     config, variant = experiment.full_config, VARIANTS[experiment.variant]
     cases = Cases(data, config)
     tuning = list(map(InMemory, cases.load("tuning", TUNING_CASES, TUNING_SEED)))
@@ -436,12 +488,20 @@ def run(experiment: Experiment, data: Path, results: Path) -> None:
     def score(cases: list[InMemory]) -> list[dict[str, float]]:
         return [score_case(predict(case), case.label(), voxel_ml) for case in cases]
 
-    row = facts(experiment, training, cpu_s)
-    if variant.sees == "volume":
-        append(results / "experiments_lnet.csv", [row | r for r in lnet_rows(predict, tuning)])
+    noted = facts(experiment, training, cpu_s)
+    return Trial(noted, predict, score, tuning, chosen[WATCHED_CASES:])
+
+
+def run(experiment: Experiment, data: Path, results: Path) -> None:
+    """Train one, score it on the tuning cases, and note its line."""
+    trial = try_out(experiment, data)
+    row = trial.facts
+    if experiment.variant == "lnet":
+        rows = lnet_rows(trial.predict, trial.tuning)
+        append(results / "experiments_lnet.csv", [row | r for r in rows])
         return
-    row |= summary(score(tuning))
-    seen = score(chosen[WATCHED_CASES:][: experiment.training_scored])
+    row |= summary(trial.score(trial.tuning))
+    seen = trial.score(trial.training_cases[: experiment.training_scored])
     for name in ("whole", "tumor"):
         row[f"{name}_on_training_cases"] = np.mean([s[name] for s in seen]) if seen else math.nan
     append(results / "experiments.csv", [row])

@@ -116,7 +116,7 @@ class CourseCase:
 
     def digest(self) -> int:
         """Tell the CT from others of its name: CRC-32 of its voxels."""
-        return zlib.crc32(np.ascontiguousarray(self.scan.volume_hu))
+        return zlib.crc32(np.ascontiguousarray(self.scan.volume_hu).data)
 
     def ensemble(self) -> np.ndarray:
         """Average the maps of the four TuNets (Eq. 4): (z, y, x, 2) float32."""
