@@ -18,8 +18,8 @@ from typing import Any
 from experiments import MIRROR, RESULTS, STRONG, Experiment, append, summary, try_out
 
 SEEDS = (2019, 2020, 2021)
-PLANE: dict[str, Any] = MIRROR | {"first_prob": 0.05, "epochs": 8}
-SPACE: dict[str, Any] = PLANE | {"batch_size": 2}
+PLANE: dict[str, Any] = MIRROR | {"first_prob": 0.05, "epochs": 5}
+SPACE: dict[str, Any] = PLANE | {"batch_size": 2, "epochs": 8}
 PLAIN = {"rotation_deg": 1.0, "zoom": 0.0, "mirror": False, "gain": 0.0, "shift": 0.0}
 GREY = {name: STRONG[name] for name in ("gain", "shift")}
 SHAPE = {name: STRONG[name] for name in ("rotation_deg", "zoom")} | {"mirror": True}
@@ -51,6 +51,18 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
             "patch_stride": (12, 10, 10),
             "patches_per_case": 4,
             "batch_size": 4,
+        },
+        "dice",
+    ),
+    "3d_plane": (
+        "windows of the whole plane and half the height",
+        "unet3d",
+        SPACE
+        | {
+            "patch_shape": (24, 80, 80),
+            "patch_stride": (12, 80, 80),
+            "patches_per_case": 1,
+            "batch_size": 1,
         },
         "dice",
     ),
