@@ -39,6 +39,7 @@ slides-pdf: slides $(BROWSER) ## print each deck with Chromium, without and with
 chapters: $(STAMP) data ## run every notebook again and store what it gives
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/python book/shrink_pictures.py notebooks/*.ipynb
 
 assets: $(ASSETS) $(MADE) ## fetch and make what the pages need besides themselves
 

@@ -1,6 +1,6 @@
 """The soft Dice loss, written once for every network.
 
-Chapter 04 (``notebooks/04_losses_metrics.ipynb``).
+Chapters 04 (``notebooks/04_losses_metrics.ipynb``) and 09 (``notebooks/09_training.ipynb``).
 """
 
 from __future__ import annotations

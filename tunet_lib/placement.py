@@ -83,10 +83,10 @@ class Placement:
     >>> from tunet_lib.scans import scan_of
     >>> water = scan_of(np.zeros((20, 100, 100), np.int16), spacing_mm=(10, 4, 4))
     >>> placement = Placement(water, Config.preset("course"))
-    >>> placement.grid_shape, placement.grid_spacing_mm
-    ((48, 80, 80), (7.0, 5.4, 5.4))
+    >>> placement.grid_shape, [round(mm, 2) for mm in placement.grid_spacing_mm]
+    ((64, 112, 112), [5.25, 3.86, 3.86])
     >>> grid_hu = placement.to_grid(water)
-    >>> float(grid_hu[24, 40, 40]), float(grid_hu[0, 0, 0])  # water, and air around it
+    >>> float(grid_hu[32, 56, 56]), float(grid_hu[0, 0, 0])  # water, and air around it
     (0.0, -1000.0)
     """
 

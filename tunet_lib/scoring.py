@@ -1,6 +1,6 @@
 """Every case of a run scored, by the networks of the fold that held it out.
 
-Chapters 10 (``notebooks/10_folds_cluster.ipynb``) and 14 (``notebooks/14_results.ipynb``).
+Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 """
 
 from __future__ import annotations
