@@ -1,4 +1,4 @@
-"""Halve the pictures of executed chapters: python book/shrink_pictures.py NOTEBOOK…
+"""Halve the stored pictures of chapters: ``python book/shrink_pictures.py NOTEBOOK…`` does it.
 
 A stored figure needs no more than the 256 colors of a palette; one that would look different is
 left as it is.

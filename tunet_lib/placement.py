@@ -86,8 +86,8 @@ class Placement:
     >>> placement.grid_shape, [round(mm, 2) for mm in placement.grid_spacing_mm]
     ((64, 112, 112), [5.25, 3.86, 3.86])
     >>> grid_hu = placement.to_grid(water)
-    >>> float(grid_hu[32, 56, 56]), float(grid_hu[0, 0, 0])  # water, and air around it
-    (0.0, -1000.0)
+    >>> round(float(grid_hu[32, 56, 56])), round(float(grid_hu[0, 0, 0]))  # water, air around it
+    (0, -1000)
     """
 
     def __init__(self, scan: Measured, config: Config) -> None:
