@@ -60,7 +60,8 @@ class Page {
       drop.classList.remove("over");
       // What was dropped can be asked for now only; what it holds, later.
       const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-      Promise.all(entries.map(filesOf)).then((files) => this.take(files.flat()));
+      Promise.all(entries.map(filesOf)).then((files) => this.take(files.flat()))
+        .catch((error) => this.#say(`${error.message}.`)); // a folder that cannot be read
     };
     this.part(".stop").onclick = () => { this.#end(); this.#say("Stopped."); };
     this.part(".save").onclick = () => this.worker.postMessage({ do: "save", label: this.label });
