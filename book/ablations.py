@@ -40,6 +40,7 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         PLANE | {"clip_hu": (-80.0, 300.0)},
         "dice",
     ),
+    "2d_deep": ("heads on lower levels as well", "unet2d", PLANE, "each level"),
     "3d": ("U-Net 3D, the recipe with batch 2", "unet3d", SPACE, "dice"),
     "3d_batch8": ("batch 8, a quarter of the steps", "unet3d", SPACE | {"batch_size": 8}, "dice"),
     "3d_half": (
@@ -66,6 +67,7 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         },
         "dice",
     ),
+    "3d_deep": ("heads on lower levels as well", "unet3d", SPACE, "each level"),
     "tunet": ("TuNet, the recipe with batch 2", "tunet", SPACE, "dice"),
     "tunet_first": ("W-Net first, T-Net from half way on", "tunet", SPACE, "whole first"),
 }

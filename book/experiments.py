@@ -123,12 +123,50 @@ class WholeFirst(DiceLoss):
         return whole + self.tumor_weight * super().call(y_true[..., 1:], y_pred[..., 1:])
 
 
+class DiceOnEachLevel(DiceLoss):
+    """Dice of both channels, and half, a quarter, … of what each lower level's head says."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Give the loss of a batch whose prediction holds the levels' channels, finest first."""
+        levels = keras.ops.split(y_pred, y_pred.shape[-1] // y_true.shape[-1], axis=-1)
+        return sum(
+            0.5**k * super(DiceOnEachLevel, self).call(y_true, u) for k, u in enumerate(levels)
+        )
+
+
 LOSSES = {
     "dice": DiceLoss,
     "cross-entropy": DiceAndCrossEntropy,
     "kidney": DiceOfThree,
     "whole first": WholeFirst,
+    "each level": DiceOnEachLevel,
 }
+
+
+def with_heads(network: Any, first_prob: float) -> Any:
+    """Give a U-Net whose lower decoder levels speak as well, for training.
+
+    Each of them gets a sigmoid of its own, repeated to the full size. The channels are the
+    network's own, then those of half its resolution, and so on. All layers of `network` are
+    shared: what it becomes is what it predicts without the heads. The lowest level has none, as
+    it is no decoder's.
+    """
+    layers = keras.layers
+    ups = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, layers.UpSampling2D | layers.UpSampling3D)
+    ]
+    prior = keras.initializers.Constant(math.log(first_prob / (1 - first_prob)))
+    outputs = [network.output]
+    for level, up in enumerate(reversed(ups[1:]), start=1):
+        flat = isinstance(up, layers.UpSampling2D)
+        head = (layers.Conv2D if flat else layers.Conv3D)(
+            network.output.shape[-1], 1, activation="sigmoid", bias_initializer=prior,
+            dtype="float32", name=f"probability_{level}",
+        )  # fmt: skip
+        outputs.append(type(up)(2**level, dtype="float32")(head(up.input)))
+    return keras.Model(network.input, layers.Concatenate(dtype="float32")(outputs))
 
 
 @dataclass(frozen=True)
@@ -293,8 +331,13 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     split = Split(0, cases[WATCHED_CASES:], cases[:WATCHED_CASES])
     training = Training(variant, config, split, workers=2)
     loss = LOSSES[experiment.loss](config.dice_over, config.dice_epsilon)
-    network = training.network
-    network.compile(network.optimizer, loss, jit_compile=network.jit_compile)
+    plain = network = training.network
+    if isinstance(loss, DiceOnEachLevel):
+        network = training.network = with_heads(plain, config.first_prob)
+        training.best = network.get_weights()
+    adam = type(plain.optimizer).from_config(plain.optimizer.get_config())
+    network.compile(adam, loss, jit_compile=plain.jit_compile)
+    adam.build(network.trainable_variables)
     training.restore(folder / "training.npz")
     started_s = time.process_time()
     while not training.schedule.finished(config):
@@ -303,6 +346,8 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
         log = training.run_epoch()
         training.save(folder / "training.npz")
         print(experiment.name, *(f"{name} {value:.4g}" for name, value in log.items()), flush=True)
+    network.set_weights(training.best)
+    training.best = plain.get_weights()  # without the heads, if there are any
     return training, time.process_time() - started_s
 
 

@@ -1,3 +1,4 @@
+import csv
 import importlib.util
 import math
 import sys
@@ -8,17 +9,27 @@ import pytest
 
 from tunet_lib.config import VARIANTS
 
-PATH = Path(__file__).parents[1] / "book" / "experiments.py"
+BOOK = Path(__file__).parents[1] / "book"
+PATH = BOOK / "experiments.py"
 pytestmark = pytest.mark.skipif(not PATH.exists(), reason="the book is not there")
 SMALL = {"filters": 2, "norm_groups": 2, "levels": 2, "epochs": 2, "precision": "float32"}
 
 
-@pytest.fixture(scope="module")
-def experiments():
-    spec = importlib.util.spec_from_file_location("experiments", PATH)
-    module = sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BOOK / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return load("experiments")
+
+
+@pytest.fixture(scope="module")
+def ablations(experiments):
+    return load("ablations")
 
 
 @pytest.fixture
@@ -102,3 +113,116 @@ def test_an_experiment_leaves_its_line(experiments, variant, loss, tmp_path, mon
         same = [{k: v for k, v in row.items() if k != "cpu_minutes"} for row in rows]
         assert same[0] == same[1]
         assert 0 <= float(rows[0]["whole"]) <= 1
+
+
+def test_an_ablation_differs_from_its_base_in_one_thing(experiments, ablations):
+    trainings = ablations.trainings(list(ablations.ABLATIONS), ablations.SEEDS)
+    names = [experiment.name for experiment in trainings]
+    assert len(names) == len(set(names)) == len(ablations.ABLATIONS) * len(ablations.SEEDS)
+    # One seed after the other, so that what is there at any time can be compared.
+    assert [e.seed for e in trainings] == sorted(e.seed for e in trainings)
+    together = {
+        "rotation_deg zoom mirror gain shift",
+        "foreground_fraction tumor_fraction",
+        "patch_shape patch_stride patches_per_case batch_size",
+    }
+    for name, (_, variant, config, loss) in ablations.ABLATIONS.items():
+        base = ablations.ABLATIONS[name.partition("_")[0]]
+        mine = experiments.Experiment(name, "", variant, config, loss).full_config
+        theirs = experiments.Experiment(name, "", base[1], base[2], base[3]).full_config
+        changed = set(mine.differences(theirs))
+        assert variant == base[1]
+        assert name == name.partition("_")[0] or bool(changed) != (loss != base[3])
+        assert len(changed) <= 1 or any(changed <= set(names.split()) for names in together)
+
+
+def test_the_tumor_counts_from_half_way_on(experiments):
+    rng = np.random.default_rng(1)
+    u = rng.random((2, 4, 5, 2)).astype(np.float32)
+    v = (rng.random(u.shape) < 0.3).astype(np.float32)
+    loss = experiments.LOSSES["whole first"]("batch", 1e-5)
+    both, plain = experiments.DiceLoss("batch", 1e-5).call, experiments.keras.ops.convert_to_numpy
+    for share_done, expected in (
+        (0.0, both(v[..., :1], u[..., :1])),
+        (0.49, both(v[..., :1], u[..., :1])),
+        (0.5, both(v, u)),
+    ):
+        loss.begin(share_done)
+        assert float(loss.call(v, u)) == pytest.approx(float(plain(expected)), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["unet2d", "unet3d"])
+def test_heads_speak_on_each_lower_level_and_leave_the_network_alone(experiments, name):
+    config = experiments.Config.preset("course", **(SMALL | {"levels": 4, "first_prob": 0.1}))
+    network = experiments.Model.untrained(VARIANTS[name], config).network
+    heads = experiments.with_heads(network, config.first_prob)
+    image = np.random.default_rng(2).normal(size=(1, *(16,) * (3 if name == "unet3d" else 2), 1))
+    image = image.astype(np.float32)
+    alone, all_levels = np.asarray(network(image)), np.asarray(heads(image))
+    assert all_levels.shape == (*alone.shape[:-1], 6)  # levels 1, 1/2 and 1/4 of the size
+    assert np.array_equal(all_levels[..., :2], alone)
+    for level in (1, 2):
+        coarse = all_levels[..., 2 * level : 2 * level + 2]
+        side = 2**level
+        first = coarse[(slice(None), *[slice(0, side)] * (coarse.ndim - 2))]
+        assert np.ptp(first.reshape(-1, 2), axis=0) == pytest.approx(0)
+        assert np.ptp(coarse) > 0
+        assert 0.02 < coarse.mean() < 0.4  # begins near the first probability
+    more = len(heads.trainable_variables) - len(network.trainable_variables)
+    assert more == 2 * 2  # a kernel and a bias each
+
+    truth = (alone > np.median(alone)).astype(np.float32)
+    dice = experiments.DiceLoss("batch", 1e-5)
+    expected = sum(
+        0.5**k * float(dice.call(truth, all_levels[..., 2 * k : 2 * k + 2])) for k in range(3)
+    )
+    loss = experiments.LOSSES["each level"]("batch", 1e-5)
+    assert float(loss.call(truth, all_levels)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def few(experiments, ablations, monkeypatch):
+    """Ablations that take seconds, on five phantoms."""
+    monkeypatch.setattr(experiments, "TUNING_CASES", 2)
+    monkeypatch.setattr(experiments, "WATCHED_CASES", 1)
+    experiment = experiments.Experiment
+    monkeypatch.setattr(
+        ablations, "Experiment", lambda *args, **kwargs: experiment(*args, **kwargs, cases=3)
+    )
+    config = SMALL | {"batch_size_2d": 16, "levels": 3, "epochs": 1}
+    monkeypatch.setattr(
+        ablations,
+        "ABLATIONS",
+        {
+            "2d": ("the recipe", "unet2d", config, "dice"),
+            "2d_deep": ("heads", "unet2d", config, "each level"),
+        },
+    )
+    return ablations
+
+
+def read(path):
+    with path.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_ablations_leave_their_lines_and_run_once(few, tmp_path, monkeypatch):
+    command = ["ablations", "--data", str(tmp_path / "data"), "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "2019"])
+    few.main()
+    rows, cases = read(tmp_path / "ablations.csv"), read(tmp_path / "ablation_cases.csv")
+    assert [(row["ablation"], row["seed"]) for row in rows] == [("2d", "2019"), ("2d_deep", "2019")]
+    assert [row["ablation"] for row in cases] == ["2d", "2d", "2d_deep", "2d_deep"]
+    for row in rows:
+        of_row = [case for case in cases if case["ablation"] == row["ablation"]]
+        for region in ("whole", "tumor"):
+            mean = np.mean([float(case[region]) for case in of_row])
+            assert float(row[region]) == pytest.approx(mean, abs=1e-4)
+
+    ran = []
+    monkeypatch.setattr(few, "run", lambda experiment, *_: ran.append(experiment.name))
+    few.main()
+    assert ran == []
+    monkeypatch.setattr(sys, "argv", [*command, "2d", "--seeds", "2019", "2020"])
+    few.main()
+    assert ran == ["2d_2020"]
