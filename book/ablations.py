@@ -29,7 +29,7 @@ UNIFORM = {"foreground_fraction": 0.0, "tumor_fraction": 0.0}
 ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "2d": ("U-Net 2D, the recipe", "unet2d", PLANE, "dice"),
     "2d_1deg": ("only the paper's rotation by up to 1 degree", "unet2d", PLANE | PLAIN, "dice"),
-    "2d_shape": ("grey values left alone", "unet2d", PLANE | PLAIN | SHAPE, "dice"),
+    "2d_shape": ("gray values left alone", "unet2d", PLANE | PLAIN | SHAPE, "dice"),
     "2d_grey": ("shapes left alone", "unet2d", PLANE | PLAIN | GREY, "dice"),
     "2d_entropy": ("plus a tenth of cross-entropy", "unet2d", PLANE, "cross-entropy"),
     "2d_uniform": ("slices drawn uniformly", "unet2d", PLANE | UNIFORM, "dice"),

@@ -87,8 +87,8 @@ def prose(path):
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
-def test_there_are_fifteen_chapters():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(16)]
+def test_there_are_sixteen_chapters():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(17)]
 
 
 @each_chapter

@@ -1,6 +1,6 @@
 """Two systems on the same cases: by how much they differ, and how sure that is.
 
-Chapter 14 (``notebooks/14_results.ipynb``).
+Chapters 14 (``notebooks/14_results.ipynb``) and 16 (``notebooks/16_ablations.ipynb``).
 """
 
 from __future__ import annotations

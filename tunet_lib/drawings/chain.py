@@ -55,6 +55,7 @@ HERE: dict[int, tuple[Collection[str], str]] = {
     13: (("algorithm_1",), "Algorithm 1"),
     14: (STEPS, "the whole chain, scored"),
     15: (STEPS, "the whole chain, on your own CT"),
+    16: (NETWORKS, "the networks, trained again with one part changed"),
 }
 _BODY = '<ellipse cx="12" cy="12" rx="10.5" ry="8" fill="none" stroke="currentColor"/>'
 _U = '<path d="M4,4 v6 q0,10 8,10 q8,0 8,-10 v-6" fill="none" stroke="{}" stroke-width="3.4"/>'
