@@ -226,3 +226,18 @@ def test_ablations_leave_their_lines_and_run_once(few, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [*command, "2d", "--seeds", "2019", "2020"])
     few.main()
     assert ran == ["2d_2020"]
+
+
+def test_the_stored_ablations_agree_with_their_cases(ablations):
+    trained, cases = (
+        read(BOOK / "results" / f"{name}.csv") for name in ("ablations", "ablation_cases")
+    )
+    names = [(row["ablation"], row["seed"]) for row in trained]
+    assert len(names) == len(set(names))
+    assert {ablation for ablation, _ in names} <= set(ablations.ABLATIONS)
+    for row in trained:
+        mine = [c for c in cases if (c["ablation"], c["seed"]) == (row["ablation"], row["seed"])]
+        assert len({case["case_id"] for case in mine}) == len(mine) == 32
+        for region in ("whole", "tumor", "sensitivity", "precision"):
+            mean = np.mean([float(case[region]) for case in mine])
+            assert float(row[region]) == pytest.approx(mean, abs=2e-5)
