@@ -33,7 +33,8 @@ ADAPTER = """(adapter) => {
   window.Worker = function (url) {
     const text = `const early = [];
       self.onmessage = (event) => early.push(event);
-      navigator.gpu.requestAdapter = async () => (${JSON.stringify(adapter)});
+      const requestAdapter = async () => (${JSON.stringify(adapter)});
+      Object.defineProperty(navigator, "gpu", { value: { requestAdapter } });
       await import("${new URL(url, location.href)}");
       early.forEach((event) => self.onmessage(event));`;
     const script = new Blob([text], { type: "text/javascript" });
@@ -105,9 +106,7 @@ OPEN = """
   const fetched = async (name) => (await fetch(new URL(name, made))).arrayBuffer();
   const card = await findCard({ evenSoftware: true });
 """
-IS_THERE = """async () => {OPEN
-  return Boolean(card);
-}""".replace("OPEN", OPEN)
+IS_THERE = "async () => Boolean(await navigator.gpu?.requestAdapter())"
 # One image, both ways.
 BOTH = """async ([image, shape]) => {PACKING OPEN
   const graph = await fetched("tunet.onnx");

@@ -7,6 +7,7 @@ const FOLDER = new URL("../vendor/onnxruntime/", import.meta.url);
 const TOLERANCE = 1e-3; // between probabilities; the sliders move thresholds by 0.01
 // How long a card's answer may take, when the processor took so long; the first one compiles shaders.
 const longest = (ms) => 3 * ms + 5000;
+const OPENING_MS = 20_000; // with the program's way through the net
 
 onProcessor.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", FOLDER).href };
 onProcessor.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
@@ -28,7 +29,7 @@ export async function findCard({ evenSoftware = false } = {}) {
     onCard.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.jspi.wasm", FOLDER).href };
     onCard.env.wasm.numThreads = 1;
     onCard.env.logLevel = "fatal"; // silent: where the card fails, the processor goes on
-    return { open: (graph) => openOnCard(onCard, graph).catch(() => null) };
+    return { open: (graph) => inTime(openOnCard(onCard, graph), OPENING_MS).catch(() => null) };
   } catch {
     return null;
   }
