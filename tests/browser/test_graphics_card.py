@@ -62,7 +62,7 @@ export { env, InferenceSession, Tensor };
 """
 HOW = {
     "right": "",
-    "wrong": "maps = maps.map((prob) => prob + 0.01)",
+    "wrong": "maps = maps.map((prob) => prob + 0.02)",
     "lost": "if (isLate) throw new Error('lost')",
     "short of memory": "if (isLate) { maps.fill(0.5); device.dispatchEvent(trouble); }",
 }
@@ -75,8 +75,8 @@ CARDS = """async () => {
   const lost = () => Promise.reject(new Error("lost"));
   const cards = {
     same: () => right,
-    nearly: () => right.map((prob) => prob + 5e-4),
-    wrong: () => right.map((prob) => prob + 2e-3),
+    nearly: () => right.map((prob) => prob + 5e-3),
+    wrong: () => right.map((prob) => prob + 0.02),
     nothing: () => right.map(() => NaN),
     slow: () => after(1500, right),
     stuck: () => new Promise(() => {}),
@@ -195,7 +195,7 @@ def test_a_card_answers_only_if_it_says_the_same_sooner(visitor):
     assert len(kept) == 5
     assert not any(itself for several in kept.values() for itself in several), kept
     assert all(one["closed"] == 1 for name, one in found.items() if not one["kept"][-1])
-    assert all(one["off"] <= 1e-3 for one in found.values())
+    assert all(one["off"] <= 0.01 for one in found.values())
 
 
 def segment_pretending(visitor, networks, tmp_path, adapter, how):
