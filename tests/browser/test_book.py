@@ -79,6 +79,7 @@ def keep_screenshot(tab, name, width):
         path=path,
         full_page=True,
         quality=70,
+        timeout=120_000,  # a busy machine paints a long page slowly
         clip={"x": 0, "y": 0, "width": width, "height": height},
     )
 
