@@ -80,6 +80,7 @@ def keep_screenshot(tab, name, width):
             path=SCREENSHOTS / str(width) / f"{stem}{f'-{number}' if number > 1 else ''}.jpg",
             full_page=True,
             quality=70,
+            timeout=120_000,  # a busy machine paints slowly
             clip={"x": 0, "y": top, "width": width, "height": min(TALLEST, height - top)},
         )
 
