@@ -295,7 +295,7 @@ def _draw_style_key(ax: Axes, labels: Sequence[np.ndarray]) -> None:
     high, wide = (-(-2 * size // 5) for size in outlined.shape)
     sides = {"lower": slice(-high, None), "upper": slice(high)}
     across = {"left": slice(wide), "right": slice(-wide, None)}
-    hidden = {
+    hidden: dict[Any, int] = {
         f"{side} {half}": outlined[rows, columns].sum()
         for side, rows in sides.items()
         for half, columns in across.items()
