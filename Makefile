@@ -116,7 +116,7 @@ $(OTTER): $(STAMP)
 	    for line in requires("tunet-book") if "coursework" in line])')"
 
 # Of KaTeX the pages need its style and its fonts: the formulas are set when the book is built. Of
-# onnxruntime they need the program for processors alone.
+# onnxruntime they need two programs: for processors, and for graphics cards.
 # Its npm comes from pip, so that no Node.js need be installed. PATH: npm's own scripts call node.
 $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --prefix $(NPM) --no-audit --no-fund --ignore-scripts
@@ -126,7 +126,9 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	cp $(NPM)/node_modules/katex/dist/fonts/*.woff2 $(VENDOR)/katex/fonts
 	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue $(VENDOR)/dicom-parser $(VENDOR)/dcm2niix
 	cp $(NPM)/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
-	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm $(VENDOR)/onnxruntime
+	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm \
+	    $(NPM)/node_modules/onnxruntime-web/dist/ort.jspi.bundle.min.mjs \
+	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.jspi.wasm $(VENDOR)/onnxruntime
 	cp $(NPM)/node_modules/@niivue/niivue/dist/niivue.umd.js $(VENDOR)/niivue
 	cp $(NPM)/node_modules/dicom-parser/dist/dicomParser.min.js $(VENDOR)/dicom-parser
 	cp $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js \

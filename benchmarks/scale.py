@@ -123,7 +123,7 @@ def points() -> list[tuple[str, int, float, float]]:
 
 def figure(rows: list[tuple[str, int, float, float]]) -> Figure:
     """Draw time and memory over each of the three sizes, on axes that begin at zero."""
-    drawn = Figure(figsize=(9, 5), layout="constrained")
+    drawn = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = drawn.subplots(2, 3)
     names = ("processor time in s", "peak memory in GB")
     for column, unit in enumerate(("cases", "slices", "networks")):
@@ -133,9 +133,11 @@ def figure(rows: list[tuple[str, int, float, float]]) -> Figure:
                 ax.plot([size for size, *_ in line], values, "o-", color=color, label=work)
         for ax, name in zip(axes[:, column], names, strict=True):
             ax.set(xlabel=unit, ylabel=name)
-            ax.set_xlim(left=0)
-            ax.set_ylim(bottom=0)
-            ax.legend(frameon=False)
+            ax.set_xlim(0, 1.1 * ax.dataLim.x1)
+            ax.set_ylim(0, 1.1 * ax.dataLim.y1)
+            ax.spines[["top", "right"]].set_visible(False)
+    lines = axes[0, 1].get_legend_handles_labels()  # slices are prepared and predicted
+    drawn.legend(*lines, loc="outside upper center", ncols=2, frameon=False)
     return drawn
 
 
@@ -146,7 +148,7 @@ def main() -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["work", "size", "cpu_s", "peak_gb"])
         writer.writerows([what, size, round(s, 1), round(gb, 2)] for what, size, s, gb in rows)
-    figure(rows).savefig(RESULTS / "scale.png", dpi=100)
+    figure(rows).savefig(RESULTS / "scale.png", dpi=180)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import random_model
 from typer.testing import CliRunner
 
 from tunet_lib.cli import app
@@ -29,18 +29,9 @@ def answer(graph, image):
     return session.run(["probability"], {"image": image.astype(np.float32)})[0]
 
 
-def random_model(name, **changes):
-    """Give a network with weights that make every value count."""
-    model = Model.untrained(VARIANTS[name], tiny_config(levels=3, **changes))
-    rng = np.random.default_rng(0)
-    weights = model.network.get_weights()
-    model.network.set_weights([w + rng.normal(0, 0.2, w.shape) for w in weights])
-    return model
-
-
 @pytest.mark.parametrize("name", ["unet2d", "unet3d", "lnet", "tunet", "tunet_seb_median"])
 def test_a_graph_answers_as_its_network_on_any_shape(name):
-    model = random_model(name)
+    model = random_model(name, levels=3)
     graph = onnx_graph(model).SerializeToString()
     rng = np.random.default_rng(1)
     for shape in ((2, 8, 8, 8, 1), (1, 12, 8, 4, 1)):
@@ -51,7 +42,7 @@ def test_a_graph_answers_as_its_network_on_any_shape(name):
 
 
 def test_a_patch_of_air_is_normalized_to_the_last_digit():
-    model = random_model("tunet")
+    model = random_model("tunet", levels=3)
     image = np.full((1, 8, 8, 8, 1), -300.0, np.float32)
     image += np.random.default_rng(0).normal(0, 0.01, image.shape).astype(np.float32)
     expected = model.network.predict_on_batch(image)
@@ -116,4 +107,4 @@ def test_without_onnx_it_says_how_to_get_it(monkeypatch):
     real = builtins.__import__
     monkeypatch.setattr("tunet_lib.extras.import_module", lambda name: real(f"no_{name}"))
     with pytest.raises(DataError, match=r"pip install \"tunet-book\[onnx\]\""):
-        onnx_graph(random_model("lnet"))
+        onnx_graph(random_model("lnet", levels=3))

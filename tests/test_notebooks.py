@@ -232,6 +232,23 @@ def test_every_link_leads_to_a_file(path):
         assert (path.parent / target).exists(), target
 
 
+def tables_as_text(path):
+    """Name the cells whose Markdown table the book would show with its bars."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [
+        cell["id"]
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "\n| --" in "".join(output.get("data", {}).get("text/markdown", ""))
+        and cell["metadata"].get("mystnb", {}).get("markdown_format") != "myst"
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_tables_are_shown_as_tables(path):
+    assert not tables_as_text(path)
+
+
 def test_notebooks_are_small():
     sizes = [path.stat().st_size for path in NOTEBOOKS]
     assert max(sizes) <= 1.5e6

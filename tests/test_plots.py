@@ -179,6 +179,22 @@ def test_prediction_is_dashed(volume_hu, label):
     assert key == ["truth", "predicted"]
 
 
+@pytest.mark.parametrize(
+    ("free", "x", "y"),
+    [
+        (np.s_[12:, :12], 0, 0), (np.s_[12:, 18:], 1, 0),
+        (np.s_[:8, :12], 0, 1), (np.s_[:8, 18:], 1, 1),
+    ],
+)  # fmt: skip
+def test_the_key_stands_where_it_hides_no_outline(volume_hu, free, x, y):
+    everywhere = np.ones(SHAPE, np.uint8)
+    everywhere[3][free] = 0
+    ax = outlined(volume_hu, 3, everywhere, everywhere)
+    ax.figure.draw_without_rendering()
+    key = ax.get_legend().get_window_extent().transformed(ax.transAxes.inverted())
+    assert abs(key.x0 + key.width / 2 - x) < 0.5 > abs(key.y0 + key.height / 2 - y)
+
+
 def test_names_can_be_left_out(volume_hu, label):
     ax = outlined(volume_hu, 3, label, names=False)
     assert set(outlines(ax)) == {"whole", "tumor"}

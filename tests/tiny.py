@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tunet_lib.config import Config
+from tunet_lib.config import VARIANTS, Config
 from tunet_lib.evaluation import SCORE_FIELDS
 from tunet_lib.files import load_array, save_array
+from tunet_lib.model import Model
 
 SHAPE = (8, 16, 16)
 
@@ -43,6 +44,15 @@ def tiny_config(**changes):
         "lnet_margin_mm": 0.0,
     }
     return Config.preset("course", **{**values, **changes})
+
+
+def random_model(name, **changes):
+    """Give a network with weights that make every value count."""
+    model = Model.untrained(VARIANTS[name], tiny_config(**changes))
+    rng = np.random.default_rng(0)
+    weights = model.network.get_weights()
+    model.network.set_weights([w + rng.normal(0, 0.2, w.shape) for w in weights])
+    return model
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ Chapter 00 (``notebooks/00_quickstart.ipynb``).
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from tunet_lib.config import Config
@@ -24,10 +23,7 @@ if TYPE_CHECKING:
     from tunet_lib.predict import predict_scan
     from tunet_lib.scans import load_scan, save_label
 
-try:
-    __version__ = version("tunet-book")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "unknown"
+    __version__: str
 
 __all__ = [
     "Config",
@@ -46,6 +42,17 @@ _WHERE |= {"load_scan": "scans", "save_label": "scans"}
 
 def __getattr__(name: str) -> Any:
     """Load what is asked for when it is asked for: most of it takes longer than the question."""
+    if name == "__version__":
+        return _version()
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tunet-book")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "unknown"

@@ -16,11 +16,12 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tunet_lib.process import Process, this_process
+
+if TYPE_CHECKING:  # half of what `import tunet_lib` would take
+    import numpy as np
 
 _NO_ACCESS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
@@ -212,6 +213,8 @@ def check_digest(content: bytes) -> None:
 
 def save_array(path: str | Path, array: np.ndarray) -> None:
     """Write one array as .npy with a digest behind it, atomically."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     with atomic_path(path) as temporary:
@@ -226,6 +229,8 @@ def load_array(path: str | Path) -> np.ndarray:
     DataError
         The file is missing, cut short, damaged, or not an array of numbers.
     """
+    import numpy as np
+
     try:
         status = os.stat(path)
         _check_file(os.path.abspath(path), status.st_size, status.st_mtime_ns)

@@ -52,7 +52,7 @@ class ModelFolder:
 
     @property
     def attempt(self) -> int:
-        """Which training this is, from 1: each has a seed of its own."""
+        """Which training this is, from 1. Each has a seed of its own."""
         return 1 + self.first_history_path.exists()
 
     @property

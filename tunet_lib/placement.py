@@ -105,7 +105,7 @@ class Placement:
 
     @cached_property
     def onto_grid(self) -> Matrices:
-        """The matrices of Fig. 4: for each axis (grid voxels, scan voxels), float32.
+        """The matrices of Fig. 4, for each axis (grid voxels, scan voxels), float32.
 
         A row sums to the part of the grid voxel that lies within the scan, so to 1 inside it
         and to 0 in the padding.
@@ -120,7 +120,7 @@ class Placement:
 
     @cached_property
     def onto_scan(self) -> Matrices:
-        """Linear interpolation back: for each axis (scan voxels, grid voxels), float32."""
+        """Linear interpolation back, for each axis (scan voxels, grid voxels), float32."""
         z, y, x = (
             linear_interpolation(grid, scan).astype(np.float32)
             for scan, grid in zip(*self._axes(), strict=True)
@@ -129,7 +129,7 @@ class Placement:
 
     @property
     def covered(self) -> np.ndarray:
-        """The grid voxels of which the scan covers at least half: bool, `grid_shape`.
+        """The grid voxels of which the scan covers at least half, bool, of `grid_shape`.
 
         Raises
         ------

@@ -15,7 +15,7 @@ DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re
 LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.text\(|color|alpha=")
 # In the page: a figure whose picture is a file.
 PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
-PLAYED = "Move the sliders to turn the picture."
+PLAYED = "A picture to play with: move its sliders, and it changes."
 
 
 def setup(app):

@@ -1,5 +1,6 @@
 """The built book in Debian's Chromium, with every other host out of reach: make browser."""
 
+import contextlib
 import functools
 import http.server
 import os
@@ -29,7 +30,8 @@ def host():
 
 
 @pytest.fixture(scope="session")
-def browser():
+def launch():
+    """Give what starts Chromium, with arguments of one's own."""
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("google-chrome")
@@ -39,9 +41,16 @@ def browser():
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium refuses it to root
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield browser
-        browser.close()
+        yield lambda *own: playwright.chromium.launch(
+            executable_path=executable, args=[*arguments, *own]
+        )
+
+
+@pytest.fixture(scope="session")
+def browser(launch):
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 class Visitor:
@@ -80,10 +89,17 @@ class Visitor:
             self.troubles.append(f"{response.status}: {response.url}")
 
 
-@pytest.fixture
-def visitor(browser, host):
+@contextlib.contextmanager
+def visit(browser, host):
+    """Give a tab, in which nothing may go wrong."""
     context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
     visitor = Visitor(context.new_page(), host)
     yield visitor
     context.close()
     assert not visitor.troubles, "\n".join(visitor.troubles)
+
+
+@pytest.fixture
+def visitor(browser, host):
+    with visit(browser, host) as visitor:
+        yield visitor

@@ -173,7 +173,7 @@ def show_outlines(
     if names:
         _name_regions(ax, labels)
     if predicted is not None:
-        _draw_style_key(ax)
+        _draw_style_key(ax, labels)
 
 
 def body(image: np.ndarray, above: float = WINDOW_HU[0]) -> tuple[float, float, float, float]:
@@ -287,14 +287,24 @@ def _name_regions(ax: Axes, labels: Sequence[np.ndarray]) -> None:
         )  # fmt: skip
 
 
-def _draw_style_key(ax: Axes) -> None:
+def _draw_style_key(ax: Axes, labels: Sequence[np.ndarray]) -> None:
     from matplotlib.lines import Line2D
 
+    # In the corner that hides least, taken larger than the key: names stand beside outlines.
+    outlined = np.any([label > 0 for label in labels], axis=0)
+    high, wide = (-(-2 * size // 5) for size in outlined.shape)
+    sides = {"lower": slice(-high, None), "upper": slice(high)}
+    across = {"left": slice(wide), "right": slice(-wide, None)}
+    hidden: dict[Any, int] = {
+        f"{side} {half}": outlined[rows, columns].sum()
+        for side, rows in sides.items()
+        for half, columns in across.items()
+    }
     handles = [
         Line2D([], [], color="white", linestyle=style, label=name)
         for name, style in _STYLES.items()
     ]
     ax.legend(
-        handles=handles, loc="lower left", fontsize=9, labelcolor="white",
+        handles=handles, loc=min(hidden, key=hidden.__getitem__), fontsize=9, labelcolor="white",
         facecolor="black", edgecolor="none", framealpha=0.7, handlelength=2.5,
     )  # fmt: skip

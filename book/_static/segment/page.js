@@ -141,10 +141,10 @@ class Page {
       this.part(".doubts").textContent = [this.doubt, ...warnings].join(" ");
       this.#buildSliders(config);
     },
-    window: ({ done, all }) => { this.#say(`TuNet: ${done} of ${all} windows`); this.#work(done / all); },
+    window: ({ done, all, where }) => { this.#say(`TuNet: ${done} of ${all} windows, ${where}`); this.#work(done / all); },
     result: async (result) => {
       this.part(".working").hidden = true;
-      this.#say("Done. Move the sliders, and the label map follows.");
+      this.#say(`Done ${result.where}. Move the sliders, and the label map follows.`);
       this.label = result.label;
       this.#fill(result);
       await this.#show(result);

@@ -1,17 +1,14 @@
 // The work beside the page: a CT comes in, progress and label maps go out. All of it happens here,
 // in the reader's own browser; what is fetched are this book's files.
 
-import * as ort from "../vendor/onnxruntime/ort.wasm.bundle.min.mjs";
 import { BadFile, readNifti, writeNifti } from "./nifti.js";
+import { findCard, Network, openOnProcessor } from "./programs.js";
 import { Segmentation } from "./segment.js";
 
 const NETWORKS = new URL("../made/networks/", import.meta.url);
 
-const PROGRAM = new URL("../vendor/onnxruntime/ort-wasm-simd-threaded.wasm", import.meta.url);
-ort.env.wasm.wasmPaths = { wasm: PROGRAM.href };
-ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, 4) : 1;
-
 let segmentation = null;
+let networks = null; // of each entry of the list, a Network
 let ct = null;
 let waiting = Promise.resolve();
 let newest = 0; // of several settings that wait, only the newest counts
@@ -35,13 +32,15 @@ const TASKS = {
     postMessage({ say: "step", text: "Loading the networks" });
     const list = await (await fetched("networks.json")).json();
     list.config = { ...list.config, ...config };
-    const sessions = new Map();
+    const card = await findCard();
+    networks = new Map();
     for (const entry of list.networks) {
       const graph = await (await fetched(entry.file)).arrayBuffer();
-      sessions.set(entry, await ort.InferenceSession.create(graph, { executionProviders: ["wasm"] }));
+      const onCard = entry.network === "tunet" && card?.open(graph); // L-Net looks once: to try that gains nothing
+      networks.set(entry, new Network(await openOnProcessor(graph), await onCard));
     }
     postMessage({ say: "step", text: "Bringing the CT to the grid" });
-    segmentation = new Segmentation(ct, list, (entry, image, shape) => run(sessions.get(entry), image, shape));
+    segmentation = new Segmentation(ct, list, (entry, image, shape) => networks.get(entry).run(image, shape));
     postMessage({ say: "ready", config: list.config, warnings: segmentation.warnings });
     postMessage({ say: "step", text: "L-Net looks for the kidneys" });
     await segmentation.localize();
@@ -57,19 +56,17 @@ const TASKS = {
 
 /** Let the networks see what they have not seen yet, and decide. */
 async function decide(config) {
-  await segmentation.predict(config, (done, all) => postMessage({ say: "window", done, all }));
+  await segmentation.predict(config, (done, all) => postMessage({ say: "window", done, all, where: where() }));
   const { label, whole, tumor, byRule, ml } = segmentation.decide(config);
   const inCt = (map) => writeNifti(segmentation.placement.mapFromGrid(map), ct, { isPacked: false });
   const files = {
     label: await writeNifti(label, ct, { isPacked: false }), whole: await inCt(whole), tumor: await inCt(tumor),
   };
-  postMessage({ say: "result", label, files, byRule, ml });
+  postMessage({ say: "result", label, files, byRule, ml, where: where() });
 }
 
-async function run(session, image, shape) {
-  const input = new ort.Tensor("float32", image, [1, ...shape, 1]);
-  const { probability } = await session.run({ image: input });
-  return probability.data;
+function where() {
+  return [...networks.values()].some(({ card }) => card) ? "on the graphics card" : "on the processor";
 }
 
 async function fetched(name) {
