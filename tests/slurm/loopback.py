@@ -14,6 +14,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import psutil
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 SYSTEM = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # where Debian puts daemons
 
@@ -107,7 +109,7 @@ class Slurm:
         self.daemons[node].wait()
 
     def stop(self) -> None:
-        """Cancel all jobs and end all daemons."""
+        """Cancel all jobs, and end all daemons and what they left."""
         self.call("scancel", "--user", getpass.getuser(), check=False)
         with contextlib.suppress(TimeoutError):
             self._until(lambda: not self.call("squeue", "-h", check=False), seconds=20)
@@ -118,6 +120,11 @@ class Slurm:
                 daemon.wait(10)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+        # A job whose daemon was killed is nobody's child any more, and may wait for ever.
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURM_CONF") == self.environment["SLURM_CONF"]:
+                    process.kill()
 
     def call(self, *command: str, check: bool = True, cwd: Path | None = None) -> str:
         """Run a command that may ask Slurm, and give what it prints."""
