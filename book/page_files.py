@@ -13,12 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tunet_lib import plots
-from tunet_lib.course import course_case, held_out_cases
+from tunet_lib.course import CourseCase, course_case, held_out_cases
 from tunet_lib.export import export_onnx
 from tunet_lib.files import atomic_path, save_json
 from tunet_lib.kits19 import Case
-from tunet_lib.predict import COURSE_WEIGHTS, Networks, predict_scan
-from tunet_lib.scans import Scan, load_label, load_scan, save_label
+from tunet_lib.localization import lnet_mask
+from tunet_lib.postprocess import postprocess
+from tunet_lib.predict import COURSE_WEIGHTS
+from tunet_lib.scans import Scan, load_label, save_label
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "phantoms"
@@ -29,12 +31,9 @@ PAGE_NETWORKS = ("lnet", "tunet")  # one of each: the whole ensemble would be fo
 def main() -> None:
     """Make all of it."""
     export_onnx(COURSE_WEIGHTS, MADE / "networks", variants=PAGE_NETWORKS, half=True)
-    networks = Networks(COURSE_WEIGHTS)
     cases = chosen_cases()
     for name, case in cases.items():
-        scan = load_scan(case.image_path)
-        found = predict_scan(scan, networks)
-        write_case(name, case, scan, found)
+        write_case(name, case, CourseCase.load(case))
     save_json(MADE / "cases.json", {name: case.case_id for name, case in cases.items()})
 
 
@@ -50,11 +49,18 @@ def chosen_cases() -> dict[str, Case]:
     return {"typical": chosen, "small": by_size[0], "large": by_size[-1]}
 
 
-def write_case(name: str, case: Case, scan: Scan, found: np.ndarray) -> None:
+def found_in(case: CourseCase) -> np.ndarray:
+    """Give the label map of all the course's networks, from their maps that come with the book."""
+    mask = lnet_mask(case.lnet_prob(), case.config)
+    maps = case.ensemble()
+    label = postprocess(maps[..., 0], maps[..., 1], case.config, lnet_mask=mask)
+    return case.placement.label_from_grid(label)
+
+
+def write_case(name: str, case: Case, prepared: CourseCase) -> None:
     """Write one case as a script, which a page can load from a folder as well as from a server."""
-    truth = load_label(case.label_path, scan)
     result = MADE / f"{name}_found.nii.gz"
-    save_label(found, scan, result)
+    save_label(found_in(prepared), prepared.scan, result)
     paths = {"ct": case.image_path, "truth": case.label_path, "found": result}
     packed = {key: base64.b64encode(path.read_bytes()).decode() for key, path in paths.items()}
     packed["name"] = f"{case.case_id}.nii.gz"
@@ -62,7 +68,7 @@ def write_case(name: str, case: Case, scan: Scan, found: np.ndarray) -> None:
     with atomic_path(MADE / f"{name}.js") as temporary:
         text = f"(window.ctCases ??= {{}}).{name} = {json.dumps(packed)};\n"
         temporary.write_text(text, encoding="utf-8")
-    figure = picture(scan, truth)
+    figure = picture(prepared.scan, prepared.truth)
     with atomic_path(MADE / f"{name}.webp") as temporary:
         figure.savefig(temporary, dpi=200, facecolor="black", pil_kwargs={"quality": 80})
 

@@ -1,9 +1,12 @@
 """Drawings: what they say of a network is what is built, and all of it is text that can be read."""
 
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
+import matplotlib
 import pytest
+from matplotlib.ft2font import FT2Font
 
 from tunet_lib import drawings, networks
 from tunet_lib.config import Config
@@ -108,6 +111,21 @@ def test_the_chain_names_each_step_and_lights_what_is_asked():
     ids = re.findall(r'\bid="([^"]+)"', drawing.svg)
     assert len(set(ids)) == len(ids)
     assert set(re.findall(r"#(drawing[^)\"]+)", drawing.svg)) <= set(ids)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_words_fit_into_the_boxes_of_the_chain_in_a_wide_font(preset):
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    for svg in svgs(drawings.draw_chain(Config.preset(preset))):
+        for group in (g for g in svg.iter(f"{SVG}g") if g.get("class") == "step"):
+            room = float(group.find(f"{SVG}rect").get("width"))
+            for words in group.iter(f"{SVG}text"):
+                bold = "-Bold" if words.get("font-weight") else ""
+                font = FT2Font(str(fonts / f"DejaVuSans{bold}.ttf"))
+                font.set_size(float(words.get("font-size")), 72)
+                font.set_text(words.text, 0)
+                needed = font.get_width_height()[0] / 64
+                assert 10 < needed <= room - 8, words.text
 
 
 def test_an_unknown_step_is_refused():

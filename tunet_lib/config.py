@@ -239,8 +239,8 @@ class Config:
         ----------
         name
             ``"paper"`` is Vu et al. 2019. ``"course"`` is the same method at a size that
-            trains on two cores: patches of all slices and half of the plane in the same 25
-            windows, on a coarser grid with a window of HU, and nets of half the filters that
+            trains on two cores: patches of all slices and a quarter of the plane in the same
+            25 windows, on a coarser grid with a window of HU, and nets of half the filters that
             begin with little foreground; random patches, widely augmented; Dice over the
             batch; a higher learning rate that falls to zero over a fixed number of epochs; an
             inner split; and an L-Net whose mask is widened.

@@ -48,10 +48,10 @@ def median_3x3x3(volume: np.ndarray) -> np.ndarray:
 
 def _median_of(block: np.ndarray) -> np.ndarray:
     """Give the medians of the inner voxels of a block."""
-    by_x = _sort3(block[..., :-2], block[..., 1:-1], block[..., 2:])
-    by_y = [_sort3(part[:, :-2], part[:, 1:-1], part[:, 2:]) for part in by_x]
+    by_x = sort_3(block[..., :-2], block[..., 1:-1], block[..., 2:])
+    by_y = [sort_3(part[:, :-2], part[:, 1:-1], part[:, 2:]) for part in by_x]
     # cube[i][j][k]: the 27 values, sorted along each of three directions.
-    cube = [[_sort3(part[:-2], part[1:-1], part[2:]) for part in row] for row in by_y]
+    cube = [[sort_3(part[:-2], part[1:-1], part[2:]) for part in row] for row in by_y]
     # So (i + 1)(j + 1)(k + 1) of them are at most cube[i][j][k]. If that is more than the 14
     # that the median has, it lies above the median; and alike from the other end. These are
     # four on either side, and the median of the 19 others is the median of all.
@@ -74,29 +74,53 @@ def _median_of(block: np.ndarray) -> np.ndarray:
 def _without_extremes(values: list[np.ndarray]) -> list[np.ndarray]:
     """Leave out, voxel by voxel, the least and the largest of some values."""
     half = len(values) // 2
-    pairs = [_sort2(values[k], values[-1 - k]) for k in range(half)]
+    pairs = [sort_2(values[k], values[-1 - k]) for k in range(half)]
     low, high = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     middle = values[half : len(values) - half]  # the odd one, if there is one
     least, largest, rest = low[0], high[0], []
     for value in low[1:] + middle:
-        least, value = _sort2(least, value)
+        least, value = sort_2(least, value)
         rest.append(value)
     if middle:
         high.append(rest.pop())
     for value in high[1:]:
-        value, largest = _sort2(value, largest)
+        value, largest = sort_2(value, largest)
         rest.append(value)
     return rest
 
 
-def _sort2(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sort_2(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort two arrays voxel by voxel.
+
+    Parameters
+    ----------
+    a, b
+        Any number type, of one shape.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The smaller and the larger values, of that shape and type.
+    """
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def _sort3(
+def sort_3(
     a: np.ndarray, b: np.ndarray, c: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    a, b = _sort2(a, b)
-    b, c = _sort2(b, c)
-    a, b = _sort2(a, b)
+    """Sort three arrays voxel by voxel: a sorting network of three comparisons.
+
+    Parameters
+    ----------
+    a, b, c
+        Any number type, of one shape.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The smallest, the middle and the largest values, of that shape and type.
+    """
+    a, b = sort_2(a, b)
+    b, c = sort_2(b, c)
+    a, b = sort_2(a, b)
     return a, b, c

@@ -83,13 +83,14 @@ ICONS = {
 }
 # Where the steps stand on wide screens and on narrow ones.
 _WIDE = {
-    "ct": (52, 160), "grid": (158, 160), "lnet": (317, 42), "wnet": (264, 160),
-    "tnet": (370, 160), "ensemble": (476, 160), "algorithm_1": (582, 160), "label": (688, 160),
+    "ct": (51, 160), "grid": (170, 160), "lnet": (348, 42), "wnet": (289, 160),
+    "tnet": (408, 160), "ensemble": (527, 160), "algorithm_1": (646, 160), "label": (765, 160),
 }  # fmt: skip
 _NARROW = {
-    "ct": (200, 42), "grid": (200, 140), "lnet": (52, 287), "wnet": (200, 238),
-    "tnet": (200, 336), "ensemble": (200, 434), "algorithm_1": (200, 532), "label": (200, 630),
+    "ct": (206, 42), "grid": (206, 140), "lnet": (51, 287), "wnet": (206, 238),
+    "tnet": (206, 336), "ensemble": (206, 434), "algorithm_1": (206, 532), "label": (206, 630),
 }  # fmt: skip
+_BOX = (102, 74)  # room for the longest words in the widest of the fonts that a reader may have
 _LINE = ("ct", "grid", "wnet", "tnet", "ensemble", "algorithm_1", "label")
 
 
@@ -115,10 +116,10 @@ def draw_chain(
     lit = {name: STEPS[name] for name in here}
     both = []
     for kind, size, places in (
-        ("wide", (740, 248), _WIDE),
+        ("wide", (816, 248), _WIDE),
         ("narrow", (320, 672), _NARROW),
     ):
-        boxes = {name: Box(x, y, 90, 74) for name, (x, y) in places.items()}
+        boxes = {name: Box(x, y, *_BOX) for name, (x, y) in places.items()}
         parts = _flows(boxes, kind == "wide")
         for name, box in boxes.items():
             parts.append(_step(name, box, config, name in lit, (links or {}).get(name)))
@@ -130,9 +131,9 @@ def _flows(boxes: dict[str, Box], wide: bool) -> list[str]:
     """Draw the straight line, L-Net's way around it, and the image's way to T-Net."""
     leaves, enters = ("right", "left") if wide else ("bottom", "top")
     up, side, mask_at, image_at = (
-        ("top", "bottom", (606, 76), (264, 242))
+        ("top", "bottom", (672, 76), (289, 242))
         if wide
-        else ("left", "right", (44, 470), (300, 240))
+        else ("left", "right", (44, 470), (311, 240))
     )
     parts = [
         arrow(curve(boxes[a], leaves, boxes[b], enters=enters))
