@@ -49,6 +49,15 @@ def test_hu_plus_1024_is_mended(tmp_path):
     assert notes[0].endswith("HU + 1024; 1024 is subtracted")
 
 
+@pytest.mark.parametrize("noise", [0, 40])
+def test_hu_whose_sign_is_turned_are_refused_and_not_taken_for_hu_plus_1024(tmp_path, noise):
+    noisy = trunk() + np.random.default_rng(1).normal(0, noise, SHAPE)
+    with pytest.raises(DataError, match="sign turned; multiply them by -1"):
+        gridded(tmp_path, -noisy)
+    notes = gridded(tmp_path, np.maximum(noisy, -1024) + 1024)[1]
+    assert notes[0].endswith("1024 is subtracted")
+
+
 @pytest.mark.parametrize(
     "scaled",
     [

@@ -93,7 +93,8 @@ def believed_hu(grid_hu: np.ndarray, coverage: np.ndarray, scan: ScanFile) -> np
     Raises
     ------
     DataError
-        The values of a CT of an abdomen's size are scaled to a few units, or to 0–255.
+        The values of a CT of an abdomen's size are scaled to a few units, or to 0–255, or their
+        sign is turned.
 
     Warns
     -----
@@ -112,6 +113,8 @@ def believed_hu(grid_hu: np.ndarray, coverage: np.ndarray, scan: ScanFile) -> np
         if min(_extent_mm(scan)) > SHORT_MM:
             raise DataError(f"{path}: {what}")
         _warn(path, what)  # of a small piece it may be right
+    elif _is_negative(own):
+        raise DataError(f"{path}: has {shown}: HU with their sign turned; multiply them by -1")
     elif _is_shifted(own):
         _warn(path, f"has {shown}: HU + {SHIFT_HU}; {SHIFT_HU} is subtracted")
         grid_hu -= np.float32(SHIFT_HU) * coverage.astype(np.float32)
@@ -169,6 +172,21 @@ def _is_shifted(own: np.ndarray) -> bool:
     enough = body.size > 0.05 * own.size
     low, high = TISSUE_HU
     return enough and low <= float(np.median(body)) - SHIFT_HU <= high
+
+
+def _is_negative(own: np.ndarray) -> bool:
+    """Say whether values are −HU: air far above everything, none below, and most tissue below 0.
+
+    Of HU + 1024 the first two are true as well, with tissue for air, and air for tissue: but that
+    air lies at 24.
+    """
+    if (own > 900).mean() < 0.05 or (own < -900).mean() > 0.01:
+        return False
+    tissue = -own[own < -BODY_HU]
+    low, high = TISSUE_HU
+    return tissue.size > 0.05 * own.size and (
+        (tissue > 25).mean() > 0.2 and low <= float(np.median(tissue)) <= high
+    )
 
 
 def _warn(path: Path, what: str) -> None:
