@@ -154,6 +154,16 @@ def test_sources_fit_a_page(path):
     assert len(longest) <= PAGE_COLUMNS or "create_table_neighbour_code" in longest, longest
 
 
+@pytest.mark.parametrize("page", ["results", "performance"])
+def test_the_code_of_a_page_is_no_wider_than_that_of_a_chapter(page):
+    text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf-8")
+    cells = re.findall(
+        r"^```\{code-cell\}.*?^---.*?^---\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    )
+    longest = max("".join(cells).splitlines(), key=len)
+    assert 40 < len(longest) <= PAGE_COLUMNS, longest
+
+
 @each_notebook
 def test_the_first_cell_installs_the_library_in_colab_only(path):
     first = code_cells(path)[0]
@@ -199,12 +209,17 @@ def test_no_cell_is_left_out_without_an_assert(path):
             assert "assert " in source
 
 
+def is_picture(output):
+    data = output.get("data", {})
+    return "image/png" in data or 'class="flipbook"' in "".join(data.get("text/html", ""))
+
+
 @each_notebook
 def test_every_picture_has_a_text_of_its_own(path):
     texts = [
         cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
         for cell in code_cells(path)
-        if any("image/png" in output.get("data", {}) for output in cell["outputs"])
+        if any(map(is_picture, cell["outputs"]))
     ]
     assert len(texts) >= 3
     assert min(map(len, texts)) > 40

@@ -1,4 +1,4 @@
-"""Give every picture of a chapter a number and a caption: Figure 7.3.
+"""Give every picture of a cell a number and a caption: Figure 7.3 of a chapter, Figure 1 elsewhere.
 
 A caption is the text that the cell's metadata give the picture (`mystnb: image: alt`), or the
 title of a drawing. Whoever cannot see the picture hears it once, as the caption.
@@ -6,8 +6,10 @@ title of a drawing. Whoever cannot see the picture hears it once, as the caption
 
 import html
 import re
+from pathlib import Path
 
 from docutils import nodes
+from PIL import Image
 
 CHAPTER = re.compile(r"notebooks/(\d+)_")
 DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re.DOTALL)
@@ -15,7 +17,9 @@ DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re
 LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.text\(|color|alpha=")
 # In the page: a figure whose picture is a file.
 PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
-PLAYED = "A picture to play with: move its sliders, and it changes."
+PLAYED = "A picture to play with: move its sliders, and it changes"
+# On a telephone a picture is as wide as this share of its pixels: its smallest words stay 9 pixels.
+READABLE = 0.46
 
 
 def setup(app):
@@ -32,14 +36,13 @@ def without_numbers_of_its_own(app):
 
 
 def number(app, doctree):
-    """Make each picture of a chapter's outputs a figure."""
+    """Make each picture of a page's outputs a figure."""
     chapter = CHAPTER.match(app.env.docname)
-    if not chapter:
-        return
+    within = [str(int(chapter[1]))] if chapter else []
     pictures = [(node, text) for node in doctree.findall() if (text := caption_of(node))]
     for count, (node, text) in enumerate(pictures, 1):
-        name = f"Figure {int(chapter[1])}.{count}"
-        ident = f"figure-{int(chapter[1])}-{count}"
+        place = [*within, str(count)]
+        name, ident = f"Figure {'.'.join(place)}", "-".join(["figure", *place])
         figure = nodes.figure("", ids=[ident], names=[ident], classes=["numbered"])
         hide_long_code(node)
         node.replace_self(figure)
@@ -51,9 +54,22 @@ def number(app, doctree):
 
 
 def enlarge(app, page, template, context, doctree):
-    """Let a picture that is pressed open alone, where a telephone shows all of its pixels."""
-    body = context.get("body", "")
-    context["body"] = PICTURE.sub(r'\1<a class="enlarge" href="\3">\2</a>', body)
+    """Say how wide a picture must be to be read, and let it open alone when it is pressed."""
+    sources = {name: uri for uri, (_, name) in app.env.images.items()}
+
+    def open_alone(found):
+        source = sources.get(found[3].rpartition("/")[2])
+        if source is None:
+            return found[0]
+        with Image.open(Path(app.srcdir, source)) as picture:
+            width, height = picture.size
+        image = found[2].replace("<img ", f'<img width="{width}" height="{height}" ', 1)
+        return (
+            f'{found[1]}<a class="enlarge" href="{found[3]}" '
+            f'style="--readable: {READABLE * width:.0f}px">{image}</a>'
+        )
+
+    context["body"] = PICTURE.sub(open_alone, context.get("body", ""))
 
 
 def caption_of(node):
@@ -62,7 +78,8 @@ def caption_of(node):
     if isinstance(node, nodes.image) and mime and "alt" in node:
         text = node["alt"]
     elif isinstance(node, nodes.raw) and mime == "text/html" and 'class="flipbook"' in node[0]:
-        text = PLAYED
+        cell = next((up for up in ancestors(node) if "cell_metadata" in up), {"cell_metadata": {}})
+        text = cell["cell_metadata"].get("mystnb", {}).get("image", {}).get("alt", PLAYED)
     elif isinstance(node, nodes.raw) and mime == "text/html" and (title := DRAWING.search(node[0])):
         text = html.unescape(title[1])
     else:
@@ -70,10 +87,15 @@ def caption_of(node):
     return text[0].upper() + text[1:].rstrip(".") + "."
 
 
+def ancestors(node):
+    """Walk up the elements that a node is in."""
+    while (node := node.parent) is not None:
+        yield node
+
+
 def hide_long_code(node):
     """Fold the code of a picture where it is long and mostly draws."""
-    while node is not None and node.get("nb_element") != "cell_code":
-        node = node.parent
+    node = next((up for up in ancestors(node) if up.get("nb_element") == "cell_code"), None)
     if node is None or "hide_mode" in node:
         return
     code = node.children[0].astext()

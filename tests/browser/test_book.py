@@ -175,6 +175,29 @@ def test_the_welcome_page_says_what_it_is_on_a_telephones_first_screen(visitor):
         assert box["y"] + box["height"] <= 844, what
 
 
+def test_a_telephone_shows_pictures_wide_enough_for_their_words(visitor):
+    visitor.tab.set_viewport_size({"width": 390, "height": 844})
+    for page in ("notebooks/14_results.html", "book/results.html", "book/performance.html"):
+        visitor.open(page)
+        pictures = visitor.tab.locator("figure.numbered > a.enlarge")
+        sizes = pictures.evaluate_all(
+            "(all) => all.map((one) => "
+            "[one.clientWidth, one.scrollWidth, Number(one.firstChild.getAttribute('width'))])"
+        )
+        assert sizes
+        for shown, whole, pixels in sizes:
+            assert shown <= 390
+            assert whole >= max(shown, 0.45 * pixels)
+
+
+def test_the_bibliography_names_works_as_the_text_does(visitor):
+    visitor.open("notebooks/12_ensemble.html")
+    cited = set(visitor.tab.locator(".bibtex-citation a").all_inner_texts())
+    assert len(cited) > 3
+    visitor.open("book/references.html")
+    assert cited <= set(visitor.tab.locator(".citation .label").all_inner_texts())
+
+
 @pages_with('id="player-')
 def test_the_cascade_shows_what_a_box_computes_and_a_voxel_sees(visitor, name):
     visitor.open(name)
