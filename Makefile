@@ -57,9 +57,9 @@ links: $(ASSETS) $(MADE) ## list links to other sites that do not answer; the bu
 data: $(STAMP)
 	$(BIN)/tunet phantom data/phantoms
 
-test: $(STAMP) data ## run the unit tests, then the notebooks against their stored outputs
-	$(BIN)/pytest -n 2 --dist loadfile tests
-	$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks
+test: $(STAMP) data ## run the notebooks against their stored outputs, and the unit tests
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks tests
 
 fuzz: $(STAMP) ## damage 10,000 NIfTIs and 1,000 other files: each is taken, or refused by a message
 	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py niftis 10000
@@ -139,7 +139,8 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	@touch $@
 
 # The phantoms, what the networks find in them, and the networks themselves.
-$(MADE): book/page_files.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) $(STAMP)
+$(MADE): book/page_files.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) \
+        $(wildcard tunet_lib/course_maps/*.npz) $(STAMP)
 	$(BIN)/python book/page_files.py
 
 $(STAMP): pyproject.toml
@@ -147,5 +148,5 @@ $(STAMP): pyproject.toml
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[book,test]"
 	@touch $@

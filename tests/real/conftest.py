@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-FIGURES = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture(scope="session")
 def real():
@@ -17,13 +15,23 @@ def real():
 
 
 @pytest.fixture
-def report(request):
+def report(record_property):
     """Note what was measured, to be shown below the results even if all pass."""
-    return request.config.stash.setdefault(FIGURES, []).append
+    return lambda line: record_property("measured", line)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if figures := config.stash.get(FIGURES, []):
+def pytest_terminal_summary(terminalreporter):
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    figures = [
+        line
+        for report in reports
+        if report.when == "call"
+        for name, line in report.user_properties
+        if name == "measured"
+    ]
+    if figures:
         terminalreporter.section("measured on real data")
         for line in figures:
             terminalreporter.write_line(line)
