@@ -205,6 +205,9 @@ def test_a_ct_larger_than_the_field_of_view_is_not_cropped(tmp_path, monkeypatch
 def test_a_tall_ct_is_the_same_whole_and_in_blocks(tmp_path):
     """The course's networks on a phantom twice as tall as their field of view."""
     config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    depth, rows, columns = config.patch_shape
+    # Windows that overlap by half, as nine in a plane instead of 25
+    config = dataclasses.replace(config, patch_stride=(depth, rows // 2, columns // 2))
     depth, *plane = config.grid_shape
     height_mm, *plane_mm = config.grid_fov_mm
     twice = dataclasses.replace(
@@ -216,6 +219,7 @@ def test_a_tall_ct_is_the_same_whole_and_in_blocks(tmp_path):
     for name in ("lnet", "tunet"):
         shutil.copytree(COURSE_WEIGHTS / name, tmp_path / "blocks" / name)
         shutil.copytree(COURSE_WEIGHTS / name, tmp_path / "whole" / name)
+        config.save(tmp_path / "blocks" / name / "config.json")
         twice.save(tmp_path / "whole" / name / "config.json")
     slices = int(2 * height_mm / 5)
     volume_hu, label, spacing_mm = make_phantom(
