@@ -24,15 +24,19 @@ READABLE = 0.46
 
 def setup(app):
     """Let Sphinx call the functions below."""
-    app.connect("builder-inited", without_numbers_of_its_own, priority=900)
+    app.connect("config-inited", without_numbers_of_its_own, priority=900)
     app.connect("doctree-read", number)
     app.connect("html-page-context", enlarge)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def without_numbers_of_its_own(app):
-    """Keep Sphinx from counting through the whole book, as Jupyter Book tells it to."""
-    app.config.numfig = False
+def without_numbers_of_its_own(app, config):
+    """Keep Sphinx from counting through the whole book, as Jupyter Book tells it to.
+
+    Later than here it would seem that the configuration has changed, and each build would read
+    all pages anew.
+    """
+    config.numfig = False
 
 
 def number(app, doctree):
