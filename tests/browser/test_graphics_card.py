@@ -19,6 +19,7 @@ from .test_segment import (
     PAGE,
     check_against_the_library,
     check_label,
+    open_with,
     phantom,
     text_of,
     write,
@@ -154,16 +155,6 @@ def networks(tmp_path_factory):
         random_model(name).save(folder / "models" / name)
     export_onnx(folder / "models", folder / "page")
     return folder
-
-
-def open_with(visitor, networks):
-    """Open the page, which gets these networks."""
-
-    def give(route):
-        route.fulfill(path=networks / "page" / route.request.url.rpartition("/")[2])
-
-    visitor.tab.route("**/made/networks/*", give)
-    visitor.open(PAGE)
 
 
 @pytest.fixture(scope="module")
