@@ -23,6 +23,15 @@ PAGES = {
     for name, text in PAGES.items()
     if not name.startswith(("_static", "reports", "slides"))
 }
+# In which widths and themes a page is looked at. Sources of the library differ by their text
+# alone, whose colors are a theme's at any width: each width and each theme once, but for the
+# longest.
+VIEWS = {1280: ("dark", "light"), 390: ("dark", "light")}
+SOURCE_VIEWS = {1280: ("light",), 390: ("dark",)}
+SOURCES = sorted(
+    (name for name in PAGES if name.startswith("_modules/tunet_lib")),
+    key=lambda name: len(PAGES[name]),
+)
 # What makes the page scroll sideways: elements that end beyond the screen, outermost first, but
 # for those within a box that scrolls by itself.
 TOO_WIDE = """() => {
@@ -68,8 +77,15 @@ def wait_for(tab, condition):
 
 
 def set_theme(tab, theme):
-    tab.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
-    tab.wait_for_timeout(300)  # colors fade
+    """Change the theme, and end at once what fades."""
+    tab.evaluate(
+        """(theme) => {
+          document.documentElement.dataset.theme = theme;
+          const fading = document.getAnimations().filter((one) => one instanceof CSSTransition);
+          fading.forEach((one) => one.finish());
+        }""",
+        theme,
+    )
 
 
 def keep_screenshot(tab, name, width):
@@ -90,16 +106,17 @@ def test_the_book_is_built():
 
 
 @pages_with("")
-def test_a_page_is_accessible_and_fits_every_screen(visitor, name):
+def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(visitor, name):
     tab = visitor.tab
     visitor.open(name)
+    check_markup(tab, name)
     tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     tab.add_script_tag(path=AXE)
     found = []
-    for width in (1280, 390):
+    for width, themes in (SOURCE_VIEWS if name in SOURCES[:-1] else VIEWS).items():
         tab.set_viewport_size({"width": width, "height": 900})
         wait_for(tab, SCROLLS_BY_KEY)
-        for theme in ("dark", "light"):
+        for theme in themes:
             set_theme(tab, theme)
             found += [f"{theme}, {width} px, {text}" for text in violations(tab)]
         found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
@@ -107,27 +124,26 @@ def test_a_page_is_accessible_and_fits_every_screen(visitor, name):
     assert not found, "\n".join(found)
 
 
-@pages_with("")
-def test_a_page_holds_no_raw_markup_and_a_chapter_knows_its_place(visitor, name):
-    visitor.open(name)
-    main = visitor.tab.locator("main")
+def check_markup(tab, name):
+    """Look for raw markup, for what describes the page, and for a chapter's place."""
+    main = tab.locator("main")
     shown = main.inner_text()
     for code in main.locator("pre, code").all_inner_texts():
         shown = shown.replace(code, "")
     for raw in ("| —", "|---", "code cell content", ":::", "{doc}", "<div"):
         assert raw not in shown
     if name.startswith(("book/", "notebooks/")):
-        described = visitor.tab.locator("meta[name=description]")
+        described = tab.locator("meta[name=description]")
         assert described.count() == 1
         assert len(described.get_attribute("content")) > 20
-        assert visitor.tab.locator("meta[property='og:image']").count() == 1
-        assert visitor.tab.locator("link[rel*=icon]").count() == 1
+        assert tab.locator("meta[property='og:image']").count() == 1
+        assert tab.locator("link[rel*=icon]").count() == 1
     chapter = re.match(r"notebooks/(\d+)_", name)
     if chapter:
-        strip = visitor.tab.locator(".chain-strip")
+        strip = tab.locator(".chain-strip")
         assert "You are here" in strip.inner_text()
         assert strip.locator("li").count() == 8 >= strip.locator("li.here").count() >= 1
-        captions = visitor.tab.locator("figure.numbered > figcaption").all_inner_texts()
+        captions = tab.locator("figure.numbered > figcaption").all_inner_texts()
         assert len(captions) >= 3
         for count, caption in enumerate(captions, 1):
             assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
