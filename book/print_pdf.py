@@ -15,6 +15,16 @@ FOOTER = (
     '<div style="font-size: 8px; width: 100%; text-align: center">'
     '<span class="pageNumber"></span></div>'
 )
+# What a book wants and a single page does not: the contents on a sheet of their own, and a new
+# sheet for each chapter.
+STYLE = """
+#jb-print-docs-body { break-after: page; }
+#jb-print-docs-body h1 { font-size: 2.6rem; font-weight: 700; text-align: left; }
+#jb-print-toc nav { columns: 2; }
+#jb-print-toc nav ul { break-inside: avoid; }
+.toctree-wrapper > section { break-before: page; }
+.toctree-wrapper > section > h2 { border: 0; font-size: 2.2rem; font-weight: 700; margin-top: 0; }
+"""
 
 
 def main() -> None:
@@ -30,6 +40,7 @@ def main() -> None:
         tab = browser.new_page(color_scheme="light")
         tab.set_default_timeout(300_000)
         tab.goto(page.as_uri())
+        tab.add_style_tag(content=STYLE)
         tab.pdf(
             path=PDF,
             format="A4",
