@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 
 import nibabel as nib
 import numpy as np
@@ -278,6 +279,14 @@ def test_a_header_that_is_damaged(tmp_path):
     folder = write(tmp_path / "ct", [*series(), slice_of(stored()[0], (0, 0, 0), PixelSpacing=[1])])
     with pytest.raises(DataError, match="its DICOM header is damaged"):
         open_scan(folder)
+
+
+def test_a_file_of_zeros_is_no_long_header(tmp_path):
+    start_s = time.process_time()
+    (tmp_path / "ct.nii").write_bytes(b"\x08\0" + bytes(1 << 26))
+    with pytest.raises(DataError, match="more than 10000 elements"):
+        open_scan(tmp_path / "ct.nii")
+    assert time.process_time() - start_s < 2
 
 
 def test_without_the_extra_the_command_that_installs_it_is_named(tmp_path, monkeypatch):

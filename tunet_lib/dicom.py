@@ -7,6 +7,7 @@ applies each slice's own rescale slope and intercept.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -39,6 +40,8 @@ TAGS = [
     *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
+PIXELS = 0x7FE00000  # the group of the pixel data; nothing that is read here comes after it
+MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
 
 
 @dataclass(frozen=True)
@@ -198,13 +201,31 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
     for path in _files(folder):
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             continue
-        pydicom = formats_library("pydicom", folder)
         try:
-            # Forced: some programs leave out the bytes by which one knows DICOM.
-            options = {"stop_before_pixels": True, "specific_tags": TAGS, "force": True}
-            yield path, pydicom.dcmread(path, **options)
+            yield path, _header(path)
         except Exception as error:  # pydicom raises whatever a damaged header leads to
             raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
+
+
+def _header(path: Path) -> Any:
+    """Read what comes before the pixels, as far as it is like a header."""
+    formats_library("pydicom", path)
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    elements = itertools.count(1)
+
+    def stop(tag: int, _vr: str | None, _length: int) -> bool:
+        # To pydicom a file of zeros is a header of elements without a value, eight bytes each.
+        if next(elements) > MOST_ELEMENTS:
+            raise ValueError(f"more than {MOST_ELEMENTS} elements")
+        return tag >= PIXELS
+
+    with path.open("rb") as stream:
+        # Forced: some programs leave out the bytes by which one knows DICOM.
+        return read_partial(
+            stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
+        )
 
 
 def _no_slice(header: Any) -> str:
