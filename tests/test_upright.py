@@ -119,3 +119,11 @@ def test_a_label_map_that_is_turned_against_its_ct_is_refused(tmp_path):
     nib.save(nib.Nifti1Image(label, turned(31)), tmp_path / "label.nii.gz")
     with pytest.raises(DataError, match=r"label\.nii\.gz: lies up to .* mm off its CT"):
         load_label(tmp_path / "label.nii.gz", open_scan(tmp_path / "ct.nii.gz"))
+
+
+def test_what_lies_askew_and_kilometers_away_is_refused(tmp_path):
+    affine = turned(10)
+    affine[0, 3] = 1e30
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine), tmp_path / "ct.nii")
+    with pytest.raises(DataError, match=r"askew, and 1e\+30 mm from where its scanner was"):
+        open_scan(tmp_path / "ct.nii")

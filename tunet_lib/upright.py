@@ -24,6 +24,7 @@ AIR_HU = -1000
 TIE = 1e-3  # in voxels
 MOST = 32767  # voxels along an axis, as a NIfTI header counts them
 GROWTH = 16  # times its own voxels for the box around it; turns of right angles take far fewer
+FAR_MM = 1e6  # a kilometer: from much farther off voxels are lost in the rounding
 MOST_SMALL = 1 << 24  # voxels that take no memory to speak of
 
 
@@ -120,7 +121,8 @@ def upright(file: NiftiFile, *, is_label: bool = False) -> NiftiFile:
     Raises
     ------
     DataError
-        The box around it would be many times as large as itself: no scanner makes such a thing.
+        The box around it would be many times as large as itself, or it lies kilometers away: no
+        scanner makes such a thing.
 
     Warns
     -----
@@ -136,6 +138,11 @@ def upright(file: NiftiFile, *, is_label: bool = False) -> NiftiFile:
             "oblique); they are resampled to the patient's axes, and the label map back",
             DataWarning,
             stacklevel=2,
+        )
+    if (away_mm := np.abs(file.affine[:3, 3]).max()) > FAR_MM:
+        raise DataError(
+            f"{file.path}: lies askew, and {away_mm:.3g} mm from where its scanner was, too far to "
+            "compute with; correct its affine"
         )
     ends = [(-0.5, count - 0.5) for count in file.shape]
     corners = nib.affines.apply_affine(file.affine, list(itertools.product(*ends)))
