@@ -148,5 +148,5 @@ $(STAMP): pyproject.toml
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[book,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
 	@touch $@
