@@ -335,6 +335,7 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     if isinstance(loss, DiceOnEachLevel):
         network = training.network = with_heads(plain, config.first_prob)
         training.best = network.get_weights()
+    # Anew: an optimizer belongs to the variables of one network, and heads bring more of them.
     adam = type(plain.optimizer).from_config(plain.optimizer.get_config())
     network.compile(adam, loss, jit_compile=plain.jit_compile)
     adam.build(network.trainable_variables)

@@ -201,6 +201,7 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
     for path in _files(folder):
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             continue
+        formats_library("pydicom", folder)  # before the rest: that it is missing is no damage
         try:
             yield path, _header(path)
         except Exception as error:  # pydicom raises whatever a damaged header leads to
@@ -209,7 +210,6 @@ def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
 
 def _header(path: Path) -> Any:
     """Read what comes before the pixels, as far as it is like a header."""
-    formats_library("pydicom", path)
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 

@@ -24,8 +24,8 @@ AIR_HU = -1000
 TIE = 1e-3  # in voxels
 MOST = 32767  # voxels along an axis, as a NIfTI header counts them
 GROWTH = 16  # times its own voxels for the box around it; turns of right angles take far fewer
-FAR_MM = 1e6  # a kilometer: from much farther off voxels are lost in the rounding
 MOST_SMALL = 1 << 24  # voxels that take no memory to speak of
+FAR_MM = 1e6  # a kilometer: from much farther off voxels are lost in the rounding
 
 
 @dataclass(frozen=True)
