@@ -316,7 +316,8 @@ def test_nbval_notices_a_changed_number(tmp_path):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     options = re.search(r"(--nbval .*) notebooks", makefile)[1].split()
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "--rootdir", tmp_path, tmp_path],
+        # -rN: with CI in the environment pytest's summary says each message once more, in full.
+        [sys.executable, "-m", "pytest", *options, "-rN", "--rootdir", tmp_path, tmp_path],
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
