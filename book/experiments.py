@@ -412,7 +412,7 @@ def facts(experiment: Experiment, training: Training, cpu_s: float) -> dict[str,
     """Give what is known of a training before it is scored."""
     config, variant = experiment.full_config, VARIANTS[experiment.variant]
     history = training.schedule.history
-    batches = training._batches(training.sources, 0, augment=True)
+    batches = training.batches(training.sources, 0, augment=True)
     steps = len(batches) * len(history)
     voxels = math.prod(variant.patch_shape(config)) * batches.batch * steps
     return {

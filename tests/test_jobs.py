@@ -38,7 +38,7 @@ def processes(monkeypatch):
                 [sys.executable, "-c", code], cwd=folder.path, stdout=log, stderr=subprocess.STDOUT
             )
 
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(jobs, "start_worker", start)
     sleep = jobs.time.sleep
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: sleep(seconds / 20))
     return scripts, started
@@ -111,7 +111,7 @@ def test_a_process_is_given_its_task_and_its_share_of_the_cores(run, monkeypatch
         started.update(command=command, env=env, stdin=stdin, log=Path(stdout.name))
 
     monkeypatch.setattr(jobs.subprocess, "Popen", popen)
-    jobs._start(run, ("tunet", 1), 3, "5")
+    jobs.start_worker(run, ("tunet", 1), 3, card="5")
     assert started["command"][::2] == [sys.executable, started["command"][2], "tunet"]
     assert started["command"][3:] == [str(run.folder), "tunet", "1"]
     assert started["stdin"] == subprocess.PIPE
@@ -127,7 +127,7 @@ def test_the_working_folder_of_the_user_is_not_searched_for_modules(run, tmp_pat
     for name in ("keras", "copy", "json", "tunet_lib"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
-    process = jobs._start(run, ("tunet", 1), 1)
+    process = jobs.start_worker(run, ("tunet", 1), 1)
     assert process.wait(60) == 1
     log = run.model_folder(("tunet", 1)).log.read_text()
     assert log.startswith(f"Error: {run.folder}: is no run folder")
@@ -145,7 +145,7 @@ from tunet_lib import jobs, worker
 from tunet_lib.runs import Run
 worker.__name__ = "hanging"
 run = Run(Path({str(tmp_path)!r}), scan_config(), Path("data"), [])
-process = jobs._start(run, ("tunet", 0), 1)
+process = jobs.start_worker(run, ("tunet", 0), 1)
 print(process.pid, flush=True)
 time.sleep(60)
 """

@@ -1,5 +1,6 @@
 """The chapters as they are stored: executed, comparable, described, small."""
 
+import ast
 import json
 import re
 import subprocess
@@ -144,12 +145,35 @@ def test_the_quiz_has_one_right_answer_and_feedback_on_each(path):
     assert len(set(places)) > 1, "the right answer stands at the same place each time"
 
 
-@each_notebook
-def test_sources_fit_a_page(path):
+def shown_sources(path):
+    """The library's code that the chapter shows."""
     outputs = [output.get("data", {}) for cell in code_cells(path) for output in cell["outputs"]]
     shown = "\n".join("".join(data.get("text/markdown", "")) for data in outputs)
-    shown = "\n".join(re.findall(r"^```python\n(.*?)^```", shown, re.DOTALL | re.MULTILINE))
-    longest = max(shown.splitlines(), key=len, default="")
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", shown, re.DOTALL | re.MULTILINE))
+
+
+def private_names(source):
+    """Names and attributes with one leading underscore, which a reader has no page to look up."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return {name for name in names if re.match("_[^_]", name)}
+
+
+def test_private_names_are_found():
+    assert private_names("_, a = _f(b.c._d).__init__") == {"_f", "_d"}
+    assert private_names("def _g(): pass") == {"_g"}
+
+
+@each_notebook
+def test_sources_use_no_private_names(path):
+    assert not private_names(shown_sources(path))
+
+
+@each_notebook
+def test_sources_fit_a_page(path):
+    longest = max(shown_sources(path).splitlines(), key=len, default="")
     # Of another library, and cannot be broken.
     assert len(longest) <= PAGE_COLUMNS or "create_table_neighbour_code" in longest, longest
 

@@ -443,7 +443,7 @@ def test_an_epoch_whose_numbers_are_not_finite_begins_anew(where, split, monkeyp
     assert (log["attempts"], again["attempts"]) == (1, 2)
     assert calls == [pytest.approx(config.learning_rate)] * 2
     assert np.isfinite(again["val_loss"])
-    assert all(np.isfinite(array).all() for array in disturbed._state().values())
+    assert all(np.isfinite(array).all() for array in disturbed.state().values())
     assert again["loss"] != log["loss"]  # with other batches
 
 

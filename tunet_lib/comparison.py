@@ -81,7 +81,7 @@ def pair_cases(
 def resample_cases(changes: Changes, times: int = 4000, seed: int = 14) -> Interval:
     """Draw the cases again, with repetition: what other patients would change."""
     drawn = np.random.default_rng(seed).integers(0, len(changes.gains), (times, len(changes.gains)))
-    return _middle(changes.gains[drawn].mean(axis=1))
+    return percentile_interval(changes.gains[drawn].mean(axis=1))
 
 
 def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Interval:
@@ -97,7 +97,7 @@ def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
         places = chosen == fold
         drawn = rng.integers(0, len(gains), (places.sum(), len(gains)))
         means[places] = gains[drawn].mean(axis=1)
-    return _middle(means.mean(axis=1))
+    return percentile_interval(means.mean(axis=1))
 
 
 def corrected_t(fold_means: Sequence[float] | np.ndarray) -> Interval:
@@ -166,8 +166,8 @@ def effect_size(changes: Changes) -> float:
     return float(changes.gains.mean() / spread) if spread else 0.0
 
 
-def _middle(means: np.ndarray) -> Interval:
-    """Give the middle 95 % of drawn means; as p, twice the share on the rarer side of 0."""
+def percentile_interval(means: np.ndarray) -> Interval:
+    """Give the middle 95 % of drawn means (n); as p, twice the share on the rarer side of 0."""
     low, high = np.quantile(means, (0.025, 0.975))
     p = 2 * min((means <= 0).mean(), (means >= 0).mean())
     return Interval(float(low), float(high), min(float(p), 1.0))

@@ -65,7 +65,7 @@ def train_tasks(
             while waiting and len(active) < jobs:
                 task = waiting.pop(0)
                 with noting(failures, task):
-                    active[task] = _start(run, task, threads, free[0])
+                    active[task] = start_worker(run, task, threads, card=free[0])
                     card[task] = free.pop(0)
             time.sleep(1)
             if on_poll is not None:
@@ -73,7 +73,7 @@ def train_tasks(
             for task, process in list(active.items()):
                 if process.poll() is not None:
                     if process.returncode:
-                        failures[task] = _reason(run, task, process.returncode)
+                        failures[task] = failure_reason(run, task, process.returncode)
                     free.insert(0, card[task])
                     del active[task]
     finally:
@@ -83,7 +83,20 @@ def train_tasks(
     return failures
 
 
-def _start(run: Run, task: Task, threads: int, card: str | None = None) -> subprocess.Popen[bytes]:
+def start_worker(
+    run: Run, task: Task, threads: int, *, card: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the process that trains one task, and write what it prints to the task's log.
+
+    Parameters
+    ----------
+    run, task
+        What to train.
+    threads
+        How many it may compute with.
+    card
+        The one GPU that it may see, as in ``CUDA_VISIBLE_DEVICES``; without it, all.
+    """
     name, fold = task
     limits = {**thread_limits(threads), "TF_CPP_MIN_LOG_LEVEL": "3"}
     if card is not None:
@@ -102,7 +115,8 @@ def _start(run: Run, task: Task, threads: int, card: str | None = None) -> subpr
         )
 
 
-def _reason(run: Run, task: Task, returncode: int) -> str:
+def failure_reason(run: Run, task: Task, returncode: int) -> str:
+    """Say why a training failed: the signal that killed it, or the last error in its log."""
     if returncode < 0:
         return f"its process was killed by signal {-returncode}; was there enough memory?"
     log = run.model_folder(task).log

@@ -51,7 +51,7 @@ def find_cases(folder: str | Path) -> list[Case]:
     folder = Path(folder)
     try:
         names = sorted(p.name for p in folder.iterdir() if re.fullmatch(r"case_\d{5}", p.name))
-        cases = [_case_in(folder / name) for name in names]
+        cases = [case_in(folder / name) for name in names]
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
         raise DataError(f"{folder}: {reason}; give the folder that holds case_00000") from error
@@ -125,9 +125,10 @@ def save_case(
             voxels = array.astype(dtype, copy=False)
             header = nifti_of(voxels, ipl_affine(spacing_mm)).header
             write_nifti(folder / name, voxels, header, compresslevel=compresslevel)
-    return _case_in(folder)
+    return case_in(folder)
 
 
-def _case_in(folder: Path) -> Case:
+def case_in(folder: Path) -> Case:
+    """Give the case of one folder, whose name is the case's; a file that is missing is None."""
     image, label = folder / IMAGE_NAME, folder / LABEL_NAME
     return Case(folder.name, image if image.is_file() else None, label if label.is_file() else None)

@@ -45,7 +45,7 @@ def dice(predicted: np.ndarray, truth: np.ndarray, *, empty: float = 1.0) -> flo
     ------
     Vu et al. 2019, Eq. 3.
     """
-    _check_masks(predicted, truth)
+    check_masks(predicted, truth)
     total = np.count_nonzero(predicted) + np.count_nonzero(truth)
     return float(2 * np.count_nonzero(predicted & truth) / total) if total else empty
 
@@ -145,7 +145,7 @@ def surface_distances(
     Nikolov et al. 2021, "Clinically Applicable Segmentation of Head and Neck Anatomy";
     the package surface-distance-based-measures.
     """
-    _check_masks(predicted, truth)
+    check_masks(predicted, truth)
     if not predicted.any() and not truth.any():
         return SurfaceDistances(empty, empty, empty)
     if not predicted.any() or not truth.any():
@@ -158,7 +158,7 @@ def surface_distances(
     table = surface_distance.lookup_tables.create_table_neighbour_code_to_surface_area(spacing_mm)
     points, areas, distances = {}, {}, {}
     for name, mask in (("gt", truth), ("pred", predicted)):
-        points[name], areas[name] = _surface(mask, spacing_mm, table)
+        points[name], areas[name] = surface_points(mask, spacing_mm, table)
     for name, other in (("gt", "pred"), ("pred", "gt")):
         # A tree of the surface's points spares a distance map
         # of the whole volume.
@@ -175,13 +175,27 @@ def surface_distances(
     )
 
 
-def _surface(
+def surface_points(
     mask: np.ndarray, spacing_mm: tuple[float, float, float], table: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the points of a mask's surface, in mm, and the area in mm² that each stands for.
 
     A point lies where eight voxels meet that are not all alike; which of them are in the
     mask gives its area, by the table.
+
+    Parameters
+    ----------
+    mask
+        (z, y, x) bool.
+    spacing_mm
+        Voxel size (z, y, x).
+    table
+        (256) areas in mm², by the eight voxels as bits.
+
+    Returns
+    -------
+    points_mm, areas_mm2
+        (n, 3) float64 and (n).
     """
     inside = box_of(mask)
     box = np.pad(mask[inside], 1).view(np.uint8)
@@ -198,7 +212,14 @@ def _surface(
     return points, table[code[places]]
 
 
-def _check_masks(predicted: np.ndarray, truth: np.ndarray) -> None:
+def check_masks(predicted: np.ndarray, truth: np.ndarray) -> None:
+    """Check that two masks can be compared.
+
+    Raises
+    ------
+    DataError
+        Their shapes differ, or one of them is not bool.
+    """
     if predicted.shape != truth.shape:
         raise DataError(
             f"predicted mask of shape {predicted.shape} and true mask of shape {truth.shape}: "

@@ -109,15 +109,15 @@ class GroupNorm(keras.layers.Layer):
         channels = x.shape[-1]
         space = tuple(range(1, len(x.shape) - 1))
         broad = (-1, *(1 for _ in space), channels)
-        mean = self._over_groups(keras.ops.mean(x, axis=space), channels)  # (channels)
+        mean = self.group_mean(keras.ops.mean(x, axis=space), channels)  # (channels)
         x -= keras.ops.reshape(mean, broad)
-        variance = self._over_groups(keras.ops.mean(keras.ops.square(x), axis=space), channels)
+        variance = self.group_mean(keras.ops.mean(keras.ops.square(x), axis=space), channels)
         factor = self.gamma * keras.ops.rsqrt(variance + self.epsilon)
         x = x * keras.ops.reshape(factor, broad) + self.beta
         return keras.ops.cast(x, self.compute_dtype)
 
-    def _over_groups(self, per_channel: Any, channels: int) -> Any:
-        """Average (batch, channels) within each group and give it back to each channel."""
+    def group_mean(self, per_channel: Any, channels: int) -> Any:
+        """Average (batch, channels) within each group, and repeat that for each of its channels."""
         size = channels // self.groups
         grouped = keras.ops.reshape(per_channel, (-1, self.groups, size))
         mean = keras.ops.mean(grouped, axis=-1, keepdims=True)

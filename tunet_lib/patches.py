@@ -183,14 +183,15 @@ class PatchSource:
         kind = rng.random()
         lowest = 2 if kind < self.config.tumor_fraction else 1
         if kind < self.config.tumor_fraction + self.config.foreground_fraction:
-            places = self._foreground(lowest)
+            places = self.foreground(lowest)
             if len(places):
                 voxel = np.unravel_index(places[rng.integers(len(places))], shape)
                 corner = np.array(voxel) - rng.integers(0, window)
                 z, y, x = np.clip(corner, 0, last)
         return int(z), int(y), int(x)
 
-    def _foreground(self, lowest: int) -> np.ndarray:
+    def foreground(self, lowest: int) -> np.ndarray:
+        """Find the voxels of label `lowest` or higher: their flat indices (n), int32, kept."""
         if lowest not in self._places:
             self._places[lowest] = np.flatnonzero(self.arrays()[1] >= lowest).astype(np.int32)
         return self._places[lowest]

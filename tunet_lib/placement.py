@@ -111,7 +111,7 @@ class Placement:
         and to 0 in the padding.
         """
         matrices = []
-        for scan, grid, step_mm in zip(*self._axes(), self.config.resample_spacing_mm, strict=True):
+        for scan, grid, step_mm in zip(*self.axes(), self.config.resample_spacing_mm, strict=True):
             extent_mm = scan.count * scan.voxel_mm
             samples = Axis(max(1, int(np.ceil(extent_mm / step_mm - TIE))), step_mm)
             matrix = box_average(samples, grid) @ linear_interpolation(scan, samples)
@@ -123,7 +123,7 @@ class Placement:
         """Linear interpolation back, for each axis (scan voxels, grid voxels), float32."""
         z, y, x = (
             linear_interpolation(grid, scan).astype(np.float32)
-            for scan, grid in zip(*self._axes(), strict=True)
+            for scan, grid in zip(*self.axes(), strict=True)
         )
         return z, y, x
 
@@ -208,7 +208,7 @@ class Placement:
         """
         gridded = np.zeros(self.grid_shape, np.uint8)
         places: list[slice] = []
-        for axis, (scan, grid) in enumerate(zip(*self._axes(), strict=True)):
+        for axis, (scan, grid) in enumerate(zip(*self.axes(), strict=True)):
             position = grid.centers_mm / scan.voxel_mm + scan.count / 2
             index = np.floor(position + TIE).astype(int)
             inside = (index >= 0) & (index < scan.count)
@@ -293,7 +293,8 @@ class Placement:
                 region[part][slab >= threshold] = value
         return volume
 
-    def _axes(self) -> tuple[list[Axis], list[Axis]]:
+    def axes(self) -> tuple[list[Axis], list[Axis]]:
+        """Give the axes z, y, x of the scan and those of the grid: voxels, and their size in mm."""
         scan = zip(self.scan_shape, self.scan_spacing_mm, strict=True)
         grid = zip(self.grid_shape, self.grid_spacing_mm, strict=True)
         return [Axis(*axis) for axis in scan], [Axis(*axis) for axis in grid]

@@ -146,7 +146,7 @@ def filter_and_normalize(
     Source: Vu et al. 2019, 3.2 (median) and 3.4.
     """
     if median:
-        grid_hu = _median(grid_hu, config)
+        grid_hu = median_filter(grid_hu, config)
     if config.clip_hu is not None:
         # Air and bone span 2000 HU, kidney and tumor 50:
         # a window spreads what matters.
@@ -337,8 +337,23 @@ def _open_prepared(folder: Path) -> tuple[PreparedCase, dict[str, Any]]:
     return case, values
 
 
-def _median(grid_hu: np.ndarray, config: Config) -> np.ndarray:
-    """Filter where there is more than padding, which is half of the time."""
+def median_filter(grid_hu: np.ndarray, config: Config) -> np.ndarray:
+    """Replace each voxel by the median of its neighborhood.
+
+    Only where there is more than padding, which saves half of the time.
+
+    Parameters
+    ----------
+    grid_hu
+        (z, y, x) in HU.
+    config
+        `median_size`, the neighborhood's edge in voxels, and `pad_hu` are used.
+
+    Returns
+    -------
+    numpy.ndarray
+        A copy of `grid_hu`, filtered: same shape and dtype.
+    """
     filtered = grid_hu.copy()
     size = config.median_size
     box = box_of(grid_hu != config.pad_hu)

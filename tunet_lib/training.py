@@ -180,7 +180,7 @@ class Training:
         self.schedule = Schedule(config.learning_rate)
         self.best = [np.array(value) for value in self.network.get_weights()]
         self.sources = as_sources(split.training, variant, config)
-        self.watched = self._batches(split.validation, VALIDATION_EPOCH, augment=False)
+        self.watched = self.batches(split.validation, VALIDATION_EPOCH, augment=False)
 
     def run_epoch(self) -> EpochLog:
         """Train for one epoch, validate, and take note of both.
@@ -194,17 +194,17 @@ class Training:
         DataError
             That did not help.
         """
-        start_s, start = time.monotonic(), self._state()
+        start_s, start = time.monotonic(), self.state()
         rate = self.schedule.rate(self.config)
         for attempt in range(ATTEMPTS):
             self.network.optimizer.learning_rate = rate  # part of the state that comes back
-            batches = self._batches(self.sources, self.schedule.epoch, attempt, augment=True)
+            batches = self.batches(self.sources, self.schedule.epoch, attempt, augment=True)
             fitted = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
             val_loss = self.network.evaluate(self.watched, verbose=0, return_dict=True)["loss"]
             losses = [fitted.history["loss"][0], val_loss]
-            if all(np.isfinite(array).all() for array in (*losses, *self._state().values())):
+            if all(np.isfinite(array).all() for array in (*losses, *self.state().values())):
                 break
-            self._set_state(start)
+            self.set_state(start)
         else:
             raise DataError(
                 f"epoch {self.schedule.epoch + 1} of {self.variant.title}: "
@@ -231,7 +231,7 @@ class Training:
 
     def save(self, checkpoint: Path, before: Callable[[], Any] | None = None) -> None:
         """Write all that the next epoch depends on, as one file: it is there whole or not."""
-        arrays = self._state()
+        arrays = self.state()
         arrays |= {f"best_{i}": value for i, value in enumerate(self.best)}
         arrays["schedule"] = np.array(json.dumps(dataclasses.asdict(self.schedule)))
         with atomic_path(checkpoint, before=before) as temporary, temporary.open("wb") as stream:
@@ -249,7 +249,7 @@ class Training:
             return
         try:
             with np.load(checkpoint, allow_pickle=False) as arrays:
-                self._set_state(arrays)
+                self.set_state(arrays)
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
                 self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
                 self.schedule.history = checked_history(self.schedule.history)
@@ -258,14 +258,15 @@ class Training:
                 f"{checkpoint}: is no checkpoint of this network ({error}); remove it to start anew"
             ) from error
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, np.ndarray]:
         """Copy the weights and what the optimizer remembers."""
         return {
             name: np.array(keras.ops.convert_to_numpy(variable))
             for name, variable in self._variables().items()
         }
 
-    def _set_state(self, state: Mapping[str, np.ndarray]) -> None:
+    def set_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go back to weights and an optimizer that `state` has copied."""
         for name, variable in self._variables().items():
             variable.assign(state[name])
 
@@ -273,9 +274,10 @@ class Training:
         kinds = {"weight": self.network.weights, "optimizer": self.network.optimizer.variables}
         return {f"{kind}_{i}": v for kind, group in kinds.items() for i, v in enumerate(group)}
 
-    def _batches(
+    def batches(
         self, sources: Sequence[Any], epoch: int, attempt: int = 0, *, augment: bool
     ) -> PatchDataset:
+        """Give the batches of one epoch, other ones for each attempt at it."""
         return PatchDataset(
             sources,
             self.variant,

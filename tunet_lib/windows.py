@@ -137,7 +137,7 @@ def predict_windows(
         if total is None:
             total = np.zeros((*volume.shape, maps.shape[-1]), np.float32)
         for start, result in zip(chosen, maps, strict=True):
-            place = _place(start, window)
+            place = window_slices(start, window)
             inside = total[place].shape[:3]
             total[place] += result[: inside[0], : inside[1], : inside[2]]
             count[place] += 1
@@ -162,7 +162,7 @@ def starts_at(where: np.ndarray, starts: Sequence[Shape], window: Shape) -> list
     starts, window
         The windows' corners and their size.
     """
-    return [start for start in starts if where[_place(start, window)].any()]
+    return [start for start in starts if where[window_slices(start, window)].any()]
 
 
 def box_around(where: np.ndarray, window: Shape, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
@@ -187,6 +187,7 @@ def box_around(where: np.ndarray, window: Shape, spacing_mm: Sequence[float]) ->
     return tuple(box)
 
 
-def _place(start: Shape, window: Shape) -> tuple[slice, slice, slice]:
+def window_slices(start: Shape, window: Shape) -> tuple[slice, slice, slice]:
+    """Give the slices (z, y, x) of a volume that a window covers, from the voxel it starts at."""
     z, y, x = (slice(first, first + width) for first, width in zip(start, window, strict=True))
     return z, y, x

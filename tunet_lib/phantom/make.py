@@ -64,7 +64,7 @@ def make_phantom(
         Voxel size (z, y, x).
     """
     if looks == "wide":
-        return _make_wide(rng, shape, spacing_mm)
+        return make_wide_phantom(rng, shape, spacing_mm)
     if spacing_mm is None:
         pixel_mm = round(rng.uniform(320, 430) / max(shape[1:]), 4)
         slice_mm = float(np.clip(rng.uniform(180, 336) / shape[0], 0.5, 5))
@@ -78,15 +78,27 @@ def make_phantom(
     )
     canvas = Canvas(rng, shape, spacing_mm, origin_mm=origin)
     label, cysts = draw_kidneys(canvas, body, rng)
-    _render(canvas, Patient(body, Enhancement.draw(rng), []), label, cysts, rng)
+    paint_patient(canvas, Patient(body, Enhancement.draw(rng), []), label, cysts=cysts, rng=rng)
     label[(label == 1) & (canvas.hu < -30)] = 0  # KiTS19 leaves out fat at the hilum
     noisy_hu = add_noise(canvas.hu, spacing_mm, rng)
     return noisy_hu, label, spacing_mm
 
 
-def _make_wide(
+def make_wide_phantom(
     rng: np.random.Generator, shape: tuple[int, int, int], spacing_mm: Point | None
 ) -> tuple[np.ndarray, np.ndarray, Point]:
+    """Make a CT of any look: another patient, pose and scanner each time.
+
+    Parameters
+    ----------
+    rng, shape, spacing_mm
+        As for `make_phantom`; without `spacing_mm` one that suits the body is drawn.
+
+    Returns
+    -------
+    volume_hu, label, spacing_mm
+        As `make_phantom` gives them.
+    """
     body, pose, scanner = wide.draw_body(rng), wide.Pose.draw(rng), wide.Scanner.draw(rng)
     spacing_mm = spacing_mm or wide.draw_spacing(body, shape, rng)
     height, width = (math.ceil(n * wide.MARGIN) for n in shape[1:])
@@ -97,7 +109,7 @@ def _make_wide(
     canvas = Canvas(rng, painted, spacing_mm, origin_mm=origin)
     label, cysts = draw_kidneys(canvas, body, rng, traits=wide.draw_traits(rng))
     patient = Patient(body, wide.draw_enhancement(rng), [], whole=True)
-    _render(canvas, patient, label, cysts, rng)
+    paint_patient(canvas, patient, label, cysts=cysts, rng=rng)
     label[(label == 1) & (canvas.hu < -30)] = 0
     hu, label = pose.place((canvas.hu, label), shape, rng, spacing_mm=spacing_mm)
     return scanner.scan(hu, label, rng, spacing_mm=spacing_mm), label, spacing_mm
@@ -129,7 +141,7 @@ def simulate_ct(
     body, origin = _place_body(labels, spacing_mm, rng)
     canvas = Canvas(rng, (z, y, x), spacing_mm, origin_mm=origin)
     cysts = draw_cysts(labels, canvas, rng)
-    _render(canvas, Patient(body, Enhancement.draw(rng), []), labels, cysts, rng)
+    paint_patient(canvas, Patient(body, Enhancement.draw(rng), []), labels, cysts=cysts, rng=rng)
     return add_noise(canvas.hu, spacing_mm, rng)
 
 
@@ -161,14 +173,29 @@ def _place_body(
     return body, origin
 
 
-def _render(
+def paint_patient(
     canvas: Canvas,
     patient: Patient,
     label: np.ndarray,
+    *,
     cysts: list[Sphere],
     rng: np.random.Generator,
 ) -> None:
-    """Paint a patient around and into a label map, which gives the hila; without noise."""
+    """Paint a patient around and into a label map, without noise.
+
+    Parameters
+    ----------
+    canvas
+        Its ``hu`` (z, y, x), in HU, is painted on.
+    patient
+        The body and its enhancement; the hila are found in `label`.
+    label
+        (z, y, x) of the canvas: 0 background, 1 kidney, 2 tumor.
+    cysts
+        Where the kidneys hold fluid, in mm.
+    rng
+        Decides what the patient leaves open.
+    """
     centers = kidney_centers(label, canvas.spacing_mm)
     first = [float(axis[0]) for axis in canvas.axes]
     hilum = [(z + first[0], y + first[1] - 4, 0.85 * (x + first[2])) for z, y, x in centers]
