@@ -23,6 +23,12 @@ SPACE: dict[str, Any] = PLANE | {"batch_size": 2, "epochs": 8}
 PLAIN = {"rotation_deg": 1.0, "zoom": 0.0, "mirror": False, "gain": 0.0, "shift": 0.0}
 GREY = {name: STRONG[name] for name in ("gain", "shift")}
 SHAPE = {name: STRONG[name] for name in ("rotation_deg", "zoom")} | {"mirror": True}
+HALF: dict[str, Any] = {
+    "patch_shape": (24, 40, 40),
+    "patch_stride": (12, 10, 10),
+    "patches_per_case": 4,
+    "batch_size": 4,
+}
 UNIFORM = {"foreground_fraction": 0.0, "tumor_fraction": 0.0}
 
 # What is changed, the network, the fields that differ, and the loss.
@@ -46,13 +52,7 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "3d_half": (
         "windows of half the height, twice as many",
         "unet3d",
-        SPACE
-        | {
-            "patch_shape": (24, 40, 40),
-            "patch_stride": (12, 10, 10),
-            "patches_per_case": 4,
-            "batch_size": 4,
-        },
+        SPACE | HALF,
         "dice",
     ),
     "3d_plane": (
@@ -69,6 +69,12 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     ),
     "3d_deep": ("heads on lower levels as well", "unet3d", SPACE, "each level"),
     "tunet": ("TuNet, the recipe with batch 2", "tunet", SPACE, "dice"),
+    "tunet_half": (
+        "windows of half the height, twice as many",
+        "tunet",
+        SPACE | HALF,
+        "dice",
+    ),
     "tunet_first": ("W-Net first, T-Net from half way on", "tunet", SPACE, "whole first"),
 }
 
