@@ -31,7 +31,7 @@ def label_of(entry):
     """Give the authors of a work and its year."""
     names = [str(name) for name in map(last_name, entry.persons.get("author", []))]
     shown = " and ".join(names) if len(names) <= AUTHORS else f"{names[0]} et al."
-    return f"{shown}, {entry.fields.get('year', 'n.d.')}"
+    return f"{shown}, {entry.fields['year']}"
 
 
 def last_name(person):
