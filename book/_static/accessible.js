@@ -10,8 +10,8 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
-// On a telephone the drawing of a network scrolls, and a long formula.
-const reachWide = () => document.querySelectorAll(".drawing-box, .katex-display").forEach((box) =>
+// On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders.
+const reachWide = () => document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
   box.setAttribute("tabindex", box.scrollWidth > box.clientWidth ? "0" : "-1"));
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
 // Paper does not unfold.

@@ -206,6 +206,24 @@ def test_a_telephone_shows_pictures_wide_enough_for_their_words(visitor):
             assert whole >= max(shown, 0.45 * pixels)
 
 
+@pages_with('class="flipbook"')
+def test_a_telephone_shows_pictures_behind_sliders_as_large_as_drawn(visitor, name):
+    visitor.tab.set_viewport_size({"width": 390, "height": 844})
+    visitor.open(name)
+    for book in visitor.tab.locator(".flipbook").all():
+        drawn, shown, hidden, reached = book.evaluate(
+            "(one) => { const img = one.querySelector('img'); return ["
+            "img.naturalWidth, img.clientWidth, one.scrollWidth > one.clientWidth, one.tabIndex]; }"
+        )
+        assert shown == drawn
+        assert reached == (0 if hidden else -1), "what scrolls is reached by the keyboard"
+        book.evaluate("(one) => { one.scrollLeft = 1000; }")
+        for slider in book.locator("input[type=range]").all():
+            box = slider.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= 390
+
+
 def test_the_bibliography_names_works_as_the_text_does(visitor):
     visitor.open("notebooks/12_ensemble.html")
     cited = set(visitor.tab.locator(".bibtex-citation a").all_inner_texts())
