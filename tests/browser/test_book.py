@@ -328,6 +328,23 @@ def test_search_knows_the_other_spelling(visitor):
     visitor.tab.wait_for_function(f"{found} > 10")
 
 
+@pytest.mark.parametrize(
+    ("typed", "first"),
+    [
+        ("tumour", "1. "),
+        ("dice", "4. "),
+        ("u-net", "5. "),
+        ("CT window", "1. "),
+        ("predict_windows", "tunet_lib.windows.predict_windows"),
+    ],
+)
+def test_search_shows_first_what_explains_a_word(visitor, typed, first):
+    visitor.open(f"search.html?q={typed}")
+    visitor.tab.locator("#search-results li a").first.wait_for()
+    found = visitor.tab.locator("#search-results li a").first.inner_text()
+    assert found.startswith(first)
+
+
 def test_dark_mode_leaves_gray_values_alone(visitor):
     visitor.open("notebooks/01_kits19.html")
     tab = visitor.tab

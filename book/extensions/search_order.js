@@ -1,0 +1,23 @@
+// What the search shows first: chapters that explain, in their order, above all one whose title has
+// the words typed; then other pages, those of the code, and names of the code. A name that was
+// typed, by its underscore or dot, keeps its place.
+var Scorer = {
+  score: ([page, title, anchor, object, score]) => {
+    const typed = (new URLSearchParams(window.location.search).get("q") ?? "").trim().toLowerCase();
+    if (object) return /[._]/.test(typed) ? score : score - 100;
+    if (title.toLowerCase().includes(typed)) score += 10;
+    const chapter = page.match(/^notebooks\/(\d+)/);
+    // Last of them the quickstart, which has all words.
+    if (chapter) return score + 2 - (Number(chapter[1]) || 99) / 100;
+    return /changelog|\/api/.test(page) ? score - 10 : score;
+  },
+  // As in Sphinx: a name found whole and in part, how much that counts, and words on pages.
+  objNameMatch: 11,
+  objPartialMatch: 6,
+  objPrio: { 0: 15, 1: 5, 2: -5 },
+  objPrioDefault: 0,
+  title: 15,
+  partialTitle: 7,
+  term: 5,
+  partialTerm: 2,
+};
