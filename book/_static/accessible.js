@@ -14,6 +14,8 @@ document.addEventListener("DOMContentLoaded", () => {
 const reachWide = () => document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
   box.setAttribute("tabindex", box.scrollWidth > box.clientWidth ? "0" : "-1"));
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
+// How wide a picture is, is known once it is loaded; that event does not bubble.
+document.addEventListener("load", reachWide, true);
 // Paper does not unfold.
 window.addEventListener("beforeprint", () =>
   document.querySelectorAll("details").forEach((one) => { one.open = true; }));
