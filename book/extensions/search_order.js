@@ -5,6 +5,8 @@ var Scorer = {
   score: ([page, title, anchor, object, score]) => {
     const typed = (new URLSearchParams(window.location.search).get("q") ?? "").trim().toLowerCase();
     if (object) return /[._]/.test(typed) ? score : score - 100;
+    // A term of the glossary, typed whole, counts 100, and would come before the chapter on it.
+    if (page === "book/glossary") return Math.min(score, 12);
     if (title.toLowerCase().includes(typed)) score += 10;
     const chapter = page.match(/^notebooks\/(\d+)/);
     // Last of them the quickstart, which has all words.
