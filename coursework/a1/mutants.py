@@ -76,6 +76,4 @@ EQUIVALENT = {
     # Behind the last center both neighbors are the last voxel.
     "q3: place = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1) → "
     "place = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n + 1)",
-    "q3: place = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1) → "
-    "place = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 0)",
 }

@@ -142,6 +142,14 @@ def _blobs(rng, count, low, high):
     return cases
 
 
+def _half(rng):
+    """Halve one axis: the odd voxels are kept, and hold more than the even ones."""
+    mask = rng.random((4, 5, 6)) < 0.5
+    mask[0, 0, :2] = False, True
+    mask[..., ::2] &= mask[..., 1::2]
+    return [(mask, [4, 5, 3])]
+
+
 def _same_grid(rng):
     return [(rng.random((4, 5, 6)) < 0.3, [4, 5, 6]), (rng.random((3, 4, 2)) < 0.5, [6, 8, 4])]
 
@@ -200,7 +208,7 @@ TASK = Task(
                     2,
                     "a coarse grid",
                     "There and back by the same rule.",
-                    lambda r: _blobs(r, 4, 2, 6),
+                    lambda r: _blobs(r, 4, 2, 6) + _half(r),
                 ),
                 Part(
                     1, "a grid of about the same size", "Here, too.", lambda r: _blobs(r, 4, 5, 12)

@@ -103,7 +103,9 @@ def _halves(rng, count, scale):
 
 def _large(rng):
     count = int(rng.integers(90_000, 120_000))
-    pairs = [(rng.uniform(0.6, 0.9), 1)] + [rng.uniform(0.3, 0.9, 2) for _ in range(3)]
+    # The product of two odd 128ths has more digits than 16 bits hold.
+    odd = 2 * rng.integers(32, 64, (3, 2)) + 1
+    pairs = [(rng.uniform(0.6, 0.9), 1), *odd / 128]
     return [tuple(np.full(count, value, np.float16) for value in pair) for pair in pairs]
 
 
@@ -126,7 +128,8 @@ def _cubes(rng):
     a[1:5, 1:5, 1:5] = True
     z, y, x = (int(n) for n in rng.integers(0, 4, 3))
     b[z : z + 4, y : y + 4, x : x + 4] = True
-    return [(a, b, [1.0, 1.0, 1.0]), (a, a, [2.0, 1.0, 1.0])]
+    hollow = a & ~ndimage.binary_erosion(a)
+    return [(a, b, [1.0, 1.0, 1.0]), (a, a, [2.0, 1.0, 1.0]), (a, hollow, _spacing(rng))]
 
 
 def _stray(rng):

@@ -67,19 +67,22 @@ def _odd(rng):
 
 
 def _networks(rng, levels, kernel=3, inputs=1, outputs=1):
-    return int(inputs), [int(n) for n in rng.integers(3, 20, levels)], int(kernel), int(outputs)
+    filters = rng.choice(range(3, 20), levels, replace=False)
+    return int(inputs), [int(n) for n in filters], int(kernel), int(outputs)
 
 
 def _maps(rng, share=0.5, channels=4):
-    maps = rng.normal(size=(2, 3, 4, channels))
+    maps = rng.normal(1, 1, (2, 3, 4, channels))
     mask = rng.random((2, 3, 4)) < share
     w1, w2 = rng.normal(size=(channels, 2)) * 2, rng.normal(size=(2, channels))
-    return maps, mask, w1, rng.normal(size=2) + 0.5, w2, rng.normal(size=channels)
+    mean = maps[mask].sum(axis=0) / max(mask.sum(), 1)
+    # ReLU lets one hidden value through and the other not: it matters, and so does the mean.
+    b1 = rng.permutation([1, -1]) * rng.uniform(0.5, 2, 2) - mean @ w1
+    return maps, mask, w1, b1, w2, rng.normal(size=channels)
 
 
 def _full(rng):
-    cases = [_maps(rng, 2.0, c) for c in (3, 5)]
-    return [(maps + 1, *rest) for maps, *rest in cases]
+    return [_maps(rng, 2.0, c) for c in (3, 5)]
 
 
 def _voxels(rng, cut, count=12):

@@ -72,12 +72,24 @@ def _zigzag(rng):
     return [first, *[first + 2 * step, first + step] * 4]
 
 
+def _teeth(rng, patience):
+    """Be better just in time, again and again: the rate never falls."""
+    best = -np.cumsum(rng.uniform(0.1, 0.3, 5))
+    above = rng.uniform(0.01, 0.09, (5, patience - 1))
+    return [float(x) for x in np.column_stack([best, best[:, None] + above]).ravel()]
+
+
 def _plateaus(rng, delta=0.0, lowest=0.0):
     cases = []
     for patience in (1, 2, 3):
         factor = float(rng.choice([0.5, 0.2, 0.8]))
         cases.append((_curve(rng, 24), 0.1, factor, patience, delta, lowest))
     return cases
+
+
+def _any_curve(rng):
+    patience = int(rng.integers(2, 5))
+    return [*_plateaus(rng), (_teeth(rng, patience), 0.1, 0.5, patience, 0.0, 0.0)]
 
 
 def _simple(rng):
@@ -159,7 +171,7 @@ TASK = Task(
                     2,
                     "any curve",
                     "In a row: a better epoch starts the count anew.",
-                    _plateaus,
+                    _any_curve,
                     True,
                 ),
                 Part(2, "small steps", "Better than the best by more than delta.", _small_steps),

@@ -149,7 +149,7 @@ def _corners(rng):
 
 
 def _sure_alone(rng):
-    high, low = rng.random((2, 4, 5, 6)) < 0.12
+    high, low = (rng.permutation(120).reshape(4, 5, 6) < 14 for _ in range(2))
     return [(high, low, 26), (high, np.zeros_like(low), 6), (np.zeros_like(high), low, 18)]
 
 
@@ -196,10 +196,13 @@ def _usual(rng):
     cases = []
     for _ in range(6):
         rule = _rule(rng)
-        whole = _with_sure(_prob(rng, rule, keys=("whole_low",)), rule, rng, 8)
+        whole = _with_sure(_prob(rng, rule, keys=("whole_low",)), rule, rng, 9)
         tumor = _with_sure(
             _prob(rng, rule, keys=("tumor_low", "small_low")), rule, rng, rule["small_voxels"] + 2
         )
+        # A voxel that could grow, and no way to it from one that is sure.
+        whole[:2, :2, :2] = tumor[0, 0, 0] = 0
+        whole[0, 0, 0] = rule["whole_low"]
         cases.append((whole, tumor, _everywhere(), rule))
     return cases
 

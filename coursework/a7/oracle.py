@@ -82,8 +82,10 @@ def _one_sided(rng):
 
 
 def _equal_sums(rng):
-    # Many, since in some of them the sums happen to be rounded alike.
-    return [(rng.integers(-2, 4, n) / 10,) for n in (8, 10, 5, *[9] * 12)] + [(np.zeros(4),)]
+    tenths = [rng.integers(-2, 4, n) / 10 for n in (8, 10, 5, 9)]
+    # The last one is no difference, whatever its sign; rounding alone would not always tell.
+    almost = np.append(rng.integers(1, 5, 8) / 10, 1e-12)
+    return [(d,) for d in (*tenths, almost, np.zeros(4))]
 
 
 def _scores(rng, epochs=12, patients=10, watched=4):
@@ -93,7 +95,9 @@ def _scores(rng, epochs=12, patients=10, watched=4):
 
 def _equal_epochs(rng):
     scores, watched = _scores(rng)
-    best = np.round(rng.uniform(0.9, 1), 3)
+    # Best for the watched, and worst for all others.
+    best, worst = scores.max(), scores.min(axis=0)
+    scores[3] = scores[7] = worst
     scores[3][watched] = scores[7][watched] = best
     others, again = _scores(rng, 1)
     return [(scores, watched), (others, again)]
@@ -101,6 +105,14 @@ def _equal_epochs(rng):
 
 def _systems(rng, count=4, patients=9, times=40):
     return rng.beta(3, 2, (count, patients)), _draws(rng, times, patients)
+
+
+def _several(rng):
+    scores, draws = _systems(rng, 3)
+    # Two draws of one patient each, won by two systems.
+    draws[0], draws[1] = 0, 1
+    scores[0, 0] = scores[1, 1] = 1
+    return [(scores, draws), *(_systems(rng, n) for n in (2, 4, 6))]
 
 
 def _shared(rng):
@@ -183,7 +195,7 @@ TASK = Task(
                     2,
                     "several systems",
                     "Mean over the drawn patients, then the largest.",
-                    lambda r: [_systems(r, n) for n in (2, 4, 6)],
+                    _several,
                     True,
                 ),
                 Part(

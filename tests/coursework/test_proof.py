@@ -5,20 +5,25 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from coursework import build, gradescope
-from coursework.judge import Exam
+from coursework.judge import Exam, _compare
 from coursework.mutate import mutants
 from coursework.papers import read_papers
 from coursework.proof import Proof, cell_of, right_papers, solution, without_solution, wrong_cells
 from coursework.task import NAMES, PUBLIC, Part, load_task
+from coursework.worker import _answer_all
+from tunet_lib.exchange import decode, encode
 
 SECRET = bytes(range(16))
+SECRETS = [bytes([n] * 16) for n in range(1, 13)]
 TASK = load_task("a6")
 
 
@@ -95,6 +100,43 @@ def test_a_wrong_right_answer_is_noticed():
     proof = Proof(replace(TASK, questions=(wrong,)), [SECRET])
     proof.papers()
     assert len(proof.failures) == 4 * len(first.parts)
+
+
+def is_caught(function, question, asked, right):
+    """Make one call as the student's process does, and judge it."""
+    if question.driver:
+        space = {}
+        exec(question.driver, space)
+        function = partial(space["drive"], function)
+    with tempfile.TemporaryFile() as file:
+        _answer_all(function, [asked], file.fileno(), (decode, encode))
+        file.seek(0)
+        return bool(_compare([json.loads(file.read())], [right], question))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of wrong answers
+@pytest.mark.parametrize("name", NAMES)
+def test_a_wrong_answer_is_caught_by_the_same_call_under_every_secret(name):
+    """A call that is made for it, that is, and not one that happens to catch it."""
+    task, space = load_task(name), {}
+    exams = [Exam.draw(task, secret) for secret in SECRETS]
+    for source in solution(task):
+        if "google.colab" not in source:
+            exec(source, space)
+    lucky = []
+    for question in task.questions:
+        names = [f"{question.name}/{part}" for part in range(len(question.parts))]
+        calls = [(n, i) for n in names for i in range(len(exams[0].calls[n][0]))]
+        for what, cell in wrong_cells(task, question).items():
+            wrong = dict(space)
+            exec(cell, wrong)
+            made = wrong[question.function]
+            if not any(
+                all(is_caught(made, question, *(c[i] for c in e.calls[n])) for e in exams)
+                for n, i in calls
+            ):
+                lucky.append(f"{question.name}: {what}")
+    assert lucky == []
 
 
 @pytest.mark.parametrize("isolated", [True, False])
