@@ -57,6 +57,10 @@ links: $(ASSETS) $(MADE) ## list links to other sites that do not answer; the bu
 data: $(STAMP)
 	$(BIN)/tunet phantom data/phantoms
 
+# A thread for each of two processes: with two for each they wait for one another.
+test: export TF_NUM_INTRAOP_THREADS ?= 1
+test: export TF_NUM_INTEROP_THREADS ?= 1
+test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP) data ## run the notebooks against their stored outputs, and the unit tests
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks tests

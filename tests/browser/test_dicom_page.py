@@ -23,7 +23,7 @@ from tunet_lib.predict import predict_scan
 from tunet_lib.scans import load_label, load_scan
 
 from .conftest import ROOT
-from .test_segment import LEAST_DSC, PACKING, PAGE, dsc, networks, wait_until_done  # noqa: F401
+from .test_segment import LEAST_DSC, PACKING, PAGE, dsc, open_with, quick, wait_until_done  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
@@ -274,7 +274,7 @@ def drop(tab, path):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, networks, tmp_path):  # noqa: F811
+def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, quick, tmp_path):  # noqa: F811
     volume_hu, _, (z_mm, y_mm, x_mm) = make_phantom(np.random.default_rng(5))
     values = np.clip(volume_hu[::-1] + 1024, 0, 4095).astype(np.uint16)
     phantom = series(
@@ -289,7 +289,7 @@ def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, networks, tmp_
     write(folder / "B", two_and_a_scout())
     tab, asked = visitor.tab, []
     tab.context.on("request", lambda request: asked.append(request))
-    visitor.open(PAGE)
+    open_with(visitor, quick)
     assert not any(program in request.url for request in asked for program in PROGRAMS)
     tab.locator(".segment-here .drop").scroll_into_view_if_needed()
     drop(tab, folder)
@@ -306,7 +306,7 @@ def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, networks, tmp_
         tab.click(".save")
     download.value.save_as(tmp_path / "label.nii.gz")
     scan = load_scan(folder, "2")
-    mine, theirs = load_label(tmp_path / "label.nii.gz", scan), predict_scan(scan, networks)
+    mine, theirs = load_label(tmp_path / "label.nii.gz", scan), predict_scan(scan, quick / "models")
     assert (theirs > 0).any()
     assert min(dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)) >= LEAST_DSC
 
