@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny import TinyCase, random_model, tiny_config, write_cases
+from tiny import TinyCase, tiny_config, write_cases
 
 from tunet_lib.config import VARIANTS, Config
 from tunet_lib.files import DataError
@@ -232,16 +232,6 @@ def test_a_label_file_that_is_gone(tmp_path):
             Split(0, cases[:1], cases[1:]),
             folder=tmp_path / "run",
         )
-
-
-def test_a_training_begins_with_the_network_that_is_given(tmp_path, split):
-    config = tiny_config(epochs=1, learning_rate=1e-30)  # too small a step to move a weight
-    given = random_model("lnet", epochs=1, learning_rate=1e-30)
-    train(given.variant, config, split, folder=tmp_path / "on", start=given)
-    train(given.variant, config, split, folder=tmp_path / "anew")
-    assert_same_weights(weights_in(tmp_path / "on"), given.network.get_weights())
-    with pytest.raises(AssertionError):
-        assert_same_weights(weights_in(tmp_path / "anew"), given.network.get_weights())
 
 
 def test_no_cases(tmp_path, cases):

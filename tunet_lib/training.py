@@ -86,7 +86,6 @@ def train(
     split: Split,
     *,
     folder: str | Path,
-    start: Model | None = None,
     on_epoch: Callable[[EpochLog], Any] | None = None,
     workers: int = 1,
 ) -> list[EpochLog]:
@@ -105,9 +104,6 @@ def train(
     folder
         Gets the weights, the configuration and ``history.csv``. A finished training found
         there is kept; one cut short goes on.
-    start
-        A trained network whose weights are the first ones, to go on with other cases or windows;
-        by default they are drawn at random.
     on_epoch
         Called after each epoch with its log.
     workers
@@ -140,8 +136,6 @@ def train(
         return read_history(files.history_path)
     config.save(files.config_path)
     training = Training(variant, config, split, workers=workers, attempt=files.attempt)
-    if start is not None:
-        training.network.set_weights(start.network.get_weights())
     training.restore(files.checkpoint)
     while not training.schedule.finished(config):
         log = training.run_epoch()
