@@ -107,15 +107,22 @@ class DiceOfThree(DiceLoss):
 
 
 class WholeFirst(DiceLoss):
-    """Dice of the whole alone for the first half of the epochs, then of both channels."""
+    """Dice of the whole alone for the first half of the epochs, then of both channels.
+
+    T-Net is frozen meanwhile. Without a gradient of its loss it would not stay as it is: that of
+    the L2 term is left, Adam makes whole steps of however small a gradient, and after four epochs
+    all its kernels were 0.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.tumor_weight = keras.Variable(1.0, trainable=False, dtype="float32")
 
-    def begin(self, share_done: float) -> None:
+    def begin(self, network: Any, share_done: float) -> None:
         """Say, before an epoch, which share of them is done."""
         self.tumor_weight.assign(float(share_done >= 0.5))
+        network.get_layer("t_net").trainable = share_done >= 0.5
+        network.make_train_function(force=True)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Give the loss of a batch."""
@@ -342,8 +349,8 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     training.restore(folder / "training.npz")
     started_s = time.process_time()
     while not training.schedule.finished(config):
-        if hasattr(loss, "begin"):
-            loss.begin(training.schedule.epoch / config.epochs)
+        if isinstance(loss, WholeFirst):
+            loss.begin(network, training.schedule.epoch / config.epochs)
         log = training.run_epoch()
         training.save(folder / "training.npz")
         print(experiment.name, *(f"{name} {value:.4g}" for name, value in log.items()), flush=True)

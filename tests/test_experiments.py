@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import random_model
 
 from tunet_lib.config import VARIANTS
 
@@ -136,19 +137,29 @@ def test_an_ablation_differs_from_its_base_in_one_thing(experiments, ablations):
         assert len(changed) <= 1 or any(changed <= set(names.split()) for names in together)
 
 
-def test_the_tumor_counts_from_half_way_on(experiments):
+def test_the_tumor_counts_and_t_net_learns_from_half_way_on(experiments):
     rng = np.random.default_rng(1)
-    u = rng.random((2, 4, 5, 2)).astype(np.float32)
-    v = (rng.random(u.shape) < 0.3).astype(np.float32)
+    image = rng.normal(size=(2, 8, 8, 8, 1)).astype(np.float32)
+    truth = (rng.random((2, 8, 8, 8, 2)) < 0.3).astype(np.float32)
+    u = rng.random(truth.shape).astype(np.float32)
     loss = experiments.LOSSES["whole first"]("batch", 1e-5)
-    both, plain = experiments.DiceLoss("batch", 1e-5).call, experiments.keras.ops.convert_to_numpy
-    for share_done, expected in (
-        (0.0, both(v[..., :1], u[..., :1])),
-        (0.49, both(v[..., :1], u[..., :1])),
-        (0.5, both(v, u)),
-    ):
-        loss.begin(share_done)
-        assert float(loss.call(v, u)) == pytest.approx(float(plain(expected)), rel=1e-5)
+    both = experiments.DiceLoss("batch", 1e-5).call
+    plain = experiments.keras.ops.convert_to_numpy
+    network = random_model("tunet").network
+    network.compile(experiments.keras.optimizers.Adam(0.01), loss, jit_compile=False)
+    network.optimizer.build(network.trainable_variables)
+    w_net, t_net = network.get_layer("w_net"), network.get_layer("t_net")
+    for share_done, channels in ((0.0, 1), (0.49, 1), (0.5, 2)):
+        loss.begin(network, share_done)
+        expected = plain(both(truth[..., :channels], u[..., :channels]))
+        assert float(loss.call(truth, u)) == pytest.approx(float(expected), rel=1e-5)
+        before = [[np.array(w) for w in part.get_weights()] for part in (w_net, t_net)]
+        network.train_on_batch(image, truth)
+        moved = [
+            any((a != b).any() for a, b in zip(part.get_weights(), old, strict=True))
+            for part, old in zip((w_net, t_net), before, strict=True)
+        ]
+        assert moved == [True, channels == 2]
 
 
 @pytest.mark.parametrize("name", ["unet2d", "unet3d"])
