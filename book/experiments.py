@@ -110,8 +110,8 @@ class WholeFirst(DiceLoss):
     """Dice of the whole alone for the first half of the epochs, then of both channels.
 
     T-Net is frozen meanwhile. Without a gradient of its loss it would not stay as it is: that of
-    the L2 term is left, Adam makes whole steps of however small a gradient, and after four epochs
-    all its kernels were 0.
+    the L2 term is left, and Adam makes nearly whole steps of however small a gradient. All kernels
+    of a T-Net that was not frozen were 0 in the end.
     """
 
     def __init__(self, *args: Any) -> None:
