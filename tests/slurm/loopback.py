@@ -55,12 +55,13 @@ KillWait=5
 MinJobAge=3600
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=8000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=8000
-NodeName=g1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=4 RealMemory=8000 Gres=gpu:3
-PartitionName=main Nodes=n[1-2] Default=YES MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE State=UP
-PartitionName=urgent Nodes=n[1-2] MaxTime=60 PriorityTier=10 State=UP
+NodeName=n3 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[3]} CPUs=2 RealMemory=8000
+NodeName=g1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[4]} CPUs=4 RealMemory=8000 Gres=gpu:3
+PartitionName=main Nodes=n[1-3] Default=YES MaxTime=60 PriorityTier=1 PreemptMode=REQUEUE State=UP
+PartitionName=urgent Nodes=n[1-3] MaxTime=60 PriorityTier=10 State=UP
 PartitionName=gpu Nodes=g1 MaxTime=60 State=UP
 """
-NODES = ("n1", "n2", "g1")
+NODES = ("n1", "n2", "n3", "g1")
 
 
 def missing_programs() -> list[str]:
@@ -76,7 +77,7 @@ class Slurm:
         self.environment = {**os.environ, "PATH": SYSTEM, "SLURM_CONF": f"{folder}/slurm.conf"}
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
         (folder / "state").mkdir()
-        names = {"folder": folder, "user": getpass.getuser(), "ports": free_ports(4)}
+        names = {"folder": folder, "user": getpass.getuser(), "ports": free_ports(5)}
         names["host"] = socket.gethostname().partition(".")[0]
         (folder / "slurm.conf").write_text(CONFIGURATION.format(**names))
         # No GPU is here: devices that open stand for them.

@@ -153,7 +153,7 @@ class Chain:
         path = run.model_folder(run.tasks()[number]).path / "owner.json"
         return load_json(path) if path.exists() else {}
 
-    def until(self, holds, seconds: float = 150) -> None:
+    def until(self, holds, seconds: float = 240) -> None:
         until(holds, seconds, lambda: f"{self.slurm.call('squeue')}\n{self.log('*')[-3000:]}")
 
     def until_scored(self) -> None:
@@ -211,22 +211,25 @@ def test_what_status_prints_repairs_and_no_mishap_changes_a_byte(plain, chain, s
     chain.submit(array)
     assert "missing" not in chain.status()  # queued, or running already
     chain.until(lambda: min(map(chain.epochs, NUMBERS)) >= 2)
-    requeued, preempted, lost, twice = NUMBERS
+    # The four fill two nodes at least, so one that can be preempted is not on the lost node; and
+    # a third node is large enough for what starts again while others wait at the gate.
+    nodes = {number: slurm.job(chain.element(number), "NodeList") for number in NUMBERS}
+    lost = NUMBERS[0]
+    preempted = next(number for number in NUMBERS if nodes[number] != nodes[lost])
+    requeued, twice = (number for number in NUMBERS if number not in (lost, preempted))
 
     # A node that hangs, and whose daemon is gone: Slurm calls it lost, and starts its jobs
     # elsewhere; then the old copy goes on.
     old = psutil.Process(int(chain.owner(lost)["process"]["pid"]))
     old.send_signal(signal.SIGSTOP)
-    node = slurm.job(chain.element(lost), "NodeList")
-    slurm.kill_node(node)
+    slurm.kill_node(nodes[lost])
     lost_job = chain.owner(lost)
 
     again = Chain(slurm, chain.folder, chain.name, chain.tunet)
     again.gate = chain.gate
     again.submit(f"--array={twice}")
     slurm.call("scontrol", "requeue", chain.element(requeued))
-    where = slurm.job(chain.element(preempted), "NodeList")
-    options = ["-p", "urgent", "-w", where, "-c", "2", "--mem=100", "-o", "/dev/null"]
+    options = ["-p", "urgent", "-w", nodes[preempted], "-c", "2", "--mem=100", "-o", "/dev/null"]
     urgent = slurm.call("sbatch", "--parsable", *options, "--wrap", "sleep 1")
 
     chain.until(lambda: chain.owner(lost) not in ({}, lost_job))
@@ -236,7 +239,7 @@ def test_what_status_prints_repairs_and_no_mishap_changes_a_byte(plain, chain, s
     old.send_signal(signal.SIGCONT)
     chain.until(lambda: not old.is_running() or old.status() == psutil.STATUS_ZOMBIE)
     assert "taken over by" in chain.log("train")
-    slurm.start_node(node)
+    slurm.start_node(nodes[lost])
 
     chain.until_scored()
     again.until_scored()
