@@ -1,7 +1,9 @@
 """Many CTs in one call."""
 
 import csv
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +155,27 @@ def test_one_bad_ct_does_not_stop_the_rest(data, tmp_path, monkeypatch):
     assert sides == {"kidney_left": 0, "kidney_right": 0.5, "tumor_left": 0.5, "tumor_right": 0}
     assert "is odd" in rows[0]["warnings"]
     assert float(rows[0]["seconds"]) >= 0
+
+
+def test_names_of_any_bytes_are_readable_in_the_report(tmp_path):
+    names = [os.fsdecode(name) for name in (b"\xe9t\xe9", "東京".encode(), b"a,b\n")]
+    outcomes = [batch.Outcome(Job(Path(name), tmp_path / "out"), failure=name) for name in names]
+    write_report(tmp_path / "report.csv", outcomes)
+    with (tmp_path / "report.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["ct"] for row in rows] == [row["failure"] for row in rows]
+    assert [row["ct"] for row in rows] == ["\\xe9t\\xe9", "東京", "a,b\n"]
+
+
+def test_a_report_never_replaces_a_ct_or_a_label_map(data, models, tmp_path):
+    ct = data / "case_00000" / "imaging.nii.gz"
+    kept = ct.read_bytes()
+    for report in (ct, tmp_path / "label.nii.gz"):
+        result = tunet("predict", ct, "-o", tmp_path / "label.nii.gz", "--report", report)
+        assert isinstance(result.exception, DataError)
+        assert "is to be a table" in str(result.exception)
+    assert ct.read_bytes() == kept
+    assert not (tmp_path / "label.nii.gz").exists()
 
 
 def test_only_a_series_of_dicom_can_have_a_dicom_seg(data, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from tunet_lib.files import (
     DIGEST_BYTES,
     DataError,
     atomic_path,
+    check_table_name,
     check_writable,
     load_array,
     load_json,
@@ -52,6 +53,24 @@ def test_temporary_name_keeps_the_suffixes(tmp_path):
     with atomic_path(tmp_path / "model.weights.h5") as temporary:
         assert temporary.parent == tmp_path
         assert temporary.name.endswith("model.weights.h5")
+
+
+NAMES = [b"\xe9t\xe9.nii.gz", "東京.nii.gz".encode(), "ü".encode() * 100 + b".nii.gz", b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("letters", ["C", "C.UTF-8"])
+def test_a_name_of_any_bytes_on_a_system_of_any_letters(tmp_path, letters):
+    """A disk that was written with Latin-1, and a batch system that sets LANG to C."""
+    code = "import os, sys; from tunet_lib.files import *\n"
+    code += "for name in sys.argv[1:]:\n  check_writable(name); save_json(name, 1)\n"
+    environment = {"LC_ALL": letters, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run(
+        [sys.executable, "-c", code, *NAMES],
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
+        cwd=tmp_path,
+        check=True,
+    )
+    assert sorted(os.listdir(os.fsencode(tmp_path))) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
@@ -187,6 +206,25 @@ def test_bad_json_is_a_data_error(tmp_path):
     (tmp_path / "bad.json").write_text('{"a": ')
     with pytest.raises(DataError, match=r"bad\.json: is not valid JSON"):
         load_json(tmp_path / "bad.json")
+
+
+def test_a_mark_that_windows_editors_put_before_a_text(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"epochs":\r\n 3}\r\n')
+    assert load_json(tmp_path / "a.json") == {"epochs": 3}
+
+
+def test_of_two_values_of_one_name_none_is_chosen(tmp_path):
+    (tmp_path / "a.json").write_text('[{"epochs": 3, "folds": 5, "epochs": 4}]')
+    with pytest.raises(DataError, match="'epochs' is there twice"):
+        load_json(tmp_path / "a.json")
+
+
+def test_a_table_replaces_no_ct(tmp_path):
+    check_table_name(None)
+    check_table_name(tmp_path / "new" / "report.CSV")
+    for name in ("ct.nii.gz", "label.nrrd", "report"):
+        with pytest.raises(DataError, match=r"is to be a table; name a \.csv"):
+            check_table_name(tmp_path / name)
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, 150])

@@ -110,6 +110,18 @@ def test_scores_come_back_from_their_file(folders, tmp_path):
         read_pairs(tmp_path / "scores.csv")
 
 
+def test_a_table_that_went_through_a_spreadsheet(folders, tmp_path):
+    rows = score_pairs(*folders)
+    write_pairs(tmp_path / "scores.csv", rows)
+    content = (tmp_path / "scores.csv").read_bytes()
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    assert read_pairs(tmp_path / "marked.csv") == rows
+    for bad in (content.replace(b",", b";"), content.replace(b"case_id", b"case"), b"\0" * 99):
+        (tmp_path / "bad.csv").write_bytes(bad)
+        with pytest.raises(DataError, match="is no table of scores"):
+            read_pairs(tmp_path / "bad.csv")
+
+
 def test_an_interval_of_one_number_has_no_width_and_of_many_holds_their_mean():
     assert interval([0.5, 0.5]) == (0.5, 0.5, 0.5)
     values = np.random.default_rng(0).normal(0.3, 0.1, 100)
@@ -135,3 +147,8 @@ def test_the_command(folders, tmp_path):
     assert "-0.444" in result.output
     with (tmp_path / "out.csv").open() as stream:
         assert tuple(csv.DictReader(stream).fieldnames) == FIELDS
+    label = folders[0] / "prediction_00000.nii.gz"
+    kept = label.read_bytes()
+    refused = CliRunner().invoke(app, ["score", ours, truth, "--out", str(label)])
+    assert isinstance(refused.exception, DataError)
+    assert label.read_bytes() == kept

@@ -180,7 +180,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
             output = "" if each.failure else each.job.output
             notes = " | ".join(each.notes)
             row = [each.job.ct, output, *cells, f"{each.time_s:.1f}", notes, each.failure]
-            writer.writerow(row)
+            writer.writerow([_readable(cell) for cell in row])
 
 
 def _names_a_file(output: Path, count: int) -> bool:
@@ -221,6 +221,11 @@ def _stem(ct: Path) -> str:
     # In KiTS19's layout all CTs have one name, and their folders tell them apart.
     name = _absolute(ct).parent.name if ct.name == IMAGE_NAME else _absolute(ct).name
     return name if ct.is_dir() else name[: len(name) - len(suffix_of(Path(name)))]
+
+
+def _readable(cell: object) -> str:
+    """Give a text in which a file's name, which may be any bytes, is one."""
+    return str(cell).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _absolute(path: Path) -> Path:

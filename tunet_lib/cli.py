@@ -13,7 +13,7 @@ import typer
 from tunet_lib import options, steps
 from tunet_lib.allowance import default_workers
 from tunet_lib.config import Config, Precision, Preset
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, check_table_name
 from tunet_lib.screen import (
     bar,
     bytes_bar,
@@ -167,12 +167,10 @@ def predict(
 ) -> None:
     """Segment CTs: label maps (1 kidney, 2 tumor) with their own shape and affine."""
     from tunet_lib.batch import plan, predict_each, write_report
-    from tunet_lib.files import check_writable
     from tunet_lib.predict import WIDE_WEIGHTS, Networks
 
     jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
-    if report is not None:
-        check_writable(report)
+    check_table_name(report)
     if models is None:
         warn(
             "These networks were trained on synthetic CTs of many looks and have seen no patient: "
@@ -240,6 +238,7 @@ def score(
     """Score a folder of label maps against the true ones, and beside another folder's."""
     from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
 
+    check_table_name(out)
     every = {"": predicted} | ({"against": against} if against is not None else {})
     with bar("score", len(find_labels(truth)) * len(every)) as advance:
         rows = {k: score_pairs(p, truth, on_case=lambda _: advance()) for k, p in every.items()}

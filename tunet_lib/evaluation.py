@@ -136,7 +136,7 @@ def read_scores(path: str | Path) -> list[Row]:
         The file is missing, has other columns, or holds something that is not a number.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
             lines = list(csv.reader(stream))
         if not lines or tuple(lines[0]) != SCORE_FIELDS:
             raise ValueError("its columns are not those of scores")

@@ -152,6 +152,15 @@ def check_writable(path: str | Path) -> None:
         raise DataError(f"{path}: is a folder; name a file")
 
 
+def check_table_name(path: Path | None) -> None:
+    """Raise a `DataError` if a table, if any, cannot be written there, or would replace a CT."""
+    if path is None:
+        return
+    if not str(path).lower().endswith(".csv"):
+        raise DataError(f"{path}: is to be a table; name a .csv")
+    check_writable(path)
+
+
 @contextlib.contextmanager
 def noting(failures: dict[Any, str], name: Any) -> Iterator[None]:
     """Note what goes wrong with one of many, under its name, so that the others go on."""
@@ -173,14 +182,24 @@ def load_json(path: str | Path) -> Any:
     Raises
     ------
     DataError
-        The file is missing, unreadable, or not JSON.
+        The file is missing, unreadable, or not JSON, or names something twice.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8-sig")  # some editors put a mark before it
+        return json.loads(text, object_pairs_hook=_named_once)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: is not valid JSON ({error}); write it again") from error
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:40]!r} is there twice")
+    return values
 
 
 def is_list_of(kind: type, value: Any) -> bool:
@@ -266,6 +285,7 @@ def _temporaries(folder: Path) -> Iterator[tuple[Path, Process, str]]:
 
 def _temporary_name(path: Path, mark: str) -> str:
     own = this_process()
-    # Of a long name only the end, which has the suffixes: a name has 255 bytes at most.
-    tail = path.name.encode()[-60:].decode(errors="ignore")
+    # Of a long name only the end, which has the suffixes: a name has 255 bytes at most. What is no
+    # ASCII may be no text at all, as on a disk that was written with another set of letters.
+    tail = os.fsencode(path.name)[-60:].decode("ascii", errors="ignore")
     return f".tmp-{own.pid}-{own.start_s}-{own.host}~{mark}{uuid.uuid4().hex[:12]}~{tail}"

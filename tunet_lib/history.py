@@ -48,7 +48,7 @@ def read_history(path: str | Path) -> list[EpochLog]:
         The file is missing or not such a CSV, or a number in it cannot be.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
             rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
         return checked_history(rows)
     except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:

@@ -146,12 +146,15 @@ def read_pairs(path: str | Path) -> list[Row]:
         The file is missing, or holds something else.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as stream:
-            rows: list[Row] = list(csv.DictReader(stream))
+        with Path(path).open(newline="", encoding="utf-8-sig") as stream:
+            lines = csv.DictReader(stream)
+            rows: list[Row] = list(lines)
+        if tuple(lines.fieldnames or ()) != FIELDS:
+            raise ValueError("its columns are others")
         for row in rows:
             row["predicted"] = row["predicted"] == "True"
             row |= {name: float(row[name]) for name in FIELDS[2:]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is no table of scores; make it by tunet score") from error
     return rows
 
