@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -27,8 +28,18 @@ from rich.text import Text
 console = Console()
 
 
+class _Forgiving(io.FileIO):
+    """What nobody can read (a pipe that was closed, a log on a full disk) fails nothing."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
 def make_streams_safe() -> None:
-    """Let no message end the program: streams may be closed, or of few letters.
+    """Let no message end the program: streams may be closed, full, or of few letters.
 
     The next file that is opened would else get the number of a closed stream, and what is meant
     for the screen would be written into it.
@@ -40,9 +51,24 @@ def make_streams_safe() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+            if isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO):  # no console
+                setattr(sys, name, _forgiving(stream))
+
+
+def _forgiving(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    stream.flush()
+    raw = _Forgiving(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def say(message: str) -> None:

@@ -125,6 +125,23 @@ def test_streams_that_are_closed(closed, data, tmp_path):
     assert (tmp_path / "keras").read_text() == "loaded"
 
 
+@pytest.mark.parametrize("shown", [">/dev/full", ">/dev/full 2>&1", "| true"])
+def test_what_cannot_be_shown_stops_nothing(shown, data, tmp_path):
+    """A log on a full disk, and a pipe into head, which leaves after its lines."""
+    command = [sys.executable, "-c", TUNET, "check", data, "--workers", "1"]
+    (tmp_path / "out").mkdir()
+    script = f'"$@" {shown}; echo "${{PIPESTATUS[0]}}" >status'
+    run = subprocess.run(
+        ["bash", "-c", script, "bash", *map(str, command)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path / "out",
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert (run.stderr, (tmp_path / "out" / "status").read_text()) == (b"", "0\n")
+
+
 def test_a_screen_of_few_letters(tmp_path):
     """interactiveaudiolab/allosaurus#73: cp1252, and a file name that it does not have."""
     write_scans(tmp_path / "Łódź 東京", 2)
