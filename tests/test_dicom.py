@@ -194,6 +194,105 @@ def test_what_a_header_lacks_is_named(tmp_path, name):
         open_scan(write(tmp_path / "ct", slices))
 
 
+def with_raw(name, value, at=None):
+    """Give a series in which slices have bytes for a value as no program should write them."""
+    slices = series()
+    tag = pydicom.tag.Tag(name)
+    for each in slices if at is None else [slices[at]]:
+        element = (tag, pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True)
+        each[tag] = pydicom.dataelem.RawDataElement(*element)
+    return slices
+
+
+DAMAGED = {
+    "a position of two numbers": ("ImagePositionPatient", b"1\\2 ", 2),
+    "a position of words": ("ImagePositionPatient", b"a\\b\\c ", 2),
+    "a position of decimal commas": ("ImagePositionPatient", b"1,5\\2,0\\3,0 ", None),
+    "a position nowhere": ("ImagePositionPatient", b"0\\0\\inf ", 2),
+    "a direction that is none": ("ImageOrientationPatient", b"0\\0\\0\\0\\0\\0 ", None),
+    "one direction twice": ("ImageOrientationPatient", b"1\\0\\0\\1\\0\\0 ", None),
+    "directions that are too long": ("ImageOrientationPatient", b"2\\0\\0\\0\\2\\0 ", None),
+    "pixels of no size": ("PixelSpacing", b"0\\0 ", None),
+    "pixels below nothing": ("PixelSpacing", b"-1\\-1 ", None),
+    "one pixel size": ("PixelSpacing", b"1 ", None),
+    "an intercept of one slice": ("RescaleIntercept", b"nan ", 2),
+    "an infinite slope": ("RescaleSlope", b"inf ", None),
+    "two slopes": ("RescaleSlope", b"1\\2 ", None),
+    "no rows": ("Rows", b"\0\0", None),
+    "more rows than there are": ("Rows", b"\x3c\0", None),
+    "fewer rows than there are": ("Rows", b"\3\0", None),
+    "no bits": ("BitsStored", b"\0\0", None),
+    "too many bits": ("BitsStored", b"\xff\xff", None),
+    "bytes for pairs of bytes": ("BitsAllocated", b"\x08\0", None),
+    "several frames": ("NumberOfFrames", b"2 ", None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_numbers_that_cannot_be_are_never_believed(tmp_path, name):
+    """Of rows that are not there SimpleITK reads what memory happens to hold."""
+    folder = write(tmp_path / "ct", with_raw(*DAMAGED[name]))
+    with pytest.raises(DataError, match=r"IM00\d: its DICOM header is damaged \("):
+        open_scan(folder)
+
+
+def test_frames_without_pixels(tmp_path):
+    short = enhanced(range(5))
+    short.PixelData = short.PixelData[: len(short.PixelData) * 3 // 5]
+    with pytest.raises(DataError, match="5 x 6 x 8 pixels take 480 bytes, and it has 288"):
+        open_scan(write(tmp_path / "short", [short]))
+    more = enhanced(range(5))
+    more.NumberOfFrames = 7
+    with pytest.raises(DataError, match="7 frames, and it tells of what lies in 5 places"):
+        open_scan(write(tmp_path / "more", [more]))
+
+
+def test_values_beyond_any_number(tmp_path):
+    folder = write(tmp_path / "ct", with_raw("RescaleSlope", b"1e300 "))
+    with pytest.raises(DataError, match="has NaN or infinite voxels"):
+        load_scan(folder)
+
+
+@pytest.mark.parametrize("number", [b"abc ", b"1\\2 ", b"1.5 ", b"", b"9" * 30])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_series_whose_numbers_are_none(tmp_path, number, recwarn):
+    other = series(SeriesInstanceUID=STUDY + ".9", SeriesDescription="a\x1b[31m\nb")
+    folder = write(tmp_path / "ct", [*with_raw("SeriesNumber", number), *other])
+    recwarn.clear()
+    with pytest.raises(DataError, match="holds several series") as told:
+        open_scan(folder)
+    assert "5 slices of 8x6, a [31m b" in str(told.value)
+    assert not recwarn.list
+    assert open_scan(folder, STUDY + ".1").shape == (5, 6, 8)
+
+
+def test_a_bad_series_stops_no_other(tmp_path):
+    inverted = series(SeriesInstanceUID=STUDY + ".5", PhotometricInterpretation="MONOCHROME1")
+    folder = write(tmp_path / "ct", [*inverted, *series()])
+    with pytest.raises(DataError, match=r"--series 2: venous, which cannot be read: .*inverted"):
+        open_scan(folder)
+    assert open_scan(folder, "1").shape == (5, 6, 8)
+    with pytest.raises(DataError, match="are inverted"):
+        open_scan(folder, "2")
+
+
+def test_a_scout_that_is_not_called_so_is_no_series_to_choose(tmp_path):
+    scout = {"SeriesInstanceUID": STUDY + ".5", "ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    folder = write(tmp_path / "ct", [slice_of(stored()[0], (0, 0, 0), **scout), *series()])
+    with pytest.warns(UserWarning, match="left out: 1 of slice alone in its series"):
+        assert open_scan(folder).shape == (5, 6, 8)
+
+
+def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
+    folder = write(tmp_path / "ct", series())
+    last = sorted(folder.iterdir())[-1]
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != last and may(path, mode))
+    with pytest.warns(UserWarning, match="left out: 1 of file that may not be read"):
+        open_scan(folder)
+
+
 def test_links_that_lead_in_a_circle_and_pipes(tmp_path):
     folder = write(tmp_path / "ct", series())
     (folder / "self").symlink_to(folder)

@@ -31,7 +31,16 @@ METHOD_LINES = 2000
 # What serves files, processes and the screen: a reader of the method never meets it.
 EDGE = {
     *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
-    *("dicom", "dicom_seg", "dicom_stack", "extras", "formats", "itk", "nifti_header"),
+    *(
+        "dicom",
+        "dicom_seg",
+        "dicom_slice",
+        "dicom_stack",
+        "extras",
+        "formats",
+        "itk",
+        "nifti_header",
+    ),
     *("batch", "export", "layouts", "plausible", "steps", "unpack", "upright", "volumes"),
     *("exchange", "itk_body", "selfcheck"),
     *("drawings", "drawings.chain", "drawings.nets", "drawings.svg"),

@@ -6,26 +6,27 @@ applies each slice's own rescale slope and intercept.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunet_lib.dicom_stack import Slice, find_stack
+from tunet_lib.dicom_slice import MULTI_FRAME, Slice, slices_of
+from tunet_lib.dicom_stack import find_stack
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError, DataWarning
 from tunet_lib.itk import simple_itk, told
-from tunet_lib.nifti import NiftiFile, described
+from tunet_lib.nifti import NiftiFile, check_finite, described
 
 CT = "CT"
-MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, legacy
 # How a file without the 128 bytes before "DICM" begins: with the length of a group, or with one
 # of the first elements that there are.
 BARE = tuple(
@@ -35,12 +36,13 @@ BARE = tuple(
 )
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
-    *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "AcquisitionNumber"),
+    *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
     *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
 ]
-PIXELS = 0x7FE00000  # the group of the pixel data; nothing that is read here comes after it
+PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
+COMPRESSED = 0xFFFFFFFF  # in place of their length
 MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
 
 
@@ -60,6 +62,7 @@ class DicomFile(NiftiFile):
         """Read the slices, and give them a few at a time, as `NiftiFile.blocks` does."""
         for part in self.parts():
             planes = np.stack([self._read_plane(each) for each in self.slices[part]])
+            check_finite(self.path, planes)
             yield part, planes.astype(self.dtype, copy=False).T
 
     def _read_plane(self, each: Slice) -> np.ndarray:
@@ -84,19 +87,25 @@ class Series:
     description
         In the words of whoever made it.
     slices
-        At least one.
+        At least one, unless there is a fault.
+    fault
+        Why it cannot be read; empty if it can.
     """
 
     uid: str
     number: int
     description: str
     slices: tuple[Slice, ...]
+    fault: str = ""
 
     def __str__(self) -> str:
         """Describe the series in a line."""
+        name = self.description or "no description"
+        if self.fault:
+            return f"--series {self.number}: {name}, which cannot be read: {self.fault}"
         first = self.slices[0]
         size = f"{len(self.slices)} slices of {first.columns}x{first.rows}"
-        return f"--series {self.number}: {size}, {self.description or 'no description'}"
+        return f"--series {self.number}: {size}, {name}"
 
 
 def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
@@ -122,8 +131,12 @@ def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
     """
     found, left_out = find_series(folder)
     if not found:
-        raise DataError(f"{folder}: holds no CT slices{_listed(left_out)}")
+        raise DataError(
+            f"{folder}: holds no CT slices{_listed(left_out)}; name a folder of DICOM, or a file"
+        )
     chosen = _choose(folder, found, series)
+    if chosen.fault:
+        raise DataError(chosen.fault)
     if folder.is_file() and chosen.slices[0].frame is None:
         raise DataError(f"{folder}: is one file of DICOM; name the folder that holds its series")
     if left_out:
@@ -142,34 +155,41 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
     series, left_out
         By series number; and how many files were left out for which reason.
     """
-    grouped: dict[str, list[tuple[Any, Slice]]] = defaultdict(list)
+    grouped: dict[str, list[Slice]] = defaultdict(list)
+    first: dict[str, Any] = {}
+    faults: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     seen: set[tuple[Any, ...]] = set()
-    for path, header in _headers(folder):
-        if reason := _no_slice(header):
-            left_out[reason] += 1
-            continue
-        try:
-            for each in _slices_of(path, header):
-                # The same instance at another place is none: some tools give all one number.
-                key = (each.uid or str(path), each.frame, *each.position_mm.tolist())
-                if key in seen:
-                    left_out["slice that another file holds as well"] += 1
-                else:
-                    grouped[str(header.SeriesInstanceUID)].append((header, each))
-                seen.add(key)
-        except DataError:
-            raise
-        except AttributeError as error:
-            raise DataError(f"{path}: its DICOM header lacks {error.name}") from error
-        except (IndexError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
-    order = sorted(grouped, key=lambda uid: (grouped[uid][0][0].get("SeriesNumber") or 0, uid))
-    series = []
-    for number, uid in enumerate(order, start=1):
-        name = str(grouped[uid][0][0].get("SeriesDescription") or "").strip()
-        series.append(Series(uid, number, name, tuple(each for _, each in grouped[uid])))
-    return series, left_out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of values that are not asked for here
+        for path, header, pixel_bytes in _headers(folder, left_out):
+            if reason := _no_slice(header):
+                left_out[reason] += 1
+                continue
+            if not (uid := str(header.get("SeriesInstanceUID", ""))):
+                raise DataError(f"{path}: its DICOM header lacks SeriesInstanceUID")
+            first.setdefault(uid, header)
+            try:
+                for each in slices_of(path, header, pixel_bytes):
+                    # The same instance at another place is none: some tools give all one number.
+                    key = (each.uid or str(path), each.frame, *each.position_mm.tolist())
+                    if key in seen:
+                        left_out["slice that another file holds as well"] += 1
+                    else:
+                        grouped[uid].append(each)
+                    seen.add(key)
+            except DataError as error:
+                faults.setdefault(uid, str(error))  # and of no other series
+        order = sorted(first, key=lambda uid: (_series_number(first[uid]), uid))
+        if volumes := [uid for uid in order if uid in faults or len(grouped[uid]) > 1]:
+            left_out["slice alone in its series"] += len(order) - len(volumes)
+            order = volumes
+        names = [_plain(first[uid].get("SeriesDescription")) for uid in order]
+    series = [
+        Series(uid, number, name, tuple(grouped[uid]), faults.get(uid, ""))
+        for number, (uid, name) in enumerate(zip(order, names, strict=True), start=1)
+    ]
+    return series, +left_out
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -189,43 +209,56 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or start.startswith(BARE)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
+    """Give the files below a folder, and count the folders that cannot be looked into."""
+
+    def note(_: OSError) -> None:
+        if left_out is not None:
+            left_out["folder that may not be read"] += 1
+
     if folder.is_file():
         yield folder
-    for parent, folders, names in os.walk(folder):
+        return
+    for parent, folders, names in os.walk(folder, onerror=note):
         folders.sort()
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
-def _headers(folder: Path) -> Iterator[tuple[Path, Any]]:
-    for path in _files(folder):
+def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, int | None]]:
+    for path in _files(folder, left_out):
+        if path.is_file() and not os.access(path, os.R_OK):
+            left_out["file that may not be read"] += 1
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             continue
         formats_library("pydicom", folder)  # before the rest: that it is missing is no damage
         try:
-            yield path, _header(path)
+            yield path, *_header(path)
         except Exception as error:  # pydicom raises whatever a damaged header leads to
             raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
 
 
-def _header(path: Path) -> Any:
-    """Read what comes before the pixels, as far as it is like a header."""
+def _header(path: Path) -> tuple[Any, int | None]:
+    """Read what comes before the pixels, and how many bytes these have; None if compressed."""
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
-    elements = itertools.count(1)
+    elements, pixel_bytes = itertools.count(1), COMPRESSED
 
-    def stop(tag: int, _vr: str | None, _length: int) -> bool:
+    def stop(tag: int, _vr: str | None, length: int) -> bool:
+        nonlocal pixel_bytes
         # To pydicom a file of zeros is a header of elements without a value, eight bytes each.
         if next(elements) > MOST_ELEMENTS:
             raise ValueError(f"more than {MOST_ELEMENTS} elements")
+        if tag == PIXELS:
+            pixel_bytes = length
         return tag >= PIXELS
 
     with path.open("rb") as stream:
         # Forced: some programs leave out the bytes by which one knows DICOM.
-        return read_partial(
+        header = read_partial(
             stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
         )
+    return header, None if pixel_bytes == COMPRESSED else pixel_bytes
 
 
 def _no_slice(header: Any) -> str:
@@ -243,57 +276,15 @@ def _no_slice(header: Any) -> str:
     return ""
 
 
-def _slices_of(path: Path, header: Any) -> list[Slice]:
-    """Give the slice that a file is, or those that it holds.
-
-    Raises
-    ------
-    DataError
-        Its values would be read wrong.
-    """
-    if header.get("PhotometricInterpretation") == "MONOCHROME1":
-        raise DataError(f"{path}: its values are inverted (MONOCHROME1), and so no HU")
-    if header.get("SOPClassUID") not in MULTI_FRAME:
-        return [_slice_of(path, header)]
-    frames = [_frame(path, header, own) for own in header.PerFrameFunctionalGroupsSequence]
-    if len({(one.get("RescaleSlope"), one.get("RescaleIntercept")) for one in frames}) > 1:
-        # They are read at once, by the numbers of the first.
-        raise DataError(
-            f"{path}: its frames have rescale slopes or intercepts of their own; write it as "
-            "single slices or NIfTI, with dcm2niix say"
-        )
-    return [replace(_slice_of(path, one), frame=k) for k, one in enumerate(frames)]
+def _series_number(header: Any) -> int:
+    with contextlib.suppress(TypeError, ValueError):
+        return int(header.get("SeriesNumber") or 0)
+    return 0
 
 
-def _frame(path: Path, header: Any, own: Any) -> Any:
-    """Write what a file says of one of its frames as the header of a slice of its own."""
-    frame = formats_library("pydicom", path).Dataset()
-    frame.update(header)
-    for group in (*(header.get("SharedFunctionalGroupsSequence") or ()), own):
-        for element in group:
-            if element.VR == "SQ" and element.value:
-                frame.update(element.value[0])
-    return frame
-
-
-def _slice_of(path: Path, header: Any) -> Slice:
-    slope = float(header.get("RescaleSlope", 1) or 1)
-    intercept = float(header.get("RescaleIntercept", 0) or 0)
-    bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation", 0))
-    stored = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    whole = slope.is_integer() and intercept.is_integer()
-    low, high = sorted((slope * stored + intercept).tolist())
-    down_mm, right_mm = (float(mm) for mm in header.PixelSpacing)
-    directions = np.array([float(value) for value in header.ImageOrientationPatient])
-    return Slice(
-        path,
-        str(header.get("SOPInstanceUID", "")),
-        rows=int(header.Rows),
-        columns=int(header.Columns),
-        position_mm=np.array([float(value) for value in header.ImagePositionPatient]),
-        axes_mm=directions.reshape(2, 3).T * (right_mm, down_mm),
-        range_hu=(low, high) if whole else (-np.inf, np.inf),
-    )
+def _plain(text: Any) -> str:
+    """Give a text in one line, without what would move a screen's cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
 
 
 def _read_planes(path: Path) -> np.ndarray:

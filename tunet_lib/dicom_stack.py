@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tunet_lib.dicom_slice import Slice
 from tunet_lib.files import DataError
 from tunet_lib.itk import lps_affine
 
 SAME_MM = 0.01  # slices nearer to each other than this lie in one place
 OUT_OF_PLACE = 0.1  # of the distance between slices; rounded positions stay far below
 SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Slice:
-    """What one file of DICOM says of its slice.
-
-    Attributes
-    ----------
-    path
-        The file.
-    uid
-        SOPInstanceUID.
-    rows, columns
-        Pixels.
-    position_mm
-        (3,), the center of the first pixel, in LPS.
-    axes_mm
-        (3, 2), the steps to the next column and to the next row, in LPS.
-    range_hu
-        Between which values its voxels must lie; infinite if they need not be whole.
-    frame
-        Which one of a file with several, from 0; None if the file is this slice.
-    """
-
-    path: Path
-    uid: str
-    rows: int
-    columns: int
-    position_mm: np.ndarray
-    axes_mm: np.ndarray
-    range_hu: tuple[float, float]
-    frame: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Name the slice by its file, and its frame there if need be."""
-        return self.path.name if self.frame is None else f"frame {self.frame + 1}"
 
 
 def find_stack(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.ndarray]:
@@ -111,7 +74,8 @@ def _check_heights(folder: Path, slices: Sequence[Slice], heights_mm: np.ndarray
     if doubled:
         pairs = [f"{slices[k].name} and {slices[k + 1].name}" for k in doubled]
         raise DataError(
-            f"{folder}: slices are doubled: {_some(pairs)} lie in one place; keep one of each"
+            f"{folder}: slices are doubled: {_some(pairs)} lie in one place; keep one of each, or "
+            "of several acquisitions one"
         )
     usual_mm = float(np.median(gaps_mm))
     missing = np.flatnonzero(gaps_mm > 1.5 * usual_mm).tolist()
