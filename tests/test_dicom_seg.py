@@ -1,13 +1,16 @@
 """DICOM SEG, read back by two libraries that know nothing of each other's writing."""
 
+import warnings
+
 import dicoms
 import numpy as np
 import pytest
 from dicoms import pydicom
 
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, notes_taken
+from tunet_lib.formats import check_label_name
 from tunet_lib.kits19 import save_case
-from tunet_lib.scans import load_scan, save_label
+from tunet_lib.scans import load_scan, open_scan, save_label
 
 highdicom = pytest.importorskip("highdicom", reason="the extra formats is not installed")
 
@@ -70,6 +73,30 @@ def test_read_back_by_pydicom(path, scan, label):
 def test_an_empty_label_map_is_written_too(scan, label, tmp_path):
     save_label(np.zeros_like(label), scan, tmp_path / "none.dcm")
     assert not pydicom.dcmread(tmp_path / "none.dcm").pixel_array.any()
+
+
+def test_what_anonymizing_leaves_is_no_hindrance(label, tmp_path):
+    changes = {"PatientBirthDate": "unknown", "StudyDate": "2020.01.01", "PatientSex": "Male"}
+    changes |= {"StudyID": "x" * 40, "PatientName": "y" * 99}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's: of what is to be written
+        folder = dicoms.write(tmp_path / "ct", dicoms.series(**changes))
+    scan = load_scan(folder)
+    with notes_taken() as notes:
+        save_label(label, scan, tmp_path / "label.dcm")
+    assert notes == []
+    back = pydicom.dcmread(tmp_path / "label.dcm")
+    assert not any(back.get(name) for name in changes)
+    assert back.PatientID == "phantom"
+
+
+@pytest.mark.parametrize("name", ["FrameOfReferenceUID", "StudyInstanceUID"])
+def test_what_no_label_map_can_refer_to_is_told_before_there_is_one(tmp_path, name, scan):
+    check_label_name(tmp_path / "label.dcm", scan.file)
+    folder = dicoms.write(tmp_path / "ct", dicoms.series(**{name: None}))
+    with pytest.raises(DataError, match=r"cannot refer to its series .*; write \.nii\.gz instead"):
+        check_label_name(tmp_path / "label.dcm", open_scan(folder).file)
+    check_label_name(tmp_path / "label.nii.gz", open_scan(folder).file)
 
 
 def test_of_one_file_with_many_frames(tmp_path, label):

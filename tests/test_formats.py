@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scans import AFFINE, LABEL, ORIENTATIONS, VOLUME, VOLUME_MM, as_oriented
 
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, notes_taken
 from tunet_lib.formats import check_label_name, suffix_of
 from tunet_lib.kits19 import save_case
 from tunet_lib.scans import load_label, load_scan, save_label
@@ -118,6 +118,116 @@ def test_a_bomb_stops_at_what_its_header_promises(tmp_path, name):
     body.write_bytes(body.read_bytes()[:start] + pack(bytes(1 << 26)))
     with pytest.raises(DataError, match="holds more than its header promises"):
         load_scan(path)
+
+
+def in_text(path, changes, body=None):
+    """Write an NRRD or a MetaImage with fields of its header as they are given; None: without."""
+    if path.suffix in (".nrrd", ".nhdr"):
+        start, join = "NRRD0005\n", ": "
+        fields = {"type": "short", "dimension": "3", "sizes": "4 5 6", "endian": "little"}
+        fields |= {"encoding": "raw", "space": "left-posterior-superior"}
+        fields |= {"space directions": "(1,0,0) (0,1,0) (0,0,3)", "space origin": "(1,2,3)"}
+        end = "\n"
+    else:
+        start, join, end = "", " = ", ""
+        fields = {"ObjectType": "Image", "NDims": "3", "BinaryData": "True", "DimSize": "4 5 6"}
+        fields |= {"TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "1 2 3"}
+        fields |= {"ElementSpacing": "1 1 3", "ElementType": "MET_SHORT"}
+        changes = {**changes, "ElementDataFile": changes.get("ElementDataFile", "LOCAL")}
+    lines = [f"{name}{join}{value}\n" for name, value in (fields | changes).items() if value]
+    content = VOLUME.astype("<i2").tobytes("F") if body is None else body
+    path.write_bytes((start + "".join(lines) + end).encode() + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("space", "is_told"),
+    [
+        *(("left-posterior-superior", False), ("right-anterior-superior", False), ("LAS", False)),
+        *(("scanner-xyz", True), ("3D-right-handed", True), (None, True)),
+    ],
+)
+@pytest.mark.parametrize("name", ["ct.nrrd", "ct.nhdr"])
+def test_spaces_that_do_not_say_where_the_patient_lies(tmp_path, name, space, is_told):
+    changes = {"space": space}
+    if space is None:
+        changes |= {"space directions": None, "space origin": None, "spacings": "1 1 3"}
+    with notes_taken() as notes:
+        scan = load_scan(in_text(tmp_path / name, changes))
+    assert scan.spacing_mm == (3, 1, 1)
+    assert any("does not say how the patient lies" in note for note in notes) == is_told
+    right = {"LAS": "LAS", "right-anterior-superior": "RAS"}.get(space, "LPS")
+    assert nib.aff2axcodes(scan.file.affine) == tuple(right)
+
+
+def test_a_voxel_size_that_is_missing_is_not_taken_for_a_millimeter(tmp_path):
+    bare = {"space": None, "space directions": None, "space origin": None}
+    for name, changes in (
+        *(("a.nrrd", bare), ("b.nrrd", {"space directions": None})),
+        ("a.mha", {"ElementSpacing": None}),
+    ):
+        with pytest.raises(DataError, match="does not say how large a voxel is"):
+            load_scan(in_text(tmp_path / name, changes))
+    old = {"ElementSpacing": None, "ElementSize": "1 1 3"}
+    assert load_scan(in_text(tmp_path / "b.mha", old)).spacing_mm == (3, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["ct.nhdr", "ct.mhd"])
+def test_names_in_a_header_lead_to_no_other_folder(tmp_path, name):
+    """Any file of the machine would be read as voxels."""
+    (tmp_path / "below").mkdir()
+    field = "data file" if name == "ct.nhdr" else "ElementDataFile"
+    for place in (tmp_path, tmp_path / "below"):
+        (place / "a.raw").write_bytes(VOLUME.astype("<i2").tobytes("F"))
+    for number in range(6):
+        (tmp_path / f"{number}.raw").write_bytes(VOLUME[..., number].astype("<i2").tobytes("F"))
+    several = "".join(f"{number}.raw\n" for number in range(6))
+    pattern = "%d.raw 0 5 1" + (" 2" if name == "ct.nhdr" else "")
+    listed = {"ct.nhdr": "LIST 2", "ct.mhd": "LIST"}[name]
+    for value, names in (("a.raw", ""), ("below/a.raw", ""), (pattern, ""), (listed, several)):
+        path = in_text(tmp_path / name, {field: value}, b"")
+        text = path.read_text().rstrip("\n") if names else path.read_text()
+        path.write_text(text + "\n" * bool(names) + names)
+        np.testing.assert_array_equal(load_scan(path).file.read(), VOLUME)
+    inside = tmp_path / "below" / name
+    for value in ("../a.raw", str(tmp_path / "a.raw"), "../%d.raw 0 5 1 2", "/dev/zero"):
+        with pytest.raises(DataError, match="for its voxels, which is elsewhere"):
+            load_scan(in_text(inside, {field: value}, b""))
+    inside.write_text(
+        in_text(inside, {field: listed}, b"").read_text().rstrip("\n") + "\n../0.raw\n"
+    )
+    with pytest.raises(DataError, match=r"names \.\./0\.raw for its voxels"):
+        load_scan(inside)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_metaimage_that_would_be_unpacked_wrong(tmp_path, order):
+    """Without the right size of what is packed SimpleITK gives what memory happens to hold."""
+    packed = zlib.compress(VOLUME.astype(f"{order}i2").tobytes("F"))
+    changes = {"CompressedData": "True", "BinaryDataByteOrderMSB": str(order == ">")}
+    right = {**changes, "CompressedDataSize": len(packed)}
+    (tmp_path / "ct.zraw").write_bytes(packed)
+    beside = {**changes, "ElementDataFile": "ct.zraw"}
+    for path in (
+        in_text(tmp_path / "ct.mha", right, packed),
+        in_text(tmp_path / "ct.mhd", beside, b""),
+    ):
+        np.testing.assert_array_equal(load_scan(path).file.read(), VOLUME)
+    for wrong in (None, 9):
+        # Of other values than those above, which may still be in memory.
+        packed = zlib.compress((VOLUME * 7).astype(f"{order}i2").tobytes("F"))
+        path = in_text(tmp_path / "ct.mha", {**changes, "CompressedDataSize": wrong}, packed)
+        with pytest.raises(DataError, match=r"would be unpacked wrong|cannot read it"):
+            load_scan(path)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "ct.NRRD", "# a [b] ü -.nrrd"])
+def test_a_nifti_by_another_name_and_names_of_any_letters(tmp_path, name):
+    nib.save(nib.Nifti1Image(VOLUME, AFFINE), tmp_path / "ct.nii")
+    for path in (tmp_path / "ct.nii", written(tmp_path / "ct.nrrd")):
+        if path.suffix == ".nii" or name.lower().endswith(".nrrd"):
+            path.rename(tmp_path / name)
+            np.testing.assert_array_equal(load_scan(tmp_path / name).volume_hu, VOLUME)
 
 
 def test_a_pipe_is_no_file(tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +48,48 @@ def write_seg(path: Path, array: np.ndarray, file: DicomFile) -> None:
     DataError
         The extra is missing, the disk is full, or the folder cannot be written.
     """
+    seg = _segmentation(path, np.ascontiguousarray(array.T), file)
+    with atomic_path(path) as temporary, _in_silence():
+        seg.save_as(temporary)
+
+
+def check_source(path: Path, file: DicomFile) -> None:
+    """Raise a `DataError` if no DICOM SEG can refer to a series, before there is a label map."""
+    _segmentation(path, np.zeros((len(file.slices), 1, 1), np.uint8), file)
+
+
+@contextlib.contextmanager
+def _in_silence() -> Iterator[None]:
+    """Leave out what pydicom and highdicom warn of: it may hold the patient's name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@_in_silence()
+def _segmentation(path: Path, planes: np.ndarray, file: DicomFile) -> Any:
+    """Make a DICOM SEG of planes, (slices, rows, columns), which may be smaller than the series."""
     highdicom = formats_library("highdicom", path)
     pydicom = formats_library("pydicom", path)
     step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
     paths = list(dict.fromkeys(each.path for each in file.slices))
     headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
-    planes = np.ascontiguousarray(array.T)
+    for header in headers:
+        _fill_in(header, step_mm)
+        header.Rows, header.Columns = planes.shape[1:]
     if file.slices[0].frame is not None:
         if len(paths) > 1:
             raise DataError(f"{path}: cannot refer to frames of several files; write .nii.gz")
         planes = planes[np.argsort([each.frame or 0 for each in file.slices])]
-    for header in headers:
-        _fill_in(header, step_mm)
     version = str(versions()["tunet-book"])
     try:
-        seg = highdicom.seg.Segmentation(
+        return highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=planes,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=_descriptions(highdicom, version),
             series_instance_uid=highdicom.UID(),
-            series_number=_series_number(headers[0]),
+            series_number=1000 + int(headers[0].SeriesNumber or 0),
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="TuNet Book",
@@ -79,8 +103,6 @@ def write_seg(path: Path, array: np.ndarray, file: DicomFile) -> None:
         raise DataError(
             f"{path}: cannot refer to its series ({error}); write .nii.gz instead"
         ) from error
-    with atomic_path(path) as temporary:
-        seg.save_as(temporary)
 
 
 def _descriptions(highdicom: Any, version: str) -> list[Any]:
@@ -106,13 +128,25 @@ def _descriptions(highdicom: Any, version: str) -> list[Any]:
 
 
 def _fill_in(header: Any, step_mm: float) -> None:
-    """Leave empty what the standard allows to be empty, and anonymizing tools remove."""
+    """Leave empty what may be empty, where it is missing or no value that the standard allows.
+
+    Tools that anonymize remove such values, or put any text in their place.
+    """
     for name in MAY_BE_EMPTY:
-        if name not in header:
+        if not _is_valid(header, name):
             setattr(header, name, None)
     if not header.get("SliceThickness"):
         header.SliceThickness = step_mm  # a viewer wants some, and the file has none
 
 
-def _series_number(header: Any) -> int:
-    return 1000 + int(header.get("SeriesNumber") or 0)
+def _is_valid(header: Any, name: str) -> bool:
+    from pydicom.config import RAISE
+    from pydicom.valuerep import validate_value
+
+    try:
+        element = header[name]
+        value = str(element.value) if element.VR == "PN" else element.value
+        validate_value(element.VR, value, RAISE)
+    except Exception:  # it may be missing, or whatever a damaged one leads to
+        return False
+    return name != "PatientSex" or element.value in ("M", "F", "O", "", None)

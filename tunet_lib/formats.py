@@ -13,7 +13,7 @@ from tunet_lib.dicom import DicomFile, is_dicom, open_dicom
 from tunet_lib.files import DataError
 from tunet_lib.itk import open_itk, write_nrrd
 from tunet_lib.nifti import NiftiFile, open_nifti, write_nifti
-from tunet_lib.nifti_header import blank
+from tunet_lib.nifti_header import blank, looks_like_nifti
 from tunet_lib.upright import UprightFile, original
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -44,7 +44,7 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
     if path.exists() and not path.is_file():
         raise DataError(f"{path}: is no file, but a pipe or a device; name a file")
     name = path.name.lower()
-    if name.endswith(ITK_SUFFIXES):
+    if name.endswith(ITK_SUFFIXES) and not looks_like_nifti(path):
         return open_itk(path)
     if name.removesuffix(".gz").endswith(PAIR_SUFFIXES):
         header = _header_of(path)
@@ -62,7 +62,7 @@ def suffix_of(path: Path) -> str:
 
 
 def check_label_name(path: Path, file: NiftiFile | None = None) -> None:
-    """Raise a `DataError` if no label map can be written under a name.
+    """Raise a `DataError` if no label map can be written under a name, before there is one.
 
     Parameters
     ----------
@@ -71,15 +71,11 @@ def check_label_name(path: Path, file: NiftiFile | None = None) -> None:
     file
         The CT that it is for, if it is open: only a series of DICOM can have a DICOM SEG.
     """
-    if not path.name.lower().endswith(LABEL_SUFFIXES):
-        raise DataError(f"{path}: must end in .nii.gz or .nii, .nrrd, or .dcm over DICOM")
-    if file is None or suffix_of(path) != ".dcm":
-        return
-    if not isinstance(original(file), DicomFile):
-        raise DataError(
-            f"{path}: DICOM SEG refers to slices of DICOM, and {file.path} is none; "
-            "name a .nii.gz or .nrrd"
-        )
+    _check_format(path, file)
+    if file is not None and isinstance(source := original(file), DicomFile) and _is_seg(path):
+        from tunet_lib.dicom_seg import check_source
+
+        check_source(path, source)
 
 
 def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
@@ -99,10 +95,10 @@ def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
     DataError
         The name is of no such format, the disk is full, or the folder cannot be written.
     """
-    check_label_name(path, file)
+    _check_format(path, file)
     if isinstance(file, UprightFile):
         array, file = file.back(array), file.source
-    if isinstance(file, DicomFile) and suffix_of(path) == ".dcm":
+    if isinstance(file, DicomFile) and _is_seg(path):
         from tunet_lib.dicom_seg import write_seg
 
         return write_seg(path, array, file)
@@ -112,6 +108,20 @@ def write_label(path: Path, array: np.ndarray, file: NiftiFile) -> None:
     blank(header)
     header.set_data_dtype(np.uint8)
     write_nifti(path, array, header, compresslevel=None)
+
+
+def _is_seg(path: Path) -> bool:
+    return suffix_of(path) == ".dcm"
+
+
+def _check_format(path: Path, file: NiftiFile | None) -> None:
+    if not path.name.lower().endswith(LABEL_SUFFIXES):
+        raise DataError(f"{path}: must end in .nii.gz or .nii, .nrrd, or .dcm over DICOM")
+    if file is not None and _is_seg(path) and not isinstance(original(file), DicomFile):
+        raise DataError(
+            f"{path}: DICOM SEG refers to slices of DICOM, and {file.path} is none; "
+            "name a .nii.gz or .nrrd"
+        )
 
 
 def _header_of(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 
 from tunet_lib.extras import formats_library
 from tunet_lib.files import GET_AGAIN, DataError, DataWarning, atomic_path
-from tunet_lib.itk_body import check_body
+from tunet_lib.itk_body import check_body, check_head
 from tunet_lib.nifti import NiftiFile, check_finite, described
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+OR_NIFTI = f"{GET_AGAIN}, or save it as NIfTI"
 TEXT_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-WITHOUT_ORIENTATION = (".hdr", ".img")  # Analyze
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class ItkFile(NiftiFile):
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read the file, and give it a few planes at a time, as `NiftiFile.blocks` does."""
         sitk = simple_itk(self.path)
+        checksum = None
         if self.path.suffix.lower() in TEXT_SUFFIXES:
-            check_body(self.path, math.prod(self.shape) * self.dtype.itemsize)
+            checksum = check_body(self.path, math.prod(self.shape) * self.dtype.itemsize)
         image = told(self.path, lambda: sitk.ReadImage(str(self.path)))
         voxels = sitk.GetArrayViewFromImage(image).reshape(self.shape[::-1])
+        if checksum is not None and not _is_of(checksum, voxels):
+            raise DataError(f"{self.path}: its voxels would be unpacked wrong; save it as NIfTI")
         check_finite(self.path, voxels)
         for part in self.parts():
             yield part, voxels[part].T
@@ -49,6 +53,10 @@ def open_itk(path: Path) -> ItkFile:
     sitk = simple_itk(path)
     if not path.exists():
         raise DataError(f"{path}: does not exist; check the path")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: is empty; {GET_AGAIN}")
+    is_text = path.suffix.lower() in TEXT_SUFFIXES
+    says_how = check_head(path) if is_text else False
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     told(path, reader.ReadImageInformation)
@@ -62,8 +70,7 @@ def open_itk(path: Path) -> ItkFile:
         raise DataError(f"{path}: holds {dtype}, expected numbers; save it as int16 HU")
     direction = np.array(reader.GetDirection()).reshape(count, count)[:3, :3]
     affine = lps_affine(direction * reader.GetSpacing()[:3], reader.GetOrigin()[:3])
-    silent = path.suffix.lower() == ".nrrd" and not reader.HasMetaDataKey("NRRD_space")
-    if silent or path.suffix.lower() in WITHOUT_ORIENTATION:
+    if not says_how:  # Analyze never does
         warnings.warn(f"{path}: does not say how the patient lies", DataWarning, stacklevel=2)
     return ItkFile(**described(path, (size[0], size[1], size[2]), affine, dtype=dtype))
 
@@ -105,6 +112,11 @@ def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
         temporary.write_bytes("\n".join(lines).encode() + voxels)
 
 
+def _is_of(checksum: int, voxels: np.ndarray) -> bool:
+    # What the file has may be big-endian.
+    return checksum in (zlib.crc32(voxels.data), zlib.crc32(voxels.byteswap().data))
+
+
 def lps_affine(axes_mm: np.ndarray, origin_mm: Any) -> np.ndarray:
     """Make an affine, (4, 4) voxels to RAS+ mm, of axes (3, 3) in columns and an origin in LPS."""
     affine = np.eye(4)
@@ -126,6 +138,6 @@ def told(path: Path, call: Callable[[], Any]) -> Any:
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         what = lines[-1].partition("): ")[2] or lines[-1]
-        raise DataError(f"{path}: SimpleITK cannot read it ({what}); {GET_AGAIN}") from error
+        raise DataError(f"{path}: SimpleITK cannot read it ({what}); {OR_NIFTI}") from error
     except MemoryError as error:
         raise DataError(f"{path}: takes more memory than there is") from error

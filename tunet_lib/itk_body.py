@@ -1,13 +1,16 @@
-"""The voxels of NRRD and MetaImage files, unpacked once to see that they are whole.
+"""NRRD and MetaImage files, as far as SimpleITK believes them too easily.
 
-SimpleITK passes over damage: of a MetaImage whose bytes cannot be unpacked it gives what memory
-happened to hold, and of an NRRD it compares no checksum.
+A voxel size that is missing is 1 mm to it, and a name in a header any file of the machine. It
+passes over damage: of a MetaImage whose bytes cannot be unpacked it gives what memory happened to
+hold, and of an NRRD it compares no checksum. So the voxels are unpacked once to see that they are
+whole.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tunet_lib.files import GET_AGAIN, DataError
@@ -19,9 +22,44 @@ ANY_KIND = 47  # zlib's number for its own format and gzip's, whichever it is
 PLAIN, PACKED = (b"raw", b"false"), (b"gzip", b"gz", b"true")
 SKIPPING = {b"byte skip", b"line skip", b"headersize"}
 SEVERAL = (b"list", b"%")  # in place of one file's name
+LISTED = b""  # no field has this name
+DATA_FILES = (b"data file", b"datafile", b"elementdatafile")
+SIZES = (b"spacings", b"space directions", b"elementspacing", b"elementsize")
+DIRECTIONS = (b"transformmatrix", b"rotation", b"orientation")
+# Of an NRRD only these say where the patient's right, front and head are; "scanner-xyz" does not.
+SPACES = re.compile(
+    rb"(right-anterior|left-anterior|left-posterior)-superior(-time)?|(ras|las|lps)t?"
+)
 
 
-def check_body(path: Path, count: int) -> None:
+def check_head(path: Path) -> bool:
+    """Look at the header of an NRRD or MetaImage, and say whether it tells how the patient lies.
+
+    Raises
+    ------
+    DataError
+        It gives no voxel size, or its voxels lie in a file that is not beside or below it.
+    """
+    try:
+        fields, _ = _header(path)
+        names = [fields.get(key, b"") for key in (*DATA_FILES, LISTED)]
+        parts = [
+            PurePosixPath(n.decode().replace("\\", "/")) for n in b"\n".join(names).split(b"\n")
+        ]
+    except (OSError, UnicodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); {GET_AGAIN}") from error
+    if outside := [str(part) for part in parts if part.is_absolute() or ".." in part.parts]:
+        raise DataError(
+            f"{path}: names {outside[0]} for its voxels, which is elsewhere; put it beside this "
+            "file, and correct its header"
+        )
+    if fields and not any(fields.get(key) for key in SIZES):
+        raise DataError(f"{path}: does not say how large a voxel is; correct its header")
+    space = fields.get(b"space", b"").lower()
+    return any(key in fields for key in DIRECTIONS) or SPACES.fullmatch(space) is not None
+
+
+def check_body(path: Path, count: int) -> int | None:
     """Make sure that a file, or the one beside it that has its voxels, holds them undamaged.
 
     Parameters
@@ -32,6 +70,11 @@ def check_body(path: Path, count: int) -> None:
     count
         How many bytes the voxels have.
 
+    Returns
+    -------
+    int
+        CRC-32 of the voxels, in the byte order of the file; None if they are not compressed.
+
     Raises
     ------
     DataError
@@ -39,12 +82,12 @@ def check_body(path: Path, count: int) -> None:
     """
     try:
         fields, start = _header(path)
-        names = (fields.get(key) for key in (b"data file", b"datafile", b"elementdatafile"))
+        names = (fields.get(key) for key in DATA_FILES)
         name = next(filter(None, names), b"LOCAL")
         kind = (fields.get(b"encoding") or fields.get(b"compresseddata") or b"false").lower()
         unknown = kind not in (*PLAIN, *PACKED) or any(word in name.lower() for word in SEVERAL)
         if unknown or SKIPPING & set(fields):
-            return
+            return None
         body = path
         if name.lower() != b"local":
             body, start = path.parent / name.decode(), 0
@@ -52,17 +95,22 @@ def check_body(path: Path, count: int) -> None:
             raise DataError(f"{path}: its voxels lie in {body.name}, which is missing beside it")
         with body.open("rb") as stream:
             stream.seek(start)
-            packed = kind in PACKED
-            found = _unpacked(stream, count) if packed else body.stat().st_size - start
+            if kind in PACKED:
+                found, checksum = _unpacked(stream, count)
+            else:
+                found, checksum = body.stat().st_size - start, None
         if found < count:
             raise EOFError(f"{count - found} bytes are missing")
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise DataError(f"{path}: is cut short or damaged ({error}); {GET_AGAIN}") from error
+    return checksum
 
 
 def _header(path: Path) -> tuple[dict[bytes, bytes], int]:
     """Read the fields of a header in text, in small letters, and where it ends."""
     fields: dict[bytes, bytes] = {}
+    listed: list[bytes] = []
+    is_list = False
     with path.open("rb") as stream:
         is_nrrd = stream.read(4) == b"NRRD"
         stream.seek(0)
@@ -70,19 +118,25 @@ def _header(path: Path) -> tuple[dict[bytes, bytes], int]:
             line = stream.readline(LINE_BYTES)
             if not line.strip():
                 break
+            if is_list:
+                listed.append(line.strip())
+                continue
             name, _, value = line.partition(b":" if is_nrrd else b"=")
-            fields[name.strip().lower()] = value.strip()
-            if b"elementdatafile" in fields:
+            key, value = name.strip().lower(), value.strip()
+            fields[key] = value
+            is_list = key in DATA_FILES and value[:4].lower() == b"list"
+            if key == b"elementdatafile" and not is_list:
                 break
-        return fields, stream.tell()
+        return fields | {LISTED: b"\n".join(listed)} if is_list else fields, stream.tell()
 
 
-def _unpacked(stream: IO[bytes], count: int) -> int:
-    """Unpack to the end, and give the number of bytes; zlib compares the checksums."""
-    found, member = 0, zlib.decompressobj(ANY_KIND)
+def _unpacked(stream: IO[bytes], count: int) -> tuple[int, int]:
+    """Unpack to the end, and give the number of bytes and their CRC-32; zlib compares its own."""
+    found, checksum, member = 0, 0, zlib.decompressobj(ANY_KIND)
     rest = stream.read(BLOCK_BYTES)
     while rest:
-        found += len(member.decompress(rest, BLOCK_BYTES))
+        block = member.decompress(rest, BLOCK_BYTES)
+        found, checksum = found + len(block), zlib.crc32(block, checksum)
         if found > count:
             raise EOFError("it holds more than its header promises")
         if not member.eof:
@@ -91,8 +145,9 @@ def _unpacked(stream: IO[bytes], count: int) -> int:
             rest = member.unused_data or stream.read(BLOCK_BYTES)
             member = zlib.decompressobj(ANY_KIND)
         else:
-            return found
-    found += len(member.flush())
+            return found, checksum
+    block = member.flush()
+    found, checksum = found + len(block), zlib.crc32(block, checksum)
     if not member.eof and found >= count:
         raise EOFError("it ends before its checksum")
-    return found
+    return found, checksum

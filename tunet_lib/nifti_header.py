@@ -19,6 +19,22 @@ from tunet_lib.files import GET_AGAIN, DataError, DataWarning
 # nibabel would print what it mends to the standard error; what matters is told below, as a warning.
 SILENT = logging.Logger("tunet_lib.nibabel", logging.CRITICAL + 1)
 HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}  # by their size, which comes first
+# How files begin that are no NIfTI, whatever their names say: what they are, and what to do.
+OTHERS = {
+    b"<": ("a web page", GET_AGAIN),
+    b"version https://": ("a pointer of Git LFS", "fetch the file itself: git lfs pull"),
+    b"NRRD": ("NRRD", "name it .nrrd"),
+    b"ObjectType": ("MetaImage", "name it .mha, or .mhd if its voxels lie in another file"),
+    b"NDims": ("MetaImage", "name it .mha, or .mhd if its voxels lie in another file"),
+    b"PK\3\4": ("an archive", "unpack it, and name what it holds"),
+    b"BZh": ("packed by bzip2", "unpack it"),
+    b"\xfd7zXZ": ("packed by xz", "unpack it"),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", "unpack it"),
+    b"\x1f\x8b": ("packed twice", "unpack it"),
+    b"\x89PNG": ("a picture", "export the CT itself"),
+    b"\xff\xd8\xff": ("a picture", "export the CT itself"),
+    b"\x93NUMPY": ("an array without geometry", "save it as NIfTI with its affine"),
+}
 HEADER_BYTES = max(HEADERS)
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # xyzt_units; all others are taken for mm
 VOXEL_MM = (0.05, 50.0)  # what a voxel of a CT can measure
@@ -51,11 +67,10 @@ def read_header(path: Path, start: bytes) -> nib.Nifti1Header:
     EOFError
         It is cut short.
     """
-    size = start[:4]
-    kind = HEADERS.get(int.from_bytes(size, "little")) or HEADERS.get(int.from_bytes(size, "big"))
-    if kind is None:
-        what = "a web page" if start.lstrip().startswith(b"<") else f"it begins with {start[:16]!r}"
-        raise DataError(f"{path}: is not a NIfTI image ({what}); {GET_AGAIN}")
+    if (kind := _kind(start)) is None:
+        known = (OTHERS[mark] for mark in OTHERS if start.lstrip().startswith(mark))
+        what, advice = next(known, (f"it begins with {start[:16]!r}", GET_AGAIN))
+        raise DataError(f"{path}: is not a NIfTI image ({what}); {advice}")
     if len(start) < kind.sizeof_hdr:
         raise EOFError("the header is incomplete")
     block = start[: kind.sizeof_hdr]
@@ -80,6 +95,16 @@ def read_header(path: Path, start: bytes) -> nib.Nifti1Header:
         raise DataError(f"{path}: has a vox_offset of {header['vox_offset']}; correct its header")
     header["pixdim"][1:4] = np.where(np.isfinite(pixdim) & (pixdim > 0), pixdim, np.nan)
     return header
+
+
+def looks_like_nifti(path: Path) -> bool:
+    """Say whether a file is NIfTI, by its first bytes; so is one in gzip, as far as these say."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError:
+        return False
+    return _kind(start) is not None or start.startswith(b"\x1f\x8b")
 
 
 def is_pair(header: nib.Nifti1Header) -> bool:
@@ -165,6 +190,11 @@ def blank(header: nib.Nifti1Header) -> None:
     header.set_intent("none")
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = header["vox_offset"] = 0
+
+
+def _kind(start: bytes) -> type[nib.Nifti1Header] | None:
+    size = start[:4]
+    return HEADERS.get(int.from_bytes(size, "little")) or HEADERS.get(int.from_bytes(size, "big"))
 
 
 def _affines(path: Path, header: nib.Nifti1Header, pixdim: np.ndarray) -> dict[str, np.ndarray]:
