@@ -21,8 +21,8 @@ def encoded(array=VOLUME, affine=AFFINE, fields=None):
     return gzip.compress(bytes(raw))
 
 
-def with_value(value):
-    array = VOLUME.astype(np.float32)
+def with_value(value, dtype=np.float32):
+    array = VOLUME.astype(dtype)
     array[1, 2, 3] = value
     return encoded(array)
 
@@ -128,12 +128,22 @@ BAD_IMAGES = {
     "truncated plain": (gzip.decompress(encoded())[:400], "is cut short"),
     "web page": (b"<!DOCTYPE html><html>Not found</html>", r"is not a NIfTI image \(a web page\)"),
     "zipped web page": (gzip.compress(b"\n<html>"), r"is not a NIfTI image \(a web page\)"),
-    "pointer": (b"version https://git-lfs.github.com/spec/v1", "is not a NIfTI image"),
+    "pointer": (
+        b"version https://git-lfs.github.com/spec/v1",
+        "a pointer of Git LFS.*git lfs pull",
+    ),
+    "NRRD": (b"NRRD0005\ntype: short\n", r"is not a NIfTI image \(NRRD\); name it \.nrrd"),
+    "MetaImage": (b"ObjectType = Image\nNDims = 3\n", r"\(MetaImage\); name it \.mha"),
+    "archive": (b"PK\3\4" + bytes(90), r"\(an archive\); unpack it"),
+    "bzip2": (b"BZh91AY&SY", r"\(packed by bzip2\); unpack it"),
+    "packed twice": (gzip.compress(encoded()), r"\(packed twice\); unpack it"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(90), r"\(a picture\); export the CT"),
     "2-D": (encoded(VOLUME[0]), r"has shape \(5, 6\), expected three axes"),
     "4-D": (encoded(np.stack([VOLUME, VOLUME], -1)), r"has shape \(4, 5, 6, 2\)"),
     "NaN": (with_value(np.nan), "has NaN or infinite voxels"),
     "Inf": (with_value(np.inf), "has NaN or infinite voxels"),
     "minus Inf": (with_value(-np.inf), "has NaN or infinite voxels"),
+    "Inf as float32": (with_value(1e300, np.float64), "has NaN or infinite voxels"),
     "zero spacing": (with_pixdim(3, 0, 1), "has no usable voxel size"),
     "negative spacing": (with_pixdim(3, 1, -1), "has no usable voxel size"),
     "NaN spacing": (with_pixdim(np.nan, 1, 1), "has no usable voxel size"),

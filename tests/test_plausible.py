@@ -90,6 +90,17 @@ def test_strange_values_are_told(tmp_path, changed, said):
     assert any(said in note for note in notes), notes
 
 
+@pytest.mark.parametrize("value", [2e5, 1e10, 1e30])
+def test_one_voxel_that_would_drown_all_others(tmp_path, value):
+    """As fill values of other programs are; without a window all else would be 0 beside it."""
+    hu = trunk()
+    hu[2, 2, 2] = 30_000  # metal, on the scale of some scanners
+    gridded(tmp_path, hu)
+    hu[3, 3, 3] = value
+    with pytest.raises(DataError, match=r"has a value of .*, which is no HU"):
+        gridded(tmp_path, hu)
+
+
 def test_padding_counts_as_air(tmp_path):
     """Outside a round field of view scanners write -2000 or -3024."""
     y, x = np.ogrid[-1 : 1 : SHAPE[1] * 1j, -1 : 1 : SHAPE[2] * 1j]

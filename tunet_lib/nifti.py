@@ -35,6 +35,7 @@ from tunet_lib.unpack import is_gzip, open_unpacked
 BLOCK_BYTES = 1 << 24
 IN_MEMORY = Path("array")  # where an array is that lies in no file
 GZIP_RATIO = 1032  # deflate packs at most so many bytes into one
+LARGEST = float(np.finfo(np.float32).max)
 READING_FAULTS = (OSError, MemoryError, ValueError, OverflowError, HeaderDataError)
 
 
@@ -143,9 +144,9 @@ def open_nifti(path: Path) -> NiftiFile:
 
 
 def check_finite(path: Path, voxels: np.ndarray) -> None:
-    """Raise a `DataError` if some voxel is NaN or infinite."""
-    # A sum needs no second array, and one bad voxel spoils it.
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels.sum(dtype=np.float64)):
+    """Raise a `DataError` if some voxel is NaN or infinite, or would be as float32."""
+    # The extremes need no second array, and are NaN if one voxel is.
+    if voxels.dtype.kind == "f" and not (voxels.min() >= -LARGEST and voxels.max() <= LARGEST):
         raise DataError(f"{path}: has NaN or infinite voxels; replace them or leave the case out")
 
 

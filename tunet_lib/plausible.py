@@ -18,6 +18,7 @@ from tunet_lib.scans import ScanFile
 PADDING_HU = -1024  # scanners write nothing below, but padding
 FAR_BELOW_HU = -1500
 SHIFT_HU = 1024
+MOST_HU = 1e5  # 16 bits hold 65,535, and metal on the scale of some scanners 30,000
 FEW_SLICES, SHORT_MM = 20, 80.0  # kidneys are about 110 mm long
 WIDE_MM = (150.0, 800.0)  # of a body, from side to side
 TALL_MM = 2200.0
@@ -54,7 +55,7 @@ def check_extent(scan: ScanFile) -> None:
 
 
 def without_padding(block: np.ndarray, path: Path) -> np.ndarray:
-    """Take what lies below `PADDING_HU` for air: padding outside a round field of view.
+    """Take what lies below `PADDING_HU` for air, padding outside a round field of view.
 
     Parameters
     ----------
@@ -63,12 +64,21 @@ def without_padding(block: np.ndarray, path: Path) -> np.ndarray:
     path
         The CT.
 
+    Raises
+    ------
+    DataError
+        A value lies above `MOST_HU`: a single one would drown all others.
+
     Warns
     -----
     DataWarning
         There is padding far below air; noise that is not much below needs no word.
     """
-    if block.size and block.min() < FAR_BELOW_HU and path != IN_MEMORY:
+    if not block.size or path == IN_MEMORY:
+        return np.maximum(block, np.float32(PADDING_HU), out=block)
+    if (high := float(block.max())) > MOST_HU:
+        raise DataError(f"{path}: has a value of {high:g}, which is no HU; correct its voxels")
+    if block.min() < FAR_BELOW_HU:
         _warn(path, f"has padding below {PADDING_HU} HU, which is taken for air")
     return np.maximum(block, np.float32(PADDING_HU), out=block)
 
