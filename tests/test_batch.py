@@ -104,6 +104,8 @@ def test_outputs_that_cannot_be_are_refused_before_anything_is_computed(tmp_path
         plan(cts[:1], tmp_path / "label.png")
     with pytest.raises(DataError, match="is the CT itself"):
         plan(cts[:1], cts[0])
+    (tmp_path / "circle.nii.gz").symlink_to("circle.nii.gz")
+    plan([tmp_path / "circle.nii.gz"], tmp_path / "out")  # what is wrong is said in its turn
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write here"):
         plan(cts, tmp_path / "file")

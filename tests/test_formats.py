@@ -236,6 +236,14 @@ def test_a_pipe_is_no_file(tmp_path):
         load_scan(tmp_path / "ct.nii.gz")
 
 
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mhd", ".hdr"])
+def test_names_that_no_file_can_have(tmp_path, suffix):
+    (tmp_path / f"circle{suffix}").symlink_to(f"circle{suffix}")
+    for name in ("circle", "a" * 300, "a\0b"):
+        with pytest.raises(DataError, match=r"cannot be read|does not exist"):
+            load_scan(tmp_path / f"{name}{suffix}")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_that_is_missing(tmp_path, name):
     with pytest.raises(DataError, match=rf"{name}: does not exist"):

@@ -119,6 +119,10 @@ def test_nnunets_description_must_name_the_labels_as_here(tmp_path):
         described(labels={"kidney": 2, "tumor": 1} | {"tumor": 1, "kidney": 1})
     with pytest.raises(DataError, match="gives kidney the label 2, expected 1"):
         described(labels={"0": "background", "2": "kidney", "1": "tumor"})
+    described(labels={"Kidney": "1", "kidney tumour": 2.0, "kidney cyst": 3, "background": 0})
+    for wrong in ({"kidney": 2.0}, {"Tumour": "1"}, {"left kidney": 1, "right kidney": 2}):
+        with pytest.raises(DataError, match="recode"):
+            described(labels=wrong)
     with pytest.raises(DataError, match="its first channel is MRI, expected CT"):
         described(channel_names={"0": "MRI"})
 

@@ -98,7 +98,7 @@ def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii
         check_label_name(job.output)
         if output is None and job.output.exists():
             raise DataError(f"{job.output}: is there already; name another file with --output")
-        if job.output.resolve() in {ct.resolve() for ct in found}:
+        if os.path.realpath(job.output) in {os.path.realpath(ct) for ct in found}:
             raise DataError(f"{job.output}: is the CT itself; name another file with --output")
         check_writable(job.output)
     return jobs

@@ -39,9 +39,13 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
         It is missing, empty, of no known format, not 3-D, or has no usable geometry; or the
         extra ``formats`` is needed and missing.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_other = path.is_dir(), path.exists() and not path.is_file()
+    except OSError as error:  # as of a name that no file can have
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if is_folder:
         return open_dicom(path, series)
-    if path.exists() and not path.is_file():
+    if is_other:
         raise DataError(f"{path}: is no file, but a pipe or a device; name a file")
     name = path.name.lower()
     if name.endswith(ITK_SUFFIXES) and not looks_like_nifti(path):
@@ -137,6 +141,6 @@ def _is_analyze(header: Path) -> bool:
     """Tell an Analyze header from a NIfTI one: only the latter has a magic word."""
     try:
         start = header.read_bytes()[:348]
-    except OSError:
+    except (OSError, ValueError):
         return False  # `open_nifti` says what is wrong
     return len(start) == 348 and start[:2] != b"\x1f\x8b" and start[344:346] != b"ni"

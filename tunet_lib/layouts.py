@@ -22,7 +22,7 @@ ROOTS = ("", "dataset", "data", "kits21/data", "kits19/data", "kits23/dataset")
 LABEL_NAMES = (LABEL_NAME, "aggregated_MAJ_seg.nii.gz")  # the latter in KiTS21
 EXPECTED = (r"kits\d*\.json", r"surgery\.json", r"LICENSE.*", r"README.*", r"\..*")
 CHANNEL = re.compile(r"(.+)_(\d{4})")
-LABEL_VALUES = {"kidney": 1, "tumor": 2}
+LABEL_VALUES = {"tumor": 2, "tumour": 2, "kidney": 1}  # the first that is in a name counts
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,22 @@ def _check_description(path: Path, description: Any) -> None:
     for name, value in (labels if isinstance(labels, dict) else {}).items():
         if str(name).isdigit():  # as the Medical Segmentation Decathlon writes it
             name, value = str(value), int(name)
-        expected = LABEL_VALUES.get(str(name).lower())
-        if expected is not None and isinstance(value, int) and value != expected:
+        expected = _expected_label(str(name).lower())
+        # A list is a region of several labels. Some programs write 1.0 or "1".
+        is_same = isinstance(value, list) or str(value).removesuffix(".0") == str(expected)
+        if expected is not None and not is_same:
             raise DataError(f"{path}: gives {name} the label {value}, expected {expected}; recode")
     channels = description.get("channel_names") or description.get("modality")
     first = channels.get("0") if isinstance(channels, dict) else None
     if isinstance(first, str) and "CT" not in first.upper():
         raise DataError(f"{path}: its first channel is {first}, expected CT")
+
+
+def _expected_label(name: str) -> int | None:
+    """Give the label of what has a name such as ``"left kidney"`` or ``"Tumour"``."""
+    if "cyst" in name:
+        return None  # what it counts as is for the user to say
+    return next((LABEL_VALUES[each] for each in LABEL_VALUES if each in name), None)
 
 
 def _note_case(case: Case, unused: dict[str, list[str]]) -> None:

@@ -102,7 +102,7 @@ def looks_like_nifti(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
-    except OSError:
+    except (OSError, ValueError):
         return False
     return _kind(start) is not None or start.startswith(b"\x1f\x8b")
 
