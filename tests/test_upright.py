@@ -127,3 +127,11 @@ def test_what_lies_askew_and_kilometers_away_is_refused(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), affine), tmp_path / "ct.nii")
     with pytest.raises(DataError, match=r"askew, and 1e\+30 mm from where its scanner was"):
         open_scan(tmp_path / "ct.nii")
+
+
+def test_slices_that_are_shifted_by_many_times_their_size_are_refused(tmp_path):
+    affine = np.diag([4.0, 4.0, 4.0, 1.0])
+    affine[0, 2] = 45  # the box around a few thousand voxels would take millions
+    nib.save(nib.Nifti1Image(np.zeros((16, 32, 32), np.int16), affine), tmp_path / "ct.nii")
+    with pytest.raises(DataError, match="so far from right angles that the box"):
+        open_scan(tmp_path / "ct.nii")

@@ -24,7 +24,7 @@ AIR_HU = -1000
 TIE = 1e-3  # in voxels
 MOST = 32767  # voxels along an axis, as a NIfTI header counts them
 GROWTH = 16  # times its own voxels for the box around it; turns of right angles take far fewer
-MOST_SMALL = 1 << 24  # voxels that take no memory to speak of
+MOST_SMALL = 1 << 20  # voxels that take no time and memory to speak of
 FAR_MM = 1e6  # a kilometer: from much farther off voxels are lost in the rounding
 
 
