@@ -91,8 +91,9 @@ def test_what_anonymizing_leaves_is_no_hindrance(label, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["FrameOfReferenceUID", "StudyInstanceUID"])
-def test_what_no_label_map_can_refer_to_is_told_before_there_is_one(tmp_path, name, scan):
+def test_what_no_label_map_can_refer_to_is_told_before_there_is_one(tmp_path, name, scan, caplog):
     check_label_name(tmp_path / "label.dcm", scan.file)
+    assert not caplog.records
     folder = dicoms.write(tmp_path / "ct", dicoms.series(**{name: None}))
     with pytest.raises(DataError, match=r"cannot refer to its series .*; write \.nii\.gz instead"):
         check_label_name(tmp_path / "label.dcm", open_scan(folder).file)

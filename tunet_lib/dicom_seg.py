@@ -55,7 +55,7 @@ def write_seg(path: Path, array: np.ndarray, file: DicomFile) -> None:
 
 def check_source(path: Path, file: DicomFile) -> None:
     """Raise a `DataError` if no DICOM SEG can refer to a series, before there is a label map."""
-    _segmentation(path, np.zeros((len(file.slices), 1, 1), np.uint8), file)
+    _segmentation(path, np.ones((len(file.slices), 1, 1), np.uint8), file)
 
 
 @contextlib.contextmanager
