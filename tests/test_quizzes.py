@@ -1,0 +1,94 @@
+"""Questions that want a look at a picture: is it on the page, and is the answer what it shows?"""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tunet_lib.config import Config
+from tunet_lib.evaluation import read_scores
+from tunet_lib.postprocess import tumor_region
+
+ROOT = Path(__file__).parents[1]
+QUIZZES = sorted((ROOT / "notebooks" / "quizzes").glob("*.json"))
+
+
+def asked_of_a_picture(path):
+    """Give the questions that name a figure, and the place of the figure in its chapter."""
+    questions = json.loads(path.read_text(encoding="utf-8"))
+    found = [(one, re.search(r"Figure (\d+)\.(\d+)", one["question"])) for one in questions]
+    return [(one, int(name[1]), int(name[2])) for one, name in found if name]
+
+
+def pictures(chapter):
+    """Count the pictures of a chapter, as `book/extensions/figures.py` numbers them."""
+    notebook = json.loads(chapter.read_text(encoding="utf-8"))
+    outputs = [output.get("data", {}) for c in notebook["cells"] for output in c.get("outputs", [])]
+    shown = re.compile(r'class="flipbook"|<svg [^>]*class="drawing')
+    return sum(
+        "image/png" in data or bool(shown.search("".join(data.get("text/html", ""))))
+        for data in outputs
+    )
+
+
+def right(chapter):
+    """Give the keyed answer of a chapter's question about a picture."""
+    (path,) = (path for path in QUIZZES if path.name.startswith(f"{chapter:02}_"))
+    ((question, *_),) = asked_of_a_picture(path)
+    return next(one["answer"] for one in question["answers"] if one["correct"])
+
+
+@pytest.mark.parametrize("path", QUIZZES, ids=lambda path: path.stem)
+def test_a_picture_that_is_asked_about_is_on_the_page(path):
+    for _, chapter, place in asked_of_a_picture(path):
+        assert chapter == int(path.stem[:2])
+        assert place <= pictures(ROOT / "notebooks" / f"{path.stem}.ipynb")
+
+
+def test_six_chapters_ask_of_a_picture():
+    assert {int(path.stem[:2]) for path in QUIZZES if asked_of_a_picture(path)} >= {
+        *(1, 5, 7, 9, 13, 14)
+    }
+
+
+def test_of_the_levels_of_a_u_net():
+    filters, voxels = 2.0 ** np.arange(4), 8.0 ** -np.arange(4)
+    memory = np.array([7, 7, 7, 3]) * filters * voxels  # 1 + 2 + 2 + 2, at the bottom 1 + 2
+    left = 1 - memory[0] / memory.sum() / 2
+    counts = np.array([125250, 525984, 2102592, 1328256])  # printed in the chapter
+    assert right(5) == f"{left:.0%}, and {1 - counts[0] / counts.sum() / 2:.0%}".replace("%", " %")
+
+
+def test_of_a_peak_that_grows():
+    config = Config.preset("course")
+    mm = np.array(config.grid_spacing_mm)
+    places = np.moveaxis(np.indices((17, 21, 21)), 0, -1) - (8, 10, 10)
+    ball = np.exp(-(((places * mm) ** 2).sum(axis=-1)) / 15**2)
+    voxel_ml = math.prod(mm) / 1000
+    small = config.small_tumor_voxels * math.prod(Config().grid_spacing_mm) / 1000 / voxel_ml
+    nothing = np.zeros(ball.shape, bool)
+
+    def found_ml(peak):
+        return tumor_region(peak * ball, nothing, config, small_voxels=small).sum() * voxel_ml
+
+    peaks = [float(number) for number in re.findall(r"0\.\d+", right(13))]
+    assert [round(found_ml(peak) / 15, 0) for peak in peaks] == [1, 1, 1]
+    falls = [
+        peak for peak in np.arange(11, 100) if found_ml(peak / 100) < found_ml(peak / 100 - 0.01)
+    ]
+    assert len(falls) == 2
+    assert peaks[0] < falls[0] / 100 < peaks[1] < falls[1] / 100 < peaks[2]
+
+
+def test_of_the_tumors_of_middle_size():
+    rows = read_scores(ROOT / "book" / "results" / "scores.csv")
+    dsc = [
+        row["native_tumor"]
+        for row in rows
+        if row["system"] == "ensemble_postprocess" and 30 <= row["tumor_ml"] < 60
+    ]
+    assert right(14) == f"{min(dsc):.0f} and nearly 0.8"
+    assert max(dsc) == pytest.approx(0.77, abs=0.005)
