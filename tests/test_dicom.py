@@ -237,6 +237,18 @@ def test_numbers_that_cannot_be_are_never_believed(tmp_path, name):
         open_scan(folder)
 
 
+@pytest.mark.parametrize("place", [b"\x28\0\x10\0US", b"\x20\0\x32\0DS", b"\x08\0\x60\0CS"])
+def test_kinds_of_values_that_there_are_not(tmp_path, place):
+    """To pydicom a damaged one is not implemented yet."""
+    folder = write(tmp_path / "ct", series())
+    path = sorted(folder.iterdir())[2]
+    content = path.read_bytes()
+    assert place in content
+    path.write_bytes(content.replace(place, place[:4] + b"Qx", 1))
+    with pytest.raises(DataError, match="IM002: its DICOM header is damaged"):
+        open_scan(folder)
+
+
 def test_frames_without_pixels(tmp_path):
     short = enhanced(range(5))
     short.PixelData = short.PixelData[: len(short.PixelData) * 3 // 5]

@@ -258,6 +258,8 @@ def _header(path: Path) -> tuple[Any, int | None]:
         header = read_partial(
             stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
         )
+    for _ in header:  # until it is asked for, an element is not parsed
+        pass
     return header, None if pixel_bytes == COMPRESSED else pixel_bytes
 
 

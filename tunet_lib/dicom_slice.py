@@ -81,7 +81,7 @@ def slices_of(path: Path, header: Any, pixel_bytes: int | None) -> list[Slice]:
         raise
     except AttributeError as error:
         raise DataError(f"{path}: its DICOM header lacks {error.name}") from error
-    except (ArithmeticError, IndexError, TypeError, ValueError) as error:
+    except Exception as error:  # pydicom raises whatever a damaged header leads to
         raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
     return slices
 
