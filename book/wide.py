@@ -5,6 +5,10 @@ SynthSeg (Billot et al. 2023); book/wide.json says how. Each phantom is seen onc
 best epoch is that of `WATCHED` other phantoms. Networks go to DATA/wide, and from there to
 tunet_lib/wide_weights/, their learning curves to book/results/; a training that was cut short
 goes on.
+
+What comes with the library was trained in two rounds: 20 epochs in windows of the grid's height, on
+phantoms of the first generator (``patch_shape`` (48, 40, 40), ``batch_size`` 8, ``learning_rate``
+0.002), and from there, by ``--start``, as book/wide.json says, on phantoms of the second.
 """
 
 from __future__ import annotations
@@ -18,11 +22,12 @@ from publish_results import publish_model
 
 from tunet_lib.config import VARIANTS, Config
 from tunet_lib.folds import Split
+from tunet_lib.model import Model
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.phantom import write_phantoms
 from tunet_lib.predict import WIDE_WEIGHTS
 from tunet_lib.preprocess import prepare_cases
-from tunet_lib.training import train
+from tunet_lib.training import Training, train
 
 CONFIG = Path(__file__).with_name("wide.json")
 RESULTS = Path(__file__).parent / "results"
@@ -35,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("networks", nargs="+", choices=["lnet", "tunet"])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="folder of networks to go on from, by name")
     arguments = parser.parse_args()
     config = Config.load(CONFIG)
     phantoms = write_phantoms(
@@ -47,10 +53,24 @@ def main() -> None:
     split = Split(0, cases[WATCHED:], cases[:WATCHED])
     for name in arguments.networks:
         folder = arguments.data / "wide" / name
-        train(VARIANTS[name], config, split, folder=folder, on_epoch=print, workers=1)
+        if arguments.start:
+            go_on_from(arguments.start / name, folder, split, config)
+        train(VARIANTS[name], config, split, folder=folder, on_epoch=print)
         files = ModelFolder(folder)
         publish_model(files, WIDE_WEIGHTS / name)
         shutil.copyfile(files.history_path, RESULTS / f"wide_{name}_history.csv")
+
+
+def go_on_from(start: Path, folder: Path, split: Split, config: Config) -> None:
+    """Leave the checkpoint of a training that has the weights of `start`, and no epoch yet."""
+    files = ModelFolder(folder)
+    if files.is_trained or files.checkpoint.exists():
+        return
+    trained = Model.load(start)
+    training = Training(trained.variant, config, split)
+    training.network.set_weights(trained.network.get_weights())
+    folder.mkdir(parents=True, exist_ok=True)
+    training.save(files.checkpoint)
 
 
 if __name__ == "__main__":
