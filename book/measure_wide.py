@@ -1,7 +1,7 @@
 """Measure the networks on CTs of other looks: python book/measure_wide.py --data DATA.
 
-Both sets of networks that come with the library, those of the course and `wide`, segment CTs that
-neither was trained on:
+An L-Net and a TuNet of each of the two sets that come with the library, the course's and `wide`,
+segment CTs that neither was trained on:
 
 portal
     The tuning phantoms of `experiments.py`, which look like the study's: what does breadth cost?
@@ -13,7 +13,8 @@ real
     With ``--real CT LABEL VALUES``: a CT whose kidneys are marked by these values of a label map.
 
 A line for each CT goes to book/results/wide_scores.csv as soon as it is there; a call that was cut
-short goes on. Scores are of the CT's own voxels. No CT measured here chose anything.
+short has measured a share of every source, and goes on. Scores are of the CT's own voxels. No CT
+measured here chose anything.
 """
 
 from __future__ import annotations
@@ -112,6 +113,15 @@ def score(truth: np.ndarray, label: np.ndarray, voxel_ml: float) -> dict[str, fl
     }
 
 
+def course_pair(folder: Path) -> Networks:
+    """Take one L-Net and one TuNet of the course, as `wide` has: what differs is their training."""
+    folder.mkdir(exist_ok=True)
+    for name in ("lnet", "tunet"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(COURSE_WEIGHTS / name)
+    return Networks(folder)
+
+
 def main() -> None:
     """Measure what is not in the CSV yet."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -132,14 +142,17 @@ def main() -> None:
         for number, case in enumerate(find_cases(arguments.kits19)[::2][:KITS19_CASES]):
             load = lambda case=case, number=number: simulated(case, number)  # noqa: E731
             todo.append(Measured("kits19", case.case_id, load))  # type: ignore[arg-type]
-    networks = {"course": Networks(COURSE_WEIGHTS), "wide": Networks(WIDE_WEIGHTS)}
+    networks = {
+        "course": course_pair(arguments.data / "course_pair"),
+        "wide": Networks(WIDE_WEIGHTS),
+    }
     done = set()
     if RESULT.exists():
         with RESULT.open(newline="", encoding="utf-8") as stream:
             done = {(r["source"], r["case_id"], r["networks"]) for r in csv.DictReader(stream)}
     else:
         RESULT.write_text(",".join(FIELDS) + "\n", encoding="utf-8")
-    for each in todo:
+    for each in [*todo[::3], *todo[1::3], *todo[2::3]]:
         left = [name for name in networks if (each.source, each.case_id, name) not in done]
         if not left:
             continue
