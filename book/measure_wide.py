@@ -24,6 +24,7 @@ import csv
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cc3d
@@ -75,11 +76,13 @@ def of_phantoms(source: str, cases: list[Case]) -> Iterator[Measured]:
         yield Measured(
             source if (label == 2).any() else "healthy",
             case.case_id,
-            lambda image=image_path, label=label_path: (  # type: ignore[misc]
-                load_scan(image),
-                load_label_map(label).label,
-            ),
+            partial(phantom, image_path, label_path),
         )
+
+
+def phantom(image: Path, label: Path) -> tuple[Scan, np.ndarray]:
+    """Load a phantom and its truth."""
+    return load_scan(image), load_label_map(label).label
 
 
 def simulated(case: Case, seed: int) -> tuple[Scan, np.ndarray]:
@@ -132,16 +135,14 @@ def main() -> None:
     tuning = write_phantoms(arguments.data / "tuning", TUNING_CASES, TUNING_SEED)
     wide = write_phantoms(arguments.data / "wide_unseen", WIDE_CASES, SEED, looks="wide")
     todo = [*of_phantoms("portal", tuning), *of_phantoms("wide", wide)]
-    if arguments.real:
-        ct, label, *values = arguments.real
-        numbers = [int(value) for value in values]
-        todo.append(
-            Measured("real", Path(ct).name, lambda: real(Path(ct), Path(label), numbers), False)
-        )
     if arguments.kits19:
         for number, case in enumerate(find_cases(arguments.kits19)[::2][:KITS19_CASES]):
-            load = lambda case=case, number=number: simulated(case, number)  # noqa: E731
-            todo.append(Measured("kits19", case.case_id, load))  # type: ignore[arg-type]
+            todo.append(Measured("kits19", case.case_id, partial(simulated, case, number)))
+    todo = [*todo[::3], *todo[1::3], *todo[2::3]]
+    if arguments.real:
+        ct, label, *values = arguments.real
+        load = partial(real, Path(ct), Path(label), [int(value) for value in values])
+        todo.insert(0, Measured("real", Path(ct).name, load, tumors_marked=False))
     networks = {
         "course": course_pair(arguments.data / "course_pair"),
         "wide": Networks(WIDE_WEIGHTS),
@@ -152,7 +153,7 @@ def main() -> None:
             done = {(r["source"], r["case_id"], r["networks"]) for r in csv.DictReader(stream)}
     else:
         RESULT.write_text(",".join(FIELDS) + "\n", encoding="utf-8")
-    for each in [*todo[::3], *todo[1::3], *todo[2::3]]:
+    for each in todo:
         left = [name for name in networks if (each.source, each.case_id, name) not in done]
         if not left:
             continue
