@@ -18,6 +18,10 @@ LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.te
 # In the page: a figure whose picture is a file.
 PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
 PLAYED = "A picture to play with: move its sliders, and it changes"
+# The place of a viewer (ct_viewer.py), which takes part in the count.
+VIEWER = '<div class="ct-viewer"'
+# A line of a cell that does nothing but import.
+IMPORTS = re.compile(r"import |from |[ )#]|$")
 # On a telephone a picture is as wide as this share of its pixels: its smallest words stay 9 pixels.
 READABLE = 0.46
 
@@ -43,10 +47,18 @@ def number(app, doctree):
     """Make each picture of a page's outputs a figure."""
     chapter = CHAPTER.match(app.env.docname)
     within = [str(int(chapter[1]))] if chapter else []
+    for cell in doctree.findall(nodes.container):
+        if cell.get("hide_mode") == "input":
+            name_folded(cell, what_it_is(cell.children[0].astext()))
     pictures = [(node, text) for node in doctree.findall() if (text := caption_of(node))]
     for count, (node, text) in enumerate(pictures, 1):
         place = [*within, str(count)]
         name, ident = f"Figure {'.'.join(place)}", "-".join(["figure", *place])
+        if text == VIEWER and within:
+            numbered = node.astext().replace(VIEWER, f'{VIEWER} data-figure="{name}"')
+            node.replace_self(nodes.raw("", numbered, format="html"))
+        if text == VIEWER:
+            continue
         figure = nodes.figure("", ids=[ident], names=[ident], classes=["numbered"])
         hide_long_code(node)
         node.replace_self(figure)
@@ -79,16 +91,24 @@ def enlarge(app, page, template, context, doctree):
 def caption_of(node):
     """Give the caption of what is a cell's picture, else nothing."""
     mime = node.parent.get("mime_type") if isinstance(node.parent, nodes.container) else None
+    html_of_cell = node.astext() if isinstance(node, nodes.raw) and mime == "text/html" else ""
     if isinstance(node, nodes.image) and mime and "alt" in node:
         text = node["alt"]
-    elif isinstance(node, nodes.raw) and mime == "text/html" and 'class="flipbook"' in node[0]:
-        cell = next((up for up in ancestors(node) if "cell_metadata" in up), {"cell_metadata": {}})
-        text = cell["cell_metadata"].get("mystnb", {}).get("image", {}).get("alt", PLAYED)
-    elif isinstance(node, nodes.raw) and mime == "text/html" and (title := DRAWING.search(node[0])):
-        text = html.unescape(title[1])
+    elif 'class="flipbook"' in html_of_cell:
+        text = alt_of(node, PLAYED)
+    elif title := DRAWING.search(html_of_cell):
+        text = alt_of(node, html.unescape(title[1]))
+    elif isinstance(node, nodes.raw) and not mime and VIEWER in node.astext():
+        return VIEWER
     else:
         return None
     return text[0].upper() + text[1:].rstrip(".") + "."
+
+
+def alt_of(node, otherwise):
+    """Give the text that the metadata of a node's cell have for its picture."""
+    cell = next((up for up in ancestors(node) if "cell_metadata" in up), {"cell_metadata": {}})
+    return cell["cell_metadata"].get("mystnb", {}).get("image", {}).get("alt", otherwise)
 
 
 def ancestors(node):
@@ -99,12 +119,28 @@ def ancestors(node):
 
 def hide_long_code(node):
     """Fold the code of a picture where it is long and mostly draws."""
-    node = next((up for up in ancestors(node) if up.get("nb_element") == "cell_code"), None)
-    if node is None or "hide_mode" in node:
+    cell = next((up for up in ancestors(node) if up.get("nb_element") == "cell_code"), None)
+    if cell is None:
         return
-    code = node.children[0].astext()
-    lines = [line for line in code.splitlines() if line.strip()]
-    if len(lines) >= LONG and sum(map(bool, map(DRAWS.search, lines))) >= len(lines) / 2:
-        node["hide_mode"] = "input"
-        node["prompt_show"] = "Show the code of this picture"
-        node["prompt_hide"] = "Hide the code of this picture"
+    lines = [line for line in cell.children[0].astext().splitlines() if line.strip()]
+    if (
+        "hide_mode" not in cell
+        and len(lines) >= LONG
+        and sum(map(bool, map(DRAWS.search, lines))) >= len(lines) / 2
+    ):
+        cell["hide_mode"] = "input"
+    elif cell.get("hide_mode") != "input" or len(cell.children[-1].children) > 1:
+        return
+    name_folded(cell, "the code of this picture")
+
+
+def what_it_is(code):
+    """Give a name to what is folded."""
+    if "google.colab" in code:
+        return "the set-up for Google Colab"
+    return "the imports" if all(map(IMPORTS.match, code.splitlines())) else "the code"
+
+
+def name_folded(cell, what):
+    """Say on the fold what is in it."""
+    cell["prompt_show"], cell["prompt_hide"] = f"Show {what}", f"Hide {what}"

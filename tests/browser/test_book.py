@@ -150,7 +150,8 @@ def check_markup(tab, name):
         strip = tab.locator(".chain-strip")
         assert "You are here" in strip.inner_text()
         assert strip.locator("li").count() == 8 >= strip.locator("li.here").count() >= 1
-        captions = tab.locator("figure.numbered > figcaption").all_inner_texts()
+        figures = "figure.numbered > figcaption, figure.ct-viewer > figcaption"
+        captions = tab.locator(figures).all_inner_texts()
         assert len(captions) >= 3
         for count, caption in enumerate(captions, 1):
             assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
@@ -333,6 +334,9 @@ def test_search_knows_the_other_spelling(visitor):
     visitor.open("search.html?q=tumour")
     found = "document.querySelectorAll('#search-results li a').length"  # they come one by one
     visitor.tab.wait_for_function(f"{found} > 10")
+    excerpts = visitor.tab.locator("#search-results .context")
+    excerpts.first.wait_for()
+    assert excerpts.first.inner_text().startswith("You will learn")
 
 
 @pytest.mark.parametrize(
@@ -342,6 +346,7 @@ def test_search_knows_the_other_spelling(visitor):
         ("dice", "4. "),
         ("u-net", "5. "),
         ("CT window", "1. "),
+        ("region growing", "13. "),
         ("predict_windows", "tunet_lib.windows.predict_windows"),
     ],
 )
