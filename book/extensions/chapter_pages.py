@@ -1,8 +1,10 @@
 """What chapters share: the strip "you are here", one look of solutions, words for the search."""
 
 import html
+import json
 import re
 import textwrap
+from pathlib import Path
 
 from docutils import nodes
 from slides import read_decks
@@ -32,6 +34,9 @@ SOLUTION_IN_CODE = re.compile(
     re.DOTALL,
 )
 SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>")
+# An entry of the glossary, and the chapter at its end.
+TERM = re.compile(r"^(\S.*)\n(?:  .*\n)*?  .*\[Chapter (\d+)\]\([^)]*\)\n(?!  )", re.MULTILINE)
+SHORT = 9  # letters
 # Spellings and names that the book does not use, for the search.
 SYNONYMS = {
     "tumor": "tumour tumours cancer lesion",
@@ -49,9 +54,11 @@ SYNONYMS = {
 def setup(app):
     """Connect the functions below to Sphinx."""
     app.connect("doctree-read", add_synonyms)
+    app.connect("doctree-read", mark_counted)
     app.connect("html-page-context", style_solutions)
     app.connect("html-page-context", draw_chain)
     app.connect("html-page-context", describe)
+    app.connect("html-page-context", tell_search)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -61,6 +68,21 @@ def add_synonyms(app, doctree):
     words = [word for ours, theirs in SYNONYMS.items() if ours in text for word in theirs.split()]
     if words:
         doctree.insert(0, nodes.meta("", name="keywords", content=", ".join(words)))
+
+
+def tell_search(app, page, template, context, doctree):
+    """Tell the search which chapter teaches which term of the glossary."""
+    if page == "search":
+        glossary = Path(app.srcdir, "book", "glossary.md").read_text(encoding="utf-8")
+        taught = {term.lower(): int(chapter) for term, chapter in TERM.findall(glossary)}
+        app.add_js_file(None, body=f"const TAUGHT_IN = {json.dumps(taught)};")
+
+
+def mark_counted(app, doctree):
+    """Mark tables that begin with a number or a short word, which needs no room on a telephone."""
+    for table in doctree.findall(nodes.table):
+        if all(len(row[0].astext()) <= SHORT for row in table.findall(nodes.row)):
+            table["classes"].append("counted")
 
 
 def style_solutions(app, page, template, context, doctree):
