@@ -26,8 +26,10 @@
     frame(patch, left, top, w, h);
     outputs[0].value = row;
     outputs[1].value = column;
-    says.textContent = `${shown[now].says} The voxel at row ${row}, column ${column} sees ` +
-      `${slices[1] - slices[0] + 1} × ${h} × ${w} voxels of the patch. Code: ${shown[now].code}`;
+    const code = document.createElement("code");
+    code.textContent = shown[now].code;
+    says.replaceChildren(`${shown[now].says} The voxel at row ${row}, column ${column} sees ` +
+      `${slices[1] - slices[0] + 1} × ${h} × ${w} voxels of the patch. Code: `, code);
   };
   const choose = (block) => {
     if (!(block in shown)) return;
