@@ -18,8 +18,6 @@ LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.te
 # In the page: a figure whose picture is a file.
 PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
 PLAYED = "A picture to play with: move its sliders, and it changes"
-# The place of a viewer (ct_viewer.py), which takes part in the count.
-VIEWER = '<div class="ct-viewer"'
 # A line of a cell that does nothing but import.
 IMPORTS = re.compile(r"import |from |[ )#]|$")
 # On a telephone a picture is as wide as this share of its pixels: its smallest words stay 9 pixels.
@@ -54,11 +52,6 @@ def number(app, doctree):
     for count, (node, text) in enumerate(pictures, 1):
         place = [*within, str(count)]
         name, ident = f"Figure {'.'.join(place)}", "-".join(["figure", *place])
-        if text == VIEWER and within:
-            numbered = node.astext().replace(VIEWER, f'{VIEWER} data-figure="{name}"')
-            node.replace_self(nodes.raw("", numbered, format="html"))
-        if text == VIEWER:
-            continue
         figure = nodes.figure("", ids=[ident], names=[ident], classes=["numbered"])
         hide_long_code(node)
         node.replace_self(figure)
@@ -98,8 +91,6 @@ def caption_of(node):
         text = alt_of(node, PLAYED)
     elif title := DRAWING.search(html_of_cell):
         text = alt_of(node, html.unescape(title[1]))
-    elif isinstance(node, nodes.raw) and not mime and VIEWER in node.astext():
-        return VIEWER
     else:
         return None
     return text[0].upper() + text[1:].rstrip(".") + "."
