@@ -92,3 +92,12 @@ def test_of_the_tumors_of_middle_size():
     ]
     assert right(14) == f"{min(dsc):.0f} and nearly 0.8"
     assert max(dsc) == pytest.approx(0.77, abs=0.005)
+
+
+@pytest.mark.parametrize("path", QUIZZES, ids=lambda path: path.stem)
+def test_a_page_asks_what_is_in_the_file(path):
+    cells = json.loads((ROOT / "notebooks" / f"{path.stem}.ipynb").read_text("utf-8"))["cells"]
+    (asked,) = [cell for cell in cells if "".join(cell["source"]).startswith("quiz(")]
+    code = "".join(asked["outputs"][1]["data"]["application/javascript"])
+    stored, _ = json.JSONDecoder().raw_decode(code, code.index("=") + 1)
+    assert stored == json.loads(path.read_text("utf-8"))
