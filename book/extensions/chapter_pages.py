@@ -150,6 +150,7 @@ def describe(app, page, template, context, doctree):
         "og:type": "article",
         "og:url": f"{site}/{page}.html",
         "og:image": f"{site}/_static/result.png",
+        "og:image:alt": "A slice of a CT, the true outlines of kidney and tumor, and those found",
     }
     tags = [f'<meta property="{key}" content="{html.escape(said[key])}" />' for key in said]
     if 'name="description"' not in context.get("metatags", ""):
