@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 MADE = Path(__file__).parents[1] / "_static" / "made"
-PLACE = re.compile(r'<div class="ct-viewer" data-case="(\w+)"></div>')
+# In a chapter `figures.py` puts the figure's number there, too.
+PLACE = re.compile(r'<div class="ct-viewer"(?: data-figure="([\w .]+)")? data-case="(\w+)"></div>')
 SEGMENT_PAGE = "book/segment"
 FIGURE = """<figure class="ct-viewer" data-case="{name}">
 <img src="{picture}" alt="{alt}" width="768">
@@ -39,16 +40,17 @@ def with_viewers(app, page, template, context, doctree):
     cases = json.loads((MADE / "cases.json").read_text(encoding="utf-8"))
 
     def figure(place):
-        name = place[1]
+        number, name = place.groups()
         megabytes = (MADE / f"{name}.js").stat().st_size / 1e6 + NIIVUE_MB
         case_id = cases[name].removeprefix("case_")
         text = f"Phantom {case_id}, a synthetic CT with two kidneys and a tumor"
+        begin = f"<strong>{number}.</strong> " if number else ""
         return FIGURE.format(
             name=name,
             picture=context["pathto"](f"_static/made/{name}.webp", 1),
             alt=html.escape(f"{text}: coronal, sagittal and axial slices with the true outlines"),
             mb=megabytes,
-            caption=f"{text}: blue is the true outline of kidney and tumor, orange that of "
+            caption=f"{begin}{text}: blue is the true outline of kidney and tumor, orange that of "
             "the tumor. Opened, it shows what the networks found as well.",
         )
 

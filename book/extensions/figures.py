@@ -17,6 +17,8 @@ DRAWING = re.compile(r'<svg [^>]*class="drawing.*?<title[^>]*>(.*?)</title>', re
 LONG, DRAWS = 14, re.compile(r"\bax\b|\baxes\b|\bfigure\b|\bplt\.|\bplots\.|\.text\(|color|alpha=")
 # In the page: a figure whose picture is a file.
 PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^"]+)"[^>]*>)')
+# The place of a viewer (ct_viewer.py), which takes part in the count of a chapter.
+VIEWER = '<div class="ct-viewer"'
 PLAYED = "A picture to play with: move its sliders, and it changes"
 # A line of a cell that does nothing but import.
 IMPORTS = re.compile(r"import |from |[ )#]|$")
@@ -49,9 +51,15 @@ def number(app, doctree):
         if cell.get("hide_mode") == "input":
             name_folded(cell, what_it_is(cell.children[0].astext()))
     pictures = [(node, text) for node in doctree.findall() if (text := caption_of(node))]
+    if not chapter:
+        pictures = [(node, text) for node, text in pictures if text != VIEWER]
     for count, (node, text) in enumerate(pictures, 1):
         place = [*within, str(count)]
         name, ident = f"Figure {'.'.join(place)}", "-".join(["figure", *place])
+        if text == VIEWER:
+            said = node.astext().replace(VIEWER, f'{VIEWER} data-figure="{name}"')
+            node.replace_self(nodes.raw("", said, format="html"))
+            continue
         figure = nodes.figure("", ids=[ident], names=[ident], classes=["numbered"])
         hide_long_code(node)
         node.replace_self(figure)
@@ -91,6 +99,8 @@ def caption_of(node):
         text = alt_of(node, PLAYED)
     elif title := DRAWING.search(html_of_cell):
         text = alt_of(node, html.unescape(title[1]))
+    elif isinstance(node, nodes.raw) and not mime and VIEWER in node.astext():
+        return VIEWER
     else:
         return None
     return text[0].upper() + text[1:].rstrip(".") + "."

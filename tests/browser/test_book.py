@@ -150,7 +150,8 @@ def check_markup(tab, name):
         strip = tab.locator(".chain-strip")
         assert "You are here" in strip.inner_text()
         assert strip.locator("li").count() == 8 >= strip.locator("li.here").count() >= 1
-        captions = tab.locator("figure.numbered > figcaption").all_inner_texts()
+        figures = "figure.numbered > figcaption, figure.ct-viewer > figcaption"
+        captions = tab.locator(figures).all_inner_texts()
         assert len(captions) >= 3
         for count, caption in enumerate(captions, 1):
             assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
