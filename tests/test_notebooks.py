@@ -172,6 +172,27 @@ def test_sources_use_no_private_names(path):
 
 
 @each_notebook
+def test_cells_use_no_private_names(path):
+    for cell in code_cells(path)[1:]:  # the first is for Colab
+        assert not private_names("".join(cell["source"]))
+
+
+@each_notebook
+def test_a_chapter_shows_at_most_150_lines_of_code(path):
+    """Not counting what is folded, and the exercises, whose solutions are."""
+    cells = load(path)["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    end = next(k for k, text in enumerate(texts) if "## Exercises" in text)
+    hidden = {"hide-input", "hide-cell", "remove-cell"}
+    shown = [
+        text
+        for cell, text in zip(cells[:end], texts, strict=False)
+        if cell["cell_type"] == "code" and not hidden & set(cell["metadata"].get("tags", []))
+    ]
+    assert 100 < sum(bool(line.strip()) for line in "\n".join(shown).splitlines()) <= 150
+
+
+@each_notebook
 def test_sources_fit_a_page(path):
     longest = max(shown_sources(path).splitlines(), key=len, default="")
     # Of another library, and cannot be broken.
