@@ -124,6 +124,40 @@ def enhanced(order, intercepts=(-1024,), **changes):
     return data
 
 
+def with_raw(name, value, at=None):
+    """Give a series in which slices have bytes for a value as no program should write them."""
+    slices = series()
+    tag = pydicom.tag.Tag(name)
+    for each in slices if at is None else [slices[at]]:
+        element = (tag, pydicom.datadict.dictionary_VR(tag), len(value), value, 0, False, True)
+        each[tag] = pydicom.dataelem.RawDataElement(*element)
+    return slices
+
+
+DAMAGED = {
+    "a position of two numbers": ("ImagePositionPatient", b"1\\2 ", 2),
+    "a position of words": ("ImagePositionPatient", b"a\\b\\c ", 2),
+    "a position of decimal commas": ("ImagePositionPatient", b"1,5\\2,0\\3,0 ", None),
+    "a position nowhere": ("ImagePositionPatient", b"0\\0\\inf ", 2),
+    "a direction that is none": ("ImageOrientationPatient", b"0\\0\\0\\0\\0\\0 ", None),
+    "one direction twice": ("ImageOrientationPatient", b"1\\0\\0\\1\\0\\0 ", None),
+    "directions that are too long": ("ImageOrientationPatient", b"2\\0\\0\\0\\2\\0 ", None),
+    "pixels of no size": ("PixelSpacing", b"0\\0 ", None),
+    "pixels below nothing": ("PixelSpacing", b"-1\\-1 ", None),
+    "one pixel size": ("PixelSpacing", b"1 ", None),
+    "an intercept of one slice": ("RescaleIntercept", b"nan ", 2),
+    "an infinite slope": ("RescaleSlope", b"inf ", None),
+    "two slopes": ("RescaleSlope", b"1\\2 ", None),
+    "no rows": ("Rows", b"\0\0", None),
+    "more rows than there are": ("Rows", b"\x3c\0", None),
+    "fewer rows than there are": ("Rows", b"\3\0", None),
+    "no bits": ("BitsStored", b"\0\0", None),
+    "too many bits": ("BitsStored", b"\xff\xff", None),
+    "bytes for pairs of bytes": ("BitsAllocated", b"\x08\0", None),
+    "several frames": ("NumberOfFrames", b"2 ", None),
+}
+
+
 def write_jpeg_lossless(folder, slices):
     """Write slices as scanners compress them (1.2.840.10008.1.2.4.70), which pydicom cannot."""
     import SimpleITK as sitk

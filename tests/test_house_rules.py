@@ -34,6 +34,7 @@ EDGE = {
     *(
         "dicom",
         "dicom_seg",
+        "dicom_pixels",
         "dicom_slice",
         "dicom_stack",
         "extras",

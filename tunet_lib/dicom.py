@@ -1,7 +1,7 @@
 """A folder of DICOM: its CT series, and one of them as an image (extra ``formats``).
 
-Headers are read by pydicom, voxels by SimpleITK, which knows the compressed transfer syntaxes and
-applies each slice's own rescale slope and intercept.
+Headers are read by pydicom, pixels by `dicom_pixels`; each slice has its own rescale slope and
+intercept.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from tunet_lib.dicom_pixels import open_inflated, packed_frames
 from tunet_lib.dicom_slice import MULTI_FRAME, Slice, slices_of
 from tunet_lib.dicom_stack import find_stack
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError, DataWarning
-from tunet_lib.itk import simple_itk, told
 from tunet_lib.nifti import NiftiFile, check_finite, described
 
 CT = "CT"
@@ -40,9 +40,10 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
     *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
+    "HighBit",
 ]
 PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
-COMPRESSED = 0xFFFFFFFF  # in place of their length
+UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
 MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
 
 
@@ -60,18 +61,17 @@ class DicomFile(NiftiFile):
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Read the slices, and give them a few at a time, as `NiftiFile.blocks` does."""
+        # Of a compressed file with many frames the next one is asked for at once.
+        packed = functools.lru_cache(maxsize=1)(packed_frames)
         for part in self.parts():
-            planes = np.stack([self._read_plane(each) for each in self.slices[part]])
+            planes = np.stack(
+                [
+                    each.pixels.plane(each.frame or 0, packed) * each.slope + each.intercept
+                    for each in self.slices[part]
+                ]
+            )
             check_finite(self.path, planes)
             yield part, planes.astype(self.dtype, copy=False).T
-
-    def _read_plane(self, each: Slice) -> np.ndarray:
-        planes = _read_planes(each.path) if each.frame is None else _kept_planes(each.path)
-        if planes.shape[1:] != (self.shape[1], self.shape[0]) or len(planes) <= (each.frame or 0):
-            raise DataError(
-                f"{each.path}: holds {planes.shape} voxels, its series {self.shape[1::-1]}"
-            )
-        return planes[each.frame or 0]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
     seen: set[tuple[Any, ...]] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, of values that are not asked for here
-        for path, header, pixel_bytes in _headers(folder, left_out):
+        for path, header, place in _headers(folder, left_out):
             if reason := _no_slice(header):
                 left_out[reason] += 1
                 continue
@@ -170,7 +170,7 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
                 raise DataError(f"{path}: its DICOM header lacks SeriesInstanceUID")
             first.setdefault(uid, header)
             try:
-                for each in slices_of(path, header, pixel_bytes):
+                for each in slices_of(path, header, place):
                     # The same instance at another place is none: some tools give all one number.
                     key = (each.uid or str(path), each.frame, *each.position_mm.tolist())
                     if key in seen:
@@ -224,7 +224,7 @@ def _files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
 
 
-def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, int | None]]:
+def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, Any]]:
     for path in _files(folder, left_out):
         if path.is_file() and not os.access(path, os.R_OK):
             left_out["file that may not be read"] += 1
@@ -237,30 +237,35 @@ def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, 
             raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
 
 
-def _header(path: Path) -> tuple[Any, int | None]:
-    """Read what comes before the pixels, and how many bytes these have; None if compressed."""
+def _header(path: Path) -> tuple[Any, tuple[int, int | None] | None]:
+    """Read what comes before the pixels, and where these lie, as `slices_of` wants it."""
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
-    elements, pixel_bytes = itertools.count(1), COMPRESSED
+    elements, place = itertools.count(1), None
 
     def stop(tag: int, _vr: str | None, length: int) -> bool:
-        nonlocal pixel_bytes
+        nonlocal place
         # To pydicom a file of zeros is a header of elements without a value, eight bytes each.
         if next(elements) > MOST_ELEMENTS:
             raise ValueError(f"more than {MOST_ELEMENTS} elements")
         if tag == PIXELS:
-            pixel_bytes = length
+            start = stream.tell()
+            place = start, None if length == UNKNOWN else min(length, size - start)
+        elif length not in (0, UNKNOWN) and stream.tell() + length > size:
+            raise ValueError("a value is longer than the file")
         return tag >= PIXELS
 
-    with path.open("rb") as stream:
+    with open_inflated(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
         # Forced: some programs leave out the bytes by which one knows DICOM.
         header = read_partial(
             stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
         )
     for _ in header:  # until it is asked for, an element is not parsed
         pass
-    return header, None if pixel_bytes == COMPRESSED else pixel_bytes
+    return header, place
 
 
 def _no_slice(header: Any) -> str:
@@ -287,16 +292,6 @@ def _series_number(header: Any) -> int:
 def _plain(text: Any) -> str:
     """Give a text in one line, without what would move a screen's cursor."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
-
-
-def _read_planes(path: Path) -> np.ndarray:
-    sitk = simple_itk(path)
-    image = told(path, lambda: sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-    return sitk.GetArrayFromImage(image)
-
-
-# Of a file with many frames the next plane is asked for at once.
-_kept_planes = functools.lru_cache(maxsize=1)(_read_planes)
 
 
 def _type_of(slices: Iterable[Slice]) -> np.dtype:

@@ -71,18 +71,9 @@ def _segmentation(path: Path, planes: np.ndarray, file: DicomFile) -> Any:
     """Make a DICOM SEG of planes, (slices, rows, columns), which may be smaller than the series."""
     highdicom = formats_library("highdicom", path)
     pydicom = formats_library("pydicom", path)
-    step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
-    paths = list(dict.fromkeys(each.path for each in file.slices))
-    headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
-    for header in headers:
-        _fill_in(header, step_mm)
-        header.Rows, header.Columns = planes.shape[1:]
-    if file.slices[0].frame is not None:
-        if len(paths) > 1:
-            raise DataError(f"{path}: cannot refer to frames of several files; write .nii.gz")
-        planes = planes[np.argsort([each.frame or 0 for each in file.slices])]
     version = str(versions()["tunet-book"])
     try:
+        headers, planes = _sources(pydicom, file, planes)
         return highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=planes,
@@ -99,10 +90,25 @@ def _segmentation(path: Path, planes: np.ndarray, file: DicomFile) -> Any:
             content_description="Kidney and tumor, not for clinical use",
             series_description="Kidney and tumor",
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except Exception as error:  # highdicom raises whatever a damaged header leads to
         raise DataError(
             f"{path}: cannot refer to its series ({error}); write .nii.gz instead"
         ) from error
+
+
+def _sources(pydicom: Any, file: DicomFile, planes: np.ndarray) -> tuple[list[Any], np.ndarray]:
+    """Read the headers of a series, and put its planes in the order of their frames."""
+    step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
+    paths = list(dict.fromkeys(each.path for each in file.slices))
+    headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
+    for header in headers:
+        _fill_in(header, step_mm)
+        header.Rows, header.Columns = planes.shape[1:]
+    if file.slices[0].frame is not None:
+        if len(paths) > 1:
+            raise ValueError("its frames lie in several files")
+        planes = planes[np.argsort([each.frame or 0 for each in file.slices])]
+    return headers, planes
 
 
 def _descriptions(highdicom: Any, version: str) -> list[Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tunet_lib.dicom_pixels import AS_IT_IS, Pixels
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError
 
@@ -25,26 +26,46 @@ class Slice:
         The file.
     uid
         SOPInstanceUID.
-    rows, columns
-        Pixels.
+    pixels
+        Where its pixels are.
     position_mm
         (3,), the center of the first pixel, in LPS.
     axes_mm
         (3, 2), the steps to the next column and to the next row, in LPS.
-    range_hu
-        Between which values its voxels must lie; infinite if they need not be whole.
+    slope, intercept
+        Of pixels, to HU.
     frame
         Which one of a file with several, from 0; None if the file is this slice.
     """
 
     path: Path
     uid: str
-    rows: int
-    columns: int
+    pixels: Pixels
     position_mm: np.ndarray
     axes_mm: np.ndarray
-    range_hu: tuple[float, float]
+    slope: float
+    intercept: float
     frame: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Pixels from top to bottom."""
+        return self.pixels.rows
+
+    @property
+    def columns(self) -> int:
+        """Pixels from left to right."""
+        return self.pixels.columns
+
+    @property
+    def range_hu(self) -> tuple[float, float]:
+        """Between which values its voxels must lie; infinite if they need not be whole."""
+        if not (self.slope.is_integer() and self.intercept.is_integer()):
+            return -np.inf, np.inf
+        half = 2 ** (self.pixels.stored - 1)
+        stored = (-half, half - 1) if self.pixels.is_signed else (0, 2 * half - 1)
+        low, high = sorted(self.slope * each + self.intercept for each in stored)
+        return low, high
 
     @property
     def name(self) -> str:
@@ -52,7 +73,7 @@ class Slice:
         return self.path.name if self.frame is None else f"frame {self.frame + 1}"
 
 
-def slices_of(path: Path, header: Any, pixel_bytes: int | None) -> list[Slice]:
+def slices_of(path: Path, header: Any, place: tuple[int, int | None] | None) -> list[Slice]:
     """Give the slice that a file is, or those that it holds.
 
     Parameters
@@ -61,8 +82,8 @@ def slices_of(path: Path, header: Any, pixel_bytes: int | None) -> list[Slice]:
         The file.
     header
         pydicom's.
-    pixel_bytes
-        How many it has of pixels; None if they are compressed.
+    place
+        At which byte its pixels begin, and how many bytes they are: None if they are compressed.
 
     Raises
     ------
@@ -72,29 +93,19 @@ def slices_of(path: Path, header: Any, pixel_bytes: int | None) -> list[Slice]:
     if header.get("PhotometricInterpretation") == "MONOCHROME1":
         raise DataError(f"{path}: its values are inverted (MONOCHROME1), and so no HU")
     try:
-        if header.get("SOPClassUID") in MULTI_FRAME:
-            slices = _slices_of_frames(path, header)
-        else:
-            slices = [_slice_of(path, header)]
-        _check_pixels(header, slices, pixel_bytes)
+        if place is None:
+            raise ValueError("it ends before its pixels")
+        if header.get("SOPClassUID") not in MULTI_FRAME:
+            return [_slice_of(path, header, _pixels(path, header, place, 1))]
+        frames = [_frame(path, header, own) for own in header.PerFrameFunctionalGroupsSequence]
+        pixels = _pixels(path, header, place, len(frames))
+        return [_slice_of(path, one, pixels, k) for k, one in enumerate(frames)]
     except DataError:
         raise
     except AttributeError as error:
         raise DataError(f"{path}: its DICOM header lacks {error.name}") from error
     except Exception as error:  # pydicom raises whatever a damaged header leads to
         raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
-    return slices
-
-
-def _slices_of_frames(path: Path, header: Any) -> list[Slice]:
-    frames = [_frame(path, header, own) for own in header.PerFrameFunctionalGroupsSequence]
-    if len({(one.get("RescaleSlope"), one.get("RescaleIntercept")) for one in frames}) > 1:
-        # They are read at once, by the numbers of the first.
-        raise DataError(
-            f"{path}: its frames have rescale slopes or intercepts of their own; write it as "
-            "single slices or NIfTI, with dcm2niix say"
-        )
-    return [replace(_slice_of(path, one), frame=k) for k, one in enumerate(frames)]
 
 
 def _frame(path: Path, header: Any, own: Any) -> Any:
@@ -108,20 +119,39 @@ def _frame(path: Path, header: Any, own: Any) -> Any:
     return frame
 
 
-def _slice_of(path: Path, header: Any) -> Slice:
-    bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation", 0))
-    if not 1 <= bits <= int(header.get("BitsAllocated") or bits) <= 64:
-        raise ValueError(f"BitsStored is {bits}")
+def _pixels(path: Path, header: Any, place: tuple[int, int | None], places: int) -> Pixels:
+    """Compare how pixels lie there with what the header promises."""
+    start, size = place
     rows, columns = int(header.Rows), int(header.Columns)
+    if (frames := int(header.get("NumberOfFrames") or places)) != places:
+        what = "one slice" if places == 1 else f"what lies in {places} places"
+        raise ValueError(f"{frames} frames, and it tells of {what}")
     if min(rows, columns) < 1:
         raise ValueError(f"{rows} rows, {columns} columns")
+    allocated, bits = int(header.BitsAllocated), int(header.BitsStored)
+    high = int(header.get("HighBit") or bits - 1)
+    # Of a higher HighBit programs disagree whether the values are to be shifted.
+    if allocated not in (8, 16, 32) or not 1 <= bits == high + 1 <= allocated:
+        raise ValueError(f"BitsAllocated is {allocated}, BitsStored {bits}, HighBit {high}")
+    row_bytes = columns * allocated // 8
+    promised = row_bytes * rows * frames
+    if size is not None and not promised <= size < promised + row_bytes:  # some fill up a little
+        raise ValueError(
+            f"{frames} x {rows} x {columns} pixels take {promised} bytes, and it has {size}"
+        )
+    syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+    if size is not None and syntax not in AS_IT_IS:
+        raise ValueError(f"TransferSyntaxUID is {syntax}, and its pixels are not compressed")
+    return Pixels(
+        *(path, syntax, start, size, frames, rows, columns, allocated, bits),
+        is_signed=bool(header.get("PixelRepresentation", 0)),
+        is_big=header.original_encoding[1] is False,
+    )
+
+
+def _slice_of(path: Path, header: Any, pixels: Pixels, frame: int | None = None) -> Slice:
     (slope,) = _numbers(header.get("RescaleSlope", 1) or 1, "RescaleSlope", 1)
     (intercept,) = _numbers(header.get("RescaleIntercept", 0) or 0, "RescaleIntercept", 1)
-    stored = np.array(
-        [-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1] if signed else [0, 2.0**bits - 1]
-    )
-    low, high = sorted((slope * stored + intercept).tolist())
-    whole = slope.is_integer() and intercept.is_integer()
     spacing_mm = _numbers(header.PixelSpacing, "PixelSpacing", 2)
     if min(spacing_mm) <= 0:
         raise ValueError(f"PixelSpacing is {spacing_mm}")
@@ -134,11 +164,12 @@ def _slice_of(path: Path, header: Any) -> Slice:
     return Slice(
         path,
         str(header.get("SOPInstanceUID", "")),
-        rows=rows,
-        columns=columns,
+        pixels,
         position_mm=np.array(_numbers(header.ImagePositionPatient, "ImagePositionPatient", 3)),
         axes_mm=directions.T * (right_mm, down_mm),
-        range_hu=(low, high) if whole else (-np.inf, np.inf),
+        slope=slope,
+        intercept=intercept,
+        frame=frame,
     )
 
 
@@ -148,20 +179,3 @@ def _numbers(value: Any, name: str, count: int) -> list[float]:
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise ValueError(f"{name} is {value}")
     return numbers
-
-
-def _check_pixels(header: Any, slices: list[Slice], pixel_bytes: int | None) -> None:
-    """Compare pixels with what the header promises: SimpleITK would read on in any memory."""
-    is_one = slices[0].frame is None
-    if (frames := int(header.get("NumberOfFrames") or len(slices))) != len(slices):
-        what = "one slice" if is_one else f"what lies in {len(slices)} places"
-        raise ValueError(f"{frames} frames, and it tells of {what}")
-    if pixel_bytes is None:
-        return
-    row_bytes = slices[0].columns * int(header.BitsAllocated) / 8
-    promised = row_bytes * slices[0].rows * len(slices)
-    if not promised <= pixel_bytes < promised + row_bytes:  # some fill up a little
-        raise ValueError(
-            f"{len(slices)} x {slices[0].rows} x {slices[0].columns} pixels take {promised:.0f} "
-            f"bytes, and it has {pixel_bytes}"
-        )

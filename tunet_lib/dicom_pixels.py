@@ -1,0 +1,218 @@
+"""The pixels of a DICOM file, plane by plane, in no more memory than its header promises.
+
+What lies there as it is is read so, and RLE is unpacked here. JPEG of all kinds is decoded by
+SimpleITK, from a file of our own that holds nothing but that plane: of any other it believes each
+length, and claims gigabytes for random bytes behind the pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from tunet_lib.extras import formats_library
+from tunet_lib.files import GET_AGAIN, DataError
+from tunet_lib.itk import simple_itk, told
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+AS_IT_IS = ("", "1.2.840.10008.1.2", EXPLICIT, "1.2.840.10008.1.2.2")
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file behind its first group is packed
+META_BYTES = 4096  # more than that group takes
+MOST_INFLATED = 1 << 28
+RLE = "1.2.840.10008.1.2.5"
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # of which SimpleITK expects the least
+# What begins the part of a JPEG that says how large it is: all are alike but 2000's.
+FRAME_MARKS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+JPEG, JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How a file holds its pixels.
+
+    Attributes
+    ----------
+    path
+        The file.
+    syntax
+        TransferSyntaxUID.
+    start, size
+        Where they lie, in bytes; the size is None if they are compressed.
+    frames, rows, columns
+        Pixels.
+    allocated, stored
+        Bits a pixel takes, and how many of these, the lowest, count.
+    is_signed, is_big
+        How they are numbers.
+    """
+
+    path: Path
+    syntax: str
+    start: int
+    size: int | None
+    frames: int
+    rows: int
+    columns: int
+    allocated: int
+    stored: int
+    is_signed: bool
+    is_big: bool
+
+    def plane(self, frame: int, packed: Callable[[Pixels], list[bytes]]) -> np.ndarray:
+        """Read one plane as it is stored, (rows, columns) of integers.
+
+        Parameters
+        ----------
+        frame
+            Which one, from 0.
+        packed
+            `packed_frames`, or what remembers what that gave.
+
+        Raises
+        ------
+        DataError
+            It is cut short or damaged, or no decoder knows it.
+        """
+        try:
+            if self.size is not None:
+                return self._bits(self._read(frame))
+            coded = packed(self)
+            if len(coded) != self.frames:
+                raise ValueError(f"it has {len(coded)} frames of pixels, expected {self.frames}")
+            if self.syntax == RLE:
+                return self._bits(self._unpacked(coded[frame]))
+            return self._decoded(coded[frame])
+        except DataError:
+            raise
+        except Exception as error:  # pydicom raises whatever damaged pixels lead to
+            raise DataError(
+                f"{self.path}: its pixels are damaged ({error}); {GET_AGAIN}"
+            ) from error
+
+    def _read(self, frame: int) -> np.ndarray:
+        order = ">" if self.is_big else "<"
+        count, size = self.rows * self.columns, self.allocated // 8
+        with open_inflated(self.path) as stream:
+            stream.seek(self.start + frame * count * size)
+            content = stream.read(count * size)
+        if len(content) < count * size:
+            raise EOFError("they are cut short")
+        return np.frombuffer(content, f"{order}u{size}")
+
+    def _unpacked(self, coded: bytes) -> np.ndarray:
+        """Unpack RLE: a segment for each byte of a pixel, the highest first."""
+        size = self.allocated // 8
+        number, *starts = struct.unpack_from("<16I", coded)
+        if number != size:
+            raise ValueError(f"{number} segments, expected {size}")
+        ends = [*starts[1:size], len(coded)]
+        count = self.rows * self.columns
+        segments = [
+            _unpack_segment(coded[start:end], count, count + self.columns)
+            for start, end in zip(starts, ends, strict=False)
+        ]
+        return np.stack(segments[::-1], axis=-1).view(f"<u{size}")
+
+    def _bits(self, values: np.ndarray) -> np.ndarray:
+        """Leave out the bits that do not count: old files keep other things there."""
+        kind = "i" if self.is_signed else "u"
+        whole = values.astype(f"u{values.itemsize}").reshape(self.rows, self.columns)
+        off = self.allocated - self.stored
+        return (whole << off).view(f"{kind}{values.itemsize}") >> off
+
+    def _decoded(self, coded: bytes) -> np.ndarray:
+        expected = self.rows, self.columns, 1
+        if (size := _coded_size(coded)) != expected:
+            raise ValueError(f"rows, columns and values are {size}, by its header {expected}")
+        sitk = simple_itk(self.path)
+        with tempfile.TemporaryDirectory() as folder:
+            alone = Path(folder) / "plane.dcm"
+            self._alone(coded).save_as(alone, enforce_file_format=True)
+            image = told(self.path, lambda: sitk.ReadImage(str(alone), imageIO="GDCMImageIO"))
+        return sitk.GetArrayFromImage(image).reshape(self.rows, self.columns)
+
+    def _alone(self, coded: bytes) -> Any:
+        """Make a DICOM file of one coded plane."""
+        pydicom = formats_library("pydicom", self.path)
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = self.syntax
+        data.SOPClassUID, data.SOPInstanceUID = SECONDARY_CAPTURE, "1.2.3"
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.Rows, data.Columns = self.rows, self.columns
+        data.BitsAllocated, data.BitsStored = self.allocated, self.stored
+        data.HighBit = self.stored - 1
+        data.PixelRepresentation = int(self.is_signed)
+        data.PixelData = formats_library("pydicom.encaps", self.path).encapsulate([coded])
+        data["PixelData"].VR = "OB"
+        return data
+
+
+def packed_frames(pixels: Pixels) -> list[bytes]:
+    """Read the coded frames of a file with compressed pixels."""
+    encaps = formats_library("pydicom.encaps", pixels.path)
+    with open_inflated(pixels.path) as stream:
+        stream.seek(pixels.start)
+        # Read at once: of a length beyond the end of the file nothing is claimed.
+        content = stream.read()
+    return list(encaps.generate_frames(content, number_of_frames=pixels.frames))
+
+
+def open_inflated(path: Path) -> BinaryIO:
+    """Open a DICOM file; of one that is deflated, inflated, with the syntax that is then right."""
+    with path.open("rb") as stream:
+        is_deflated = DEFLATED in stream.read(META_BYTES)
+        if is_deflated:
+            stream.seek(0)
+            content = stream.read()
+    if not is_deflated:
+        return path.open("rb")
+    read_partial = formats_library("pydicom.filereader", path).read_partial
+    whole = io.BytesIO(content.replace(DEFLATED, EXPLICIT.encode().ljust(len(DEFLATED), b"\0"), 1))
+    read_partial(whole, stop_when=lambda *_: True, force=True)
+    start, packer = whole.tell(), zlib.decompressobj(-zlib.MAX_WBITS)
+    body = packer.decompress(content[start:], MOST_INFLATED)
+    if not packer.eof:
+        raise EOFError("its deflated part is cut short, or much too large")
+    return io.BytesIO(whole.getvalue()[:start] + body)
+
+
+def _unpack_segment(packed: bytes, least: int, limit: int) -> np.ndarray:
+    """Unpack a segment of at least so many bytes and below a limit; some fill up a little."""
+    made, at = bytearray(), 0
+    while at < len(packed) and len(made) < limit:
+        head = packed[at]
+        if head < 128:
+            made += packed[at + 1 : at + 2 + head]
+            at += head + 2
+        else:  # a run of one byte; 128 alone is nothing
+            made += packed[at + 1 : at + 2] * (257 - head) if head > 128 else b""
+            at += 1 + (head > 128)
+    if not least <= len(made) < limit:
+        more = "more than " if len(made) >= limit else ""
+        raise ValueError(f"{least} pixels by its header, and it has {more}{len(made)}")
+    return np.frombuffer(made, np.uint8, least)
+
+
+def _coded_size(coded: bytes) -> tuple[int, int, int]:
+    """Say what a JPEG promises: rows, columns, and values a pixel."""
+    if (at := coded.find(JPEG_2000, 0, META_BYTES)) >= 0:
+        right, below, left, above = struct.unpack_from(">4I", coded, at + 8)
+        (values,) = struct.unpack_from(">H", coded, at + 40)
+        return below - above, right - left, values
+    if coded.startswith(JPEG):
+        at = len(JPEG)
+        while coded[at] == 0xFF:
+            if coded[at + 1] in FRAME_MARKS:
+                return struct.unpack_from(">HHB", coded, at + 5)
+            (size,) = struct.unpack_from(">H", coded, at + 2)
+            at += 2 + size
+    raise ValueError("they are no JPEG")
