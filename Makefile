@@ -65,8 +65,9 @@ test: $(STAMP) data ## run the notebooks against their stored outputs, and the u
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 	    --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg notebooks tests
 
-fuzz: $(STAMP) ## damage 10,000 NIfTIs and 1,000 other files: each is taken, or refused by a message
+fuzz: $(STAMP) ## damage 10,000 NIfTIs, 1,000 series of DICOM and 1,000 other files: taken, or refused
 	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py niftis 10000
+	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py dicom 1000
 	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py side 1000
 
 lint: $(STAMP) ## check style, types, import layers and spelling

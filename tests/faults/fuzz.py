@@ -1,13 +1,14 @@
 """Damaged files by the hundred: each is taken, or refused by a DataError, and nothing else.
 
-``python tests/faults/fuzz.py niftis 300`` and ``… side 300`` print what came of them as JSON;
-``make fuzz`` tries 10,000 and 1,000. The helpers in ``tests`` must be on PYTHONPATH. It is run in
-a process of its own, which may take 1 GB more than it has when it begins, and whose standard
-error has to stay empty.
+``python tests/faults/fuzz.py niftis 300``, ``… dicom 60`` and ``… side 300`` print what came of
+them as JSON; ``make fuzz`` tries 10,000, 1,000 and 1,000. The helpers in ``tests`` must be on
+PYTHONPATH. It is run in a process of its own, which may take 1 GB more than it has when it begins,
+and whose standard error has to stay empty.
 """
 
 import collections
 import contextlib
+import io
 import json
 import os
 import resource
@@ -136,6 +137,76 @@ def niftis(count, folder, first=0):
     return tally
 
 
+def dicom_series():
+    """Give one series in all ways in which its pixels may lie: the bytes of its files."""
+    import dicoms
+    from pydicom.uid import (
+        DeflatedExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        JPEG2000Lossless,
+        JPEGLSLossless,
+        RLELossless,
+    )
+
+    volume_hu, _ = box_scan(0)
+    pixels = (volume_hu[::4] + 1024).astype(np.uint16)
+
+    def content(data):
+        stream = io.BytesIO()
+        data.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
+
+    for syntax in ("", ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian):
+        slices = dicoms.series(len(pixels), pixels, step_mm=(0, 0, 16.0), PixelSpacing=[4.0, 4.0])
+        for each in slices:
+            each.file_meta.TransferSyntaxUID = syntax or each.file_meta.TransferSyntaxUID
+        yield [content(each) for each in slices]
+    for syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless):
+        slices = dicoms.series(len(pixels), pixels, step_mm=(0, 0, 16.0), PixelSpacing=[4.0, 4.0])
+        for each in slices:
+            each.compress(syntax)
+        yield [content(each) for each in slices]
+    yield [content(dicoms.enhanced([2, 0, 1, 3]))]
+
+
+def dicom(count, folder, first=0):
+    """Damage one file of a folder of DICOM, or take one away, or put one there twice."""
+    from tunet_lib.formats import check_label_name
+    from tunet_lib.scans import load_label, load_scan, save_label
+    from tunet_lib.volumes import volumes_ml
+
+    kept = list(dicom_series())
+    tally = Tally()
+    limit_memory()
+    for seed in range(first, first + count):
+        rng = mutate.generator(9, seed)
+        number = int(rng.integers(len(kept)))
+        files = list(kept[number])
+        which = int(rng.integers(len(files)))
+        kind = rng.random()
+        if kind < 0.03 and len(files) > 1:
+            del files[which]
+        elif kind < 0.06:
+            files.append(files[which])
+        else:
+            files[which] = mutate.dicom(files[which], rng)
+        ct = folder / "ct"
+        shutil.rmtree(ct, ignore_errors=True)
+        ct.mkdir()
+        for k, content in enumerate(files):
+            (ct / f"IM{k}").write_bytes(content)
+        with tally.one(f"series {number}, file {which}", seed):
+            scan = load_scan(ct)
+            assert np.isfinite(scan.volume_hu).all()
+            made = np.zeros(scan.shape, np.uint8)
+            made[tuple(size // 2 for size in scan.shape)] = 1
+            assert all(np.isfinite(ml) for ml in volumes_ml(made, scan).values())
+            save_label(made, scan, folder / "made.nii.gz")
+            assert load_label(folder / "made.nii.gz", scan).shape == made.shape
+            check_label_name(folder / "made.dcm", scan.file)
+    return tally
+
+
 def make_run(folder):
     """Make a run with all files that ever lie in one: two networks, a log, scores, times."""
     from tunet_lib.evaluation import write_scores
@@ -236,7 +307,9 @@ def main(what, count, first="0"):
     try:
         if what == "niftis":
             limit_memory()
-        tally = {"niftis": niftis, "side": side}[what](int(count), folder, int(first))
+        tally = {"niftis": niftis, "dicom": dicom, "side": side}[what](
+            int(count), folder, int(first)
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

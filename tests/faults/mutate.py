@@ -1,6 +1,7 @@
 """Seeded damage to files: what disks, networks, editors and other programs do to them."""
 
 import gzip
+import io
 import json
 import math
 import struct
@@ -83,6 +84,58 @@ def _field(code: str, rng) -> bytes:
     few = [0, 1, 2, 3, 4, 5, 7, 8, 16, 64, 128, 256, 512, 768, 1536, 2304, high - 1, low]
     value = pick(rng, few) if rng.random() < 0.7 else int(rng.integers(low, high))
     return struct.pack(f"{order}{code}", min(max(value, low), high - 1))
+
+
+TEXTS = [
+    *(b"nan", b"inf", b"-1e308", b"1e30", b"0", b"-1", b"0.5", b"1\\2", b"1,5", b"x", b"", b"\xff"),
+    *(
+        b"1\\0\\0\\1\\0\\0",
+        b"0\\0\\0",
+        b"1.2.3",
+        b"1.2.840.10008.5.1.4.1.1.2.1",
+        b"1.2.840.10008.1.2.5",
+    ),
+    *(b"MONOCHROME1", b"LOCALIZER", b"MR", b"../../x", b"\x1b[31m"),
+]
+WORDS = [0, 1, 7, 8, 11, 12, 15, 16, 17, 32, 33, 64, 255, 4096, 32767, 65535]
+
+
+def dicom(content: bytes, rng) -> bytes:
+    """Damage a file of DICOM: values and lengths of its elements, its pixels, or any bytes."""
+    kind = rng.random()
+    if kind < 0.2:
+        return any_bytes(content, rng)
+    if kind < 0.3:  # random bytes in place of the pixels' end, or behind it
+        stop = len(content) - int(rng.integers(-1, 600))
+        return content[:stop] + rng.bytes(int(rng.integers(1, 1000)))
+    raw = bytearray(content)
+    elements = _elements(content)
+    for _ in range(int(rng.integers(1, 3))):
+        at, length, is_text = pick(rng, elements)
+        if kind < 0.4:
+            size = pick(rng, [2, 4])
+            raw[at - size : at] = pick(rng, [b"\xff" * 4, bytes(4), rng.bytes(4)])[:size]
+        elif is_text:
+            raw[at : at + length] = pick(rng, TEXTS).ljust(length)[:length]
+        else:
+            raw[at : at + length] = (
+                pick(rng, WORDS).to_bytes(2, "little").ljust(length, b"\0")[:length]
+            )
+    return bytes(raw)
+
+
+def _elements(content: bytes):
+    """Find the values of a file of DICOM: where they begin, how long they are, if they are text."""
+    from pydicom import dcmread
+
+    data = dcmread(io.BytesIO(content))
+    tags = [(part, tag) for part in (data.file_meta, data) for tag in list(part.keys())]
+    found = [part.get_item(tag) for part, tag in tags]
+    return [
+        (each.value_tell, each.length, str(each.VR) not in ("US", "UL", "OW", "OB"))
+        for each in found
+        if 0 < getattr(each, "length", 0) < len(content)
+    ]
 
 
 def text_of(name: str, content: bytes, rng) -> bytes:
