@@ -1,17 +1,21 @@
 """Folders of DICOM in the page that segments a CT, beside the library: the same voxels."""
 
 import base64
+import re
+import warnings
 
 import nibabel as nib
 import numpy as np
 import pytest
 from dicoms import (
+    DAMAGED,
     STUDY,
     enhanced,
     pydicom,
     series,
     slice_of,
     stored,
+    with_raw,
     write,
     write_jpeg_lossless,
 )
@@ -201,7 +205,7 @@ REFUSED = {
         "are inverted",
         0,
     ),
-    "no spacing": (lambda: alike(PixelSpacing=None), "lacks what says where the slice lies", 0),
+    "no spacing": (lambda: alike(PixelSpacing=None), "lacks PixelSpacing", 0),
     "tilted": (lambda: tilted(20), "askew by 20 degrees", 1),
     "frames": (lambda: [enhanced(range(5))], "holds many frames in one file", 1),
     "deflated": (
@@ -228,6 +232,35 @@ def test_what_is_refused_is_answered_with_a_sentence(visitor, tmp_path):
                 load_scan(folder)
 
 
+def test_numbers_that_cannot_be_are_never_believed(visitor, tmp_path):
+    """Each is refused by the library as well: tests/test_dicom.py."""
+    visitor.open(PAGE)
+    for name, damage in DAMAGED.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, of what is written here
+            folder = write(tmp_path / name, with_raw(*damage))
+        visitor.tab.set_input_files(FOLDER, folder)
+        wait_for(visitor.tab, "IM00.: its DICOM header is damaged .")
+        visitor.tab.evaluate("document.querySelector('.said').textContent = ''")
+
+
+def test_a_bad_series_stops_no_other(visitor, tmp_path):
+    other = {"SeriesInstanceUID": STUDY + ".5", "SeriesNumber": 1}
+    inverted = alike(PhotometricInterpretation="MONOCHROME1", **other)
+    alone = slice_of(pixels(1)[0], (0, 0, 0), SeriesInstanceUID=STUDY + ".6")
+    folder = write(tmp_path / "ct", [*inverted, *alike(), alone])
+    visitor.open(PAGE)
+    visitor.tab.set_input_files(FOLDER, folder)
+    visitor.tab.wait_for_selector(".series button")
+    said = visitor.tab.locator(".said").inner_text()
+    assert said == "There are 2 series. Left out: 1 of slice alone in its series."
+    first, second = visitor.tab.locator(".series button").all_inner_texts()
+    assert re.match(r"Series 1: venous, which cannot be read: IM0\d\d: .* inverted", first)
+    assert second == "Series 2: 6 slices of 64x64, venous"
+    visitor.tab.locator(".series button").first.click()
+    wait_for(visitor.tab, "are inverted")
+
+
 def wait_for(tab, sentence):
     said = f"/{sentence}/.test(document.querySelector('.said').textContent)"
     tab.wait_for_function(said, timeout=30_000)
@@ -237,6 +270,9 @@ def test_damaged_slices_and_folders_without_any(visitor, tmp_path):
     folder = write(tmp_path / "cut", alike())
     path = sorted(folder.iterdir())[0]
     path.write_bytes(path.read_bytes()[:-40])
+    packed = write(tmp_path / "packed", compressed("RLELossless"))
+    path = sorted(packed.iterdir())[0]
+    path.write_bytes(path.read_bytes()[:-2000])
     headers = write(tmp_path / "headers", alike())
     path = sorted(headers.iterdir())[0]
     path.write_bytes(path.read_bytes()[:400])
@@ -246,7 +282,8 @@ def test_damaged_slices_and_folders_without_any(visitor, tmp_path):
         (texts / name).write_text("hello")
     visitor.open(PAGE)
     for place, sentence in (
-        (folder, "slices cannot be read: one is cut short"),
+        (folder, "IM000: its DICOM header is damaged .its pixels take 8192 bytes, and it has 8152"),
+        (packed, "slices cannot be read: one is cut short"),
         (headers, "IM000: its DICOM header is damaged"),
         (texts, "There are no CT slices here. Drop one .nii"),
     ):

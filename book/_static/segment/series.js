@@ -7,9 +7,9 @@ import { axesOf } from "./placement.js";
 const HEADER_BYTES = 2 ** 16; // in which most headers end; of the others all is read
 const PIXELS = "x7fe00010";
 const MULTI_FRAME = ["1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"]; // enhanced CT, legacy
-const DEFLATED = "1.2.840.10008.1.2.1.99";
 const SAME_MM = 0.01; // slices nearer to each other than this lie in one place
 const OUT_OF_PLACE = 0.1; // of the distance between slices
+const DIRECTION = 0.01; // how far two directions may be off length 1 and right angles, by rounding
 
 /** Say whether a file is DICOM, by its content. */
 export async function isDicom(file) {
@@ -17,37 +17,52 @@ export async function isDicom(file) {
 }
 
 /**
- * Sort files into series of CT slices, by series number. Gives them, each with `uid`, `text` and
- * `slices`, and of how many files were left out for which reason.
+ * Sort files into series of CT slices, by series number. Gives them, each with `uid`, `text`, `slices`
+ * and what its `fault` is, and of how many files were left out for which reason.
  */
 export async function findSeries(files) {
   const byUid = new Map();
   const leftOut = new Map();
   const seen = new Set();
+  const leave = (reason, count = 1) => leftOut.set(reason, (leftOut.get(reason) ?? 0) + count);
   for (const file of files) {
     if (!(await isDicom(file)) || /^DICOMDIR$/i.test(file.name)) continue;
     const header = await headerOf(file);
-    let reason = noSlice(header, file.name);
-    const slice = reason ? null : sliceOf(header, file);
-    // The same instance at another place is none: some tools give all one number.
-    const key = slice && [slice.uid || file.name, ...slice.position].join();
-    if (seen.has(key)) reason = "slice that another file holds as well";
+    const reason = noSlice(header);
     if (reason) {
-      leftOut.set(reason, (leftOut.get(reason) ?? 0) + 1);
+      leave(reason);
       continue;
     }
-    seen.add(key);
     const uid = header.string("x0020000e");
+    if (!uid) throw new BadFile(`${file.name}: its DICOM header lacks SeriesInstanceUID.`);
     if (!byUid.has(uid))
       byUid.set(uid, {
-        uid, number: header.intString("x00200011") || 0, description: header.string("x0008103e"), slices: [],
+        uid, number: header.intString("x00200011") || 0, description: header.string("x0008103e"), slices: [], fault: "",
       });
-    byUid.get(uid).slices.push(slice);
+    const series = byUid.get(uid);
+    try {
+      const slice = sliceOf(header, file);
+      // The same instance at another place is none: some tools give all one number.
+      const key = [slice.uid || file.name, ...slice.position].join();
+      if (seen.has(key)) leave("slice that another file holds as well");
+      else series.slices.push(slice);
+      seen.add(key);
+    } catch (error) {
+      if (!(error instanceof BadFile)) throw error;
+      series.fault ||= error.message; // and of no other series
+    }
   }
-  const found = [...byUid.values()].sort((a, b) => a.number - b.number || (a.uid < b.uid ? -1 : 1));
+  let found = [...byUid.values()].sort((a, b) => a.number - b.number || (a.uid < b.uid ? -1 : 1));
+  const volumes = found.filter(({ slices, fault }) => fault || slices.length > 1);
+  if (volumes.length) {
+    if (volumes.length < found.length) leave("slice alone in its series", found.length - volumes.length);
+    found = volumes;
+  }
   for (const one of found) {
-    const [{ columns, rows }] = one.slices;
-    one.text = `${one.slices.length} slices of ${columns}x${rows}, ${one.description || "no description"}`;
+    const description = one.description || "no description";
+    const [{ columns, rows } = {}] = one.slices;
+    one.text = one.fault ? `${description}, which cannot be read: ${one.fault}`
+      : `${one.slices.length} slices of ${columns}x${rows}, ${description}`;
   }
   return { series: found, leftOut: [...leftOut].map(([reason, count]) => `${count} of ${reason}`).join(", ") };
 }
@@ -56,7 +71,8 @@ export async function findSeries(files) {
  * Put the slices of a series in order. Gives them, with their shape and affine (to RAS+ mm), and
  * refuses what is no whole, upright stack.
  */
-export function findStack({ slices }) {
+export function findStack({ slices, fault }) {
+  if (fault) throw new BadFile(fault);
   const [one] = slices;
   if (slices.length < 2)
     throw new BadFile(`${one.name} is a single slice. Drop or choose the folder that holds its series.`);
@@ -85,7 +101,8 @@ export function findStack({ slices }) {
 
 function checkHeights(slices, heights) {
   const gaps = heights.slice(1).map((mm, k) => mm - heights[k]);
-  const usual = gaps.toSorted((a, b) => a - b)[Math.floor(gaps.length / 2)];
+  const ordered = gaps.toSorted((a, b) => a - b);
+  const usual = (ordered[Math.ceil(gaps.length / 2) - 1] + ordered[Math.floor(gaps.length / 2)]) / 2;
   gaps.forEach((gap, k) => {
     const pair = `${slices[k].name} and ${slices[k + 1].name}`;
     if (gap < SAME_MM) throw new BadFile(`Slices are doubled: ${pair} lie in one place. Keep one of each.`);
@@ -99,45 +116,78 @@ function checkHeights(slices, heights) {
 async function headerOf(file) {
   const parse = async (part) =>
     window.dicomParser.parseDicom(new Uint8Array(await part.arrayBuffer()), { untilTag: PIXELS });
-  let header;
   try {
-    header = await parse(file.slice(0, HEADER_BYTES)).catch(() => parse(file));
+    const start = await parse(file.slice(0, HEADER_BYTES)).catch(() => null);
+    return start?.elements[PIXELS] ? start : await parse(file);
   } catch (error) {
     throw new BadFile(
       `${file.name}: its DICOM header is damaged, or compressed in a way that this page does not know. ` +
         "tunet predict may take it.");
   }
-  header.numbers = (tag) => (header.string(tag) ?? "").split("\\").filter(Boolean).map(Number);
-  return header;
 }
 
-/** Say why a file is no slice of a CT; empty if it is one. Throws where its values would be read wrong. */
-function noSlice(header, name) {
+/** Say why a file is no slice of a CT; empty if it is one. */
+function noSlice(header) {
   const modality = header.string("x00080060");
   if (modality !== "CT") return `modality ${modality || "unknown"}`;
   if ((header.string("x00080008") ?? "").includes("LOCALIZER")) return "localizer";
   if ((header.uint16("x00280002") ?? 1) !== 1) return "color image";
+  const isPlaced = MULTI_FRAME.includes(header.string("x00080016")) ||
+    (header.string("x00200032") && header.string("x00200037"));
+  return isPlaced ? "" : "image without a position";
+}
+
+/** Give the slice that a file is: each number is there, finite, and can be. */
+function sliceOf(header, file) {
+  const { name } = file;
+  const damaged = (what) => new BadFile(`${name}: its DICOM header is damaged (${what}).`);
+  const word = (tag, what) => {
+    if (header.elements[tag]?.length !== 2) throw new BadFile(`${name}: its DICOM header lacks ${what}.`);
+    return header.uint16(tag);
+  };
+  const numbers = (tag, what, count, otherwise) => {
+    const text = header.string(tag) || otherwise;
+    if (!text) throw new BadFile(`${name}: its DICOM header lacks ${what}.`);
+    const values = text.split("\\").map((each) => (each.trim() ? Number(each) : NaN));
+    if (values.length !== count || !values.every(Number.isFinite)) throw damaged(`${what} is ${text}`);
+    return values;
+  };
   if (MULTI_FRAME.includes(header.string("x00080016")))
     throw new BadFile(`${name} holds many frames in one file (enhanced CT); tunet predict takes it.`);
   if (header.string("x00280004") === "MONOCHROME1")
     throw new BadFile(`${name}: its values are inverted (MONOCHROME1), and so no HU.`);
-  return header.numbers("x00200032").length && header.numbers("x00200037").length ? "" : "image without a position";
+  const [rows, columns] = [word("x00280010", "Rows"), word("x00280011", "Columns")];
+  if (!rows || !columns) throw damaged(`${rows} rows, ${columns} columns`);
+  const [allocated, bits] = [word("x00280100", "BitsAllocated"), word("x00280101", "BitsStored")];
+  const high = header.uint16("x00280102") || bits - 1;
+  if (![8, 16, 32].includes(allocated) || bits < 1 || bits !== high + 1 || high >= allocated)
+    throw damaged(`BitsAllocated is ${allocated}, BitsStored ${bits}, HighBit ${high}`);
+  const [frames] = numbers("x00280008", "NumberOfFrames", 1, "1");
+  if (frames > 1) throw damaged(`${frames} frames, and it tells of one slice`);
+  checkPixels(header.elements[PIXELS], file, columns * allocated / 8, rows, damaged);
+  for (const [tag, what, usual] of [["x00281053", "RescaleSlope", "1"], ["x00281052", "RescaleIntercept", "0"]])
+    numbers(tag, what, 1, usual);
+  const [down, right] = numbers("x00280030", "PixelSpacing", 2);
+  if (down <= 0 || right <= 0) throw damaged(`PixelSpacing is ${down}, ${right}`);
+  const directions = numbers("x00200037", "ImageOrientationPatient", 6);
+  const [first, second] = [directions.slice(0, 3), directions.slice(3)];
+  const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
+  const off = [dot(first, first) - 1, dot(second, second) - 1, dot(first, second)];
+  if (off.some((value) => Math.abs(value) > 2 * DIRECTION)) throw damaged(`ImageOrientationPatient is ${directions}`);
+  return {
+    file, name, rows, columns,
+    uid: header.string("x00080018"),
+    position: numbers("x00200032", "ImagePositionPatient", 3),
+    axes: [first.map((value) => value * right), second.map((value) => value * down)],
+  };
 }
 
-function sliceOf(header, file) {
-  const [down, right] = header.numbers("x00280030");
-  const directions = header.numbers("x00200037");
-  const slice = {
-    file,
-    name: file.name,
-    uid: header.string("x00080018"),
-    rows: header.uint16("x00280010"),
-    columns: header.uint16("x00280011"),
-    position: header.numbers("x00200032"),
-    axes: [directions.slice(0, 3).map((value) => value * right), directions.slice(3).map((value) => value * down)],
-  };
-  const numbers = [slice.rows, slice.columns, ...slice.position, ...slice.axes.flat()];
-  if (numbers.length !== 11 || !numbers.every(Number.isFinite) || !header.string("x0020000e"))
-    throw new BadFile(`${file.name}: its DICOM header is damaged, or lacks what says where the slice lies.`);
-  return slice;
+/** Compare pixels, unless they are compressed, with what the header promises. */
+function checkPixels(pixels, file, rowBytes, rows, damaged) {
+  if (!pixels) throw damaged("it ends before its pixels");
+  if (pixels.hadUndefinedLength) return;
+  const size = Math.min(pixels.length, file.size - pixels.dataOffset);
+  const promised = rowBytes * rows;
+  if (size < promised || size >= promised + rowBytes) // some fill up a little
+    throw damaged(`its pixels take ${promised} bytes, and it has ${size}`);
 }
