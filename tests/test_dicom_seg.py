@@ -115,7 +115,9 @@ def test_of_one_file_with_many_frames(tmp_path, label):
     np.testing.assert_array_equal(found[::-1], label)
     dicoms.write(folder, [dicoms.enhanced([5, 6])], name="more{}")
     scan = load_scan(folder)
-    with pytest.raises(DataError, match="cannot refer to its series .its frames lie in several files"):
+    with pytest.raises(
+        DataError, match=r"cannot refer to its series .its frames lie in several files"
+    ):
         save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / "more.dcm")
 
 

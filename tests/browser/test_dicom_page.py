@@ -44,7 +44,10 @@ READ = """async () => {PACKING
   const found = [];
   for (const one of series) {
     const { slices, affine, shape } = findStack(one);
-    const blob = await niftiOfStack({ files: slices.map(({ file }) => file), affine, shape });
+    const blob = await niftiOfStack({
+      files: slices.map(({ file }) => file), pixels: slices.map(({ pixels }) => pixels),
+      affine, shape,
+    });
     const ct = await readNifti(blob, "ct.nii");
     const voxels = await packed(Float32Array.from(ct.voxels));
     found.push({ text: one.text, affine: ct.affine, shape: ct.shape, voxels });
@@ -77,9 +80,9 @@ def in_syntax(name):
     return slices
 
 
-def each_with(**values):
+def each_with(slices=None, **values):
     """Give the slices of a series values of their own."""
-    slices = alike()
+    slices = slices or alike()
     for name, own in values.items():
         for each, value in zip(slices, own, strict=True):
             setattr(each, name, value)
@@ -208,6 +211,15 @@ REFUSED = {
     "no spacing": (lambda: alike(PixelSpacing=None), "lacks PixelSpacing", 0),
     "tilted": (lambda: tilted(20), "askew by 20 degrees", 1),
     "frames": (lambda: [enhanced(range(5))], "holds many frames in one file", 1),
+    **{
+        f"{rows} rows, {name}": (
+            lambda name=name, rows=rows: each_with(compressed(name), Rows=[rows] * 6),
+            "IM00.: its pixels are damaged, or of another number",
+            0,
+        )
+        for name in ("RLELossless", "JPEGLSLossless", "JPEG2000Lossless")
+        for rows in (40, 80)
+    },
     "deflated": (
         lambda: in_syntax("DeflatedExplicitVRLittleEndian"),
         "compressed in a way that this page does not know",
@@ -283,7 +295,7 @@ def test_damaged_slices_and_folders_without_any(visitor, tmp_path):
     visitor.open(PAGE)
     for place, sentence in (
         (folder, "IM000: its DICOM header is damaged .its pixels take 8192 bytes, and it has 8152"),
-        (packed, "slices cannot be read: one is cut short"),
+        (packed, "IM000: its pixels are damaged, or of"),
         (headers, "IM000: its DICOM header is damaged"),
         (texts, "There are no CT slices here. Drop one .nii"),
     ):

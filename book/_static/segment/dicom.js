@@ -2,6 +2,7 @@
 // the headers say, for it mends in silence what it takes for faults.
 
 import makeDcm2niix from "../vendor/dcm2niix/dcm2niix.jpeg.js";
+import { isWhole } from "./coded.js";
 import { BadFile, readNifti } from "./nifti.js";
 
 const OFF_VOXELS = 0.05;
@@ -12,14 +13,18 @@ const MOVED =
   "The slices come out elsewhere than their headers say, as with a gantry that was tilted a little, or " +
   "with slices that all have one number. tunet predict may take them.";
 
-/** Convert a stack, as findStack gives it without what lies around its files: { files, shape, affine }. */
-export async function niftiOfStack({ files, shape, affine }) {
+/** Convert a stack, as findStack gives it without what lies around its files. */
+export async function niftiOfStack({ files, pixels, shape, affine }) {
   const silent = () => {};
   const { FS, callMain } = await makeDcm2niix({ print: silent, printErr: silent });
   FS.mkdir("/in");
   FS.mkdir("/out");
-  for (const [k, file] of files.entries())
-    FS.createDataFile("/in", `${k}`, new Uint8Array(await file.arrayBuffer()), true, true);
+  for (const [k, file] of files.entries()) {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    if (pixels[k].isCoded && !isWhole(bytes, pixels[k], shape[1], shape[0]))
+      throw new BadFile(`${file.name}: its pixels are damaged, or of another number than its header says.`);
+    FS.createDataFile("/in", `${k}`, bytes, true, true);
+  }
   // No note of the patient beside it, nothing packed, all slices in one.
   callMain(["-b", "n", "-z", "n", "-m", "y", "-f", "ct", "-o", "/out", "/in"]);
   const made = FS.readdir("/out").filter((name) => name.endsWith(".nii"));

@@ -99,7 +99,7 @@ class Page {
   #startSeries(series, doubt) {
     try {
       const { slices, affine, shape } = findStack(series);
-      const stack = { files: slices.map(({ file }) => file), affine, shape };
+      const stack = { files: slices.map(({ file }) => file), pixels: slices.map(({ pixels }) => pixels), affine, shape };
       this.start(new File([], "ct.nii"), null, { stack, doubt });
     } catch (error) {
       if (!(error instanceof BadFile)) throw error;

@@ -164,7 +164,8 @@ function sliceOf(header, file) {
     throw damaged(`BitsAllocated is ${allocated}, BitsStored ${bits}, HighBit ${high}`);
   const [frames] = numbers("x00280008", "NumberOfFrames", 1, "1");
   if (frames > 1) throw damaged(`${frames} frames, and it tells of one slice`);
-  checkPixels(header.elements[PIXELS], file, columns * allocated / 8, rows, damaged);
+  const pixels = header.elements[PIXELS];
+  checkPixels(pixels, file, columns * allocated / 8, rows, damaged);
   for (const [tag, what, usual] of [["x00281053", "RescaleSlope", "1"], ["x00281052", "RescaleIntercept", "0"]])
     numbers(tag, what, 1, usual);
   const [down, right] = numbers("x00280030", "PixelSpacing", 2);
@@ -177,6 +178,10 @@ function sliceOf(header, file) {
   return {
     file, name, rows, columns,
     uid: header.string("x00080018"),
+    pixels: {
+      start: pixels.dataOffset, syntax: header.string("x00020010"), size: allocated / 8,
+      isCoded: Boolean(pixels.hadUndefinedLength),
+    },
     position: numbers("x00200032", "ImagePositionPatient", 3),
     axes: [first.map((value) => value * right), second.map((value) => value * down)],
   };
