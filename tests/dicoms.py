@@ -154,6 +154,9 @@ DAMAGED = {
     "no bits": ("BitsStored", b"\0\0", None),
     "too many bits": ("BitsStored", b"\xff\xff", None),
     "bytes for pairs of bytes": ("BitsAllocated", b"\x08\0", None),
+    "a sign that is none": ("PixelRepresentation", b"\2\0", None),
+    "bits that count elsewhere": ("HighBit", b"\x0f\0", None),
+    "pixels of an unknown kind": ("PhotometricInterpretation", b"HSV ", 1),
     "several frames": ("NumberOfFrames", b"2 ", None),
 }
 

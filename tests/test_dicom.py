@@ -253,11 +253,20 @@ def test_localizers_and_what_is_no_ct_are_left_out_and_named(tmp_path):
     scout.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
     report = slice_of(stored()[0], (0, 0, 0), Modality="SR")
     dose = slice_of(stored()[0], (0, 0, 0), ImagePositionPatient=None)
-    write(tmp_path / "ct", [*series(), scout, report, dose])
+    palette = slice_of(stored()[0], (0, 0, 0), PhotometricInterpretation="PALETTE COLOR")
+    write(tmp_path / "ct", [*series(), scout, report, dose, palette])
     with pytest.warns(UserWarning, match="left out: ") as caught:
         assert open_scan(tmp_path / "ct").shape == (5, 6, 8)
     said = str(caught[0].message)
-    assert all(f"1 of {r}" in said for r in ("localizer", "modality SR", "image without a pos"))
+    assert all(f"1 of {r}" in said for r in ("localizer", "modality SR", "image without", "color"))
+
+
+def test_cts_of_another_format_beside_a_series_are_not_passed_over_in_silence(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    for name in ("A.nii.gz", "b.NRRD", "notes.txt"):
+        (folder / name).write_bytes(b"no matter")
+    with pytest.warns(UserWarning, match="left out: 2 of image of another format"):
+        assert open_scan(folder).shape == (5, 6, 8)
 
 
 def test_a_folder_of_localizers_only(tmp_path):

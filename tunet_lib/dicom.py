@@ -44,6 +44,7 @@ TAGS = [
 ]
 PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
 UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
+OTHERS = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
 MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
 
 
@@ -229,6 +230,8 @@ def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, 
         if path.is_file() and not os.access(path, os.R_OK):
             left_out["file that may not be read"] += 1
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
+            if path.name.lower().endswith(OTHERS):
+                left_out["image of another format"] += 1
             continue
         formats_library("pydicom", folder)  # before the rest: that it is missing is no damage
         try:
@@ -274,7 +277,8 @@ def _no_slice(header: Any) -> str:
         return f"modality {header.get('Modality') or 'unknown'}"
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizer"
-    if header.get("SamplesPerPixel", 1) != 1:
+    is_palette = str(header.get("PhotometricInterpretation")).startswith("PALETTE")
+    if is_palette or header.get("SamplesPerPixel", 1) != 1:
         return "color image"
     if header.get("SOPClassUID") in MULTI_FRAME:
         return "" if header.get("PerFrameFunctionalGroupsSequence") else "file without frames"

@@ -126,6 +126,9 @@ def _pixels(path: Path, header: Any, place: tuple[int, int | None], places: int)
     if (frames := int(header.get("NumberOfFrames") or places)) != places:
         what = "one slice" if places == 1 else f"what lies in {places} places"
         raise ValueError(f"{frames} frames, and it tells of {what}")
+    kind, is_signed = header.get("PhotometricInterpretation"), header.get("PixelRepresentation", 0)
+    if kind not in (None, "", "MONOCHROME2") or is_signed not in (0, 1):
+        raise ValueError(f"its pixels are {kind}, and their PixelRepresentation {is_signed}")
     if min(rows, columns) < 1:
         raise ValueError(f"{rows} rows, {columns} columns")
     allocated, bits = int(header.BitsAllocated), int(header.BitsStored)
@@ -144,7 +147,7 @@ def _pixels(path: Path, header: Any, place: tuple[int, int | None], places: int)
         raise ValueError(f"TransferSyntaxUID is {syntax}, and its pixels are not compressed")
     return Pixels(
         *(path, syntax, start, size, frames, rows, columns, allocated, bits),
-        is_signed=bool(header.get("PixelRepresentation", 0)),
+        is_signed=bool(is_signed),
         is_big=header.original_encoding[1] is False,
     )
 

@@ -131,7 +131,7 @@ function noSlice(header) {
   const modality = header.string("x00080060");
   if (modality !== "CT") return `modality ${modality || "unknown"}`;
   if ((header.string("x00080008") ?? "").includes("LOCALIZER")) return "localizer";
-  if ((header.uint16("x00280002") ?? 1) !== 1) return "color image";
+  if (header.string("x00280004")?.startsWith("PALETTE") || (header.uint16("x00280002") ?? 1) !== 1) return "color image";
   const isPlaced = MULTI_FRAME.includes(header.string("x00080016")) ||
     (header.string("x00200032") && header.string("x00200037"));
   return isPlaced ? "" : "image without a position";
@@ -156,6 +156,8 @@ function sliceOf(header, file) {
     throw new BadFile(`${name} holds many frames in one file (enhanced CT); tunet predict takes it.`);
   if (header.string("x00280004") === "MONOCHROME1")
     throw new BadFile(`${name}: its values are inverted (MONOCHROME1), and so no HU.`);
+  const [kind, sign] = [header.string("x00280004"), header.uint16("x00280103") ?? 0];
+  if ((kind && kind !== "MONOCHROME2") || sign > 1) throw damaged(`its pixels are ${kind}, and their PixelRepresentation ${sign}`);
   const [rows, columns] = [word("x00280010", "Rows"), word("x00280011", "Columns")];
   if (!rows || !columns) throw damaged(`${rows} rows, ${columns} columns`);
   const [allocated, bits] = [word("x00280100", "BitsAllocated"), word("x00280101", "BitsStored")];
