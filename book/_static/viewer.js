@@ -194,7 +194,8 @@
     }
 
     #onKey(event) {
-      const steps = { ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
+      // x grows toward the patient's right, which is on the left of the picture.
+      const steps = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
         PageUp: [0, 0, 1], PageDown: [0, 0, -1] };
       if (!(event.key in steps)) return;
       event.preventDefault();

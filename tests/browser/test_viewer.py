@@ -11,6 +11,13 @@ from .test_book import AXE, PAGES, pages_with, set_theme, violations
 
 pytestmark = pytest.mark.browser
 
+# What niivue itself holds: the cross in voxels along x, y, z, and how much of each layer is seen.
+STATE = """() => {
+  const { nv, layers } = document.querySelector("figure.ct-viewer").viewer;
+  const opacity = Object.fromEntries([...layers].map(([kind, volume]) => [kind, volume.opacity]));
+  return { cross: [...nv.frac2vox(nv.scene.crosshairPos)], opacity };
+}"""
+TELEPHONE = 390  # px; a small canvas is drawn soon
 SLOW = 120_000  # ms; without a graphics card a picture takes a second, and more beside other tests
 WITH_VIEWER = [name for name, text in PAGES.items() if 'class="ct-viewer"' in text]
 
@@ -28,7 +35,25 @@ def blue(picture):
     return (picture[..., 2] - picture[..., 0] > 30).mean()
 
 
-def opened(visitor, address):
+def tint(picture):
+    """Give how far from gray the pixels are, on the mean."""
+    return np.ptp(picture, axis=-1).mean()
+
+
+def turn(tab, key, value):
+    """Move a slider, and give the picture."""
+    tab.locator(f".ct-viewer [data-key={key}]").first.fill(str(value), timeout=SLOW)
+    return drawn(tab)
+
+
+def lay_over(tab, kind):
+    """Choose what is laid over the CT, and give the picture."""
+    tab.locator(f".ct-viewer [value={kind}]").first.check(timeout=SLOW)
+    return drawn(tab)
+
+
+def opened(visitor, address, width=1280):
+    visitor.tab.set_viewport_size({"width": width, "height": 900})
     visitor.open(address)
     visitor.tab.locator(".ct-viewer button").first.click()
     voxel = visitor.tab.locator(".ct-viewer-voxel:not(:empty)").first
@@ -65,36 +90,73 @@ def test_the_viewer_is_drawn(visitor, name):
     assert blue(picture) > 0.005, "no kidney is drawn"
 
 
-def test_keys_move_the_cross_and_a_layer_is_switched_off(visitor):
+def test_each_key_moves_the_cross_by_a_voxel(visitor):
     tab = visitor.tab
-    voxel = opened(visitor, WITH_VIEWER[0])
+    voxel = opened(visitor, WITH_VIEWER[0], TELEPHONE)
+    tab.locator(".ct-viewer canvas").first.evaluate("(one) => one.focus()")
     before, said = drawn(tab), voxel.inner_text()
-    canvas = tab.locator(".ct-viewer canvas").first
-    canvas.evaluate("(one) => one.focus()")
+    # x grows toward the patient's right, which is on the left of the picture; y to the front; z up.
+    steps = {
+        "ArrowLeft": (1, 0, 0),
+        "ArrowRight": (-1, 0, 0),
+        "ArrowUp": (0, 1, 0),
+        "ArrowDown": (0, -1, 0),
+        "PageUp": (0, 0, 1),
+        "PageDown": (0, 0, -1),
+    }
+    for key, step in steps.items():
+        start = tab.evaluate(STATE)["cross"]
+        tab.keyboard.press(key)
+        assert tuple(np.subtract(tab.evaluate(STATE)["cross"], start)) == step, key
     for _ in range(4):
         tab.keyboard.press("PageDown")
     tab.wait_for_function(
         "(text) => document.querySelector('.ct-viewer-voxel').textContent !== text", arg=said
     )
     assert abs(drawn(tab) - before).mean() > 0.5
-    tab.locator(".ct-viewer [value=none]").first.check()
-    assert blue(drawn(tab)) == 0
 
 
-def test_sliders_change_the_window(visitor):
+def test_truth_and_prediction_are_switched(visitor):
     tab = visitor.tab
-    opened(visitor, WITH_VIEWER[0])
-    before = drawn(tab).mean()
-    tab.locator(".ct-viewer [data-key=level]").first.fill("-400")
-    tab.wait_for_timeout(500)
-    assert drawn(tab).mean() > 1.2 * before
+    opened(visitor, WITH_VIEWER[0], TELEPHONE)
+    pictures = {}
+    for kind in ("truth", "found", "none"):
+        pictures[kind] = lay_over(tab, kind)
+        opacity = tab.evaluate(STATE)["opacity"]
+        assert opacity.pop("ct") == 1
+        assert opacity == {each: 0.5 if each == kind else 0 for each in ("truth", "found")}
+    assert blue(pictures["none"]) == 0
+    differ = abs(pictures["truth"] - pictures["found"]).max(axis=-1) > 30
+    assert 0.0005 < differ.mean() < blue(pictures["truth"]), "two outlines of the same kidneys"
+    assert abs(lay_over(tab, "truth") - pictures["truth"]).max() <= 2
+
+
+def test_sliders_change_opacity_and_window(visitor):
+    tab = visitor.tab
+    opened(visitor, WITH_VIEWER[0], TELEPHONE)
+    half, full, none = (turn(tab, "opacity", percent) for percent in (50, 100, 0))
+    assert blue(none) == 0
+    assert tint(full) - tint(none) > 1.5 * (tint(half) - tint(none)) > 0
+    assert turn(tab, "level", -400).mean() > 1.2 * none.mean()
+    assert abs(turn(tab, "level", 40) - none).max() <= 2
+    soft = (none > 60) & (none < 200)  # neither air nor bone
+    assert turn(tab, "width", 2000)[soft].std() < 0.5 * none[soft].std()
+
+
+def test_a_slider_cuts_the_3d_view_open(visitor):
+    tab = visitor.tab
+    opened(visitor, WITH_VIEWER[0], TELEPHONE)
+    tab.locator(".ct-viewer select").first.select_option("3d", timeout=SLOW)
+    whole, cut, deeper = (turn(tab, "clip", percent) for percent in (0, 40, 60))
+    assert whole.std() > 20, "a body is drawn"
+    assert abs(cut - whole).mean() > 2
+    assert abs(deeper - cut).mean() > 2
 
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_an_open_viewer_is_accessible_and_its_grays_are_those_of_light(visitor, width):
     tab = visitor.tab
-    tab.set_viewport_size({"width": width, "height": 900})
-    opened(visitor, WITH_VIEWER[0])
+    opened(visitor, WITH_VIEWER[0], width)
     tab.add_script_tag(path=AXE)
     seen, found = {}, []
     for theme in ("light", "dark"):
@@ -105,23 +167,28 @@ def test_an_open_viewer_is_accessible_and_its_grays_are_those_of_light(visitor, 
     assert abs(seen["light"] - seen["dark"]).max() <= 2
 
 
-def test_a_finger_moves_the_cross(browser, host):
+def test_a_finger_moves_the_cross_and_draws_it_along(browser, host):
     context = browser.new_context(has_touch=True, viewport={"width": 390, "height": 800})
     tab = context.new_page()
     tab.goto(f"{host}/{WITH_VIEWER[0]}")
     tab.locator(".ct-viewer button").first.tap()
     voxel = tab.locator(".ct-viewer-voxel:not(:empty)").first
     voxel.wait_for(timeout=SLOW)
-    said = voxel.inner_text()
     canvas = tab.locator(".ct-viewer canvas").first
     canvas.evaluate("(one) => one.scrollIntoView({ block: 'center', behavior: 'instant' })")
-    box = canvas.bounding_box()
-    finger = {"x": box["x"] + 0.2 * box["width"], "y": box["y"] + 0.25 * box["height"]}
-    # A tap of Playwright's is over at once; a finger stays for a moment.
-    touch = context.new_cdp_session(tab)
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [finger]})
-    tab.wait_for_timeout(150)
+    box, touch = canvas.bounding_box(), context.new_cdp_session(tab)
+    places, said = [tab.evaluate(STATE)["cross"]], voxel.inner_text()
+    # A tap of Playwright's is over at once; a finger stays for a moment, and may slide.
+    for event, across in (("touchStart", 0.2), ("touchMove", 0.25), ("touchMove", 0.3)):
+        finger = {"x": box["x"] + across * box["width"], "y": box["y"] + 0.25 * box["height"]}
+        touch.send("Input.dispatchTouchEvent", {"type": event, "touchPoints": [finger]})
+        tab.wait_for_timeout(150)
+        places.append(tab.evaluate(STATE)["cross"])
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert places[0] != places[1]
+    (first, *rest), (then, *still), (last, *same) = places[1:]
+    assert first > then > last, "to the right, where the arrow to the right leads as well"
+    assert rest == still == same
     tab.wait_for_function(
         "(text) => document.querySelector('.ct-viewer-voxel').textContent !== text",
         arg=said,
