@@ -1,8 +1,8 @@
 """The pixels of a DICOM file, plane by plane, in no more memory than its header promises.
 
-What lies there as it is is read so, and RLE is unpacked here. JPEG of all kinds is decoded by
-SimpleITK, from a file of our own that holds nothing but that plane: of any other it believes each
-length, and claims gigabytes for random bytes behind the pixels.
+What lies there as it is, and RLE, is read by pydicom. JPEG of all kinds is decoded by SimpleITK,
+from a file of our own that holds nothing but that plane: of any other it believes each length, and
+claims gigabytes for random bytes behind the pixels.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import struct
 import tempfile
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from tunet_lib.extras import formats_library
 from tunet_lib.files import GET_AGAIN, DataError
 from tunet_lib.itk import simple_itk, told
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-AS_IT_IS = ("", "1.2.840.10008.1.2", EXPLICIT, "1.2.840.10008.1.2.2")
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+AS_IT_IS = ("", IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.2")
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file behind its first group is packed
 META_BYTES = 4096  # more than that group takes
 MOST_INFLATED = 1 << 28
@@ -83,12 +84,13 @@ class Pixels:
         """
         try:
             if self.size is not None:
-                return self._bits(self._read(frame))
+                return self._plain(self._read(frame))
             coded = packed(self)
             if len(coded) != self.frames:
                 raise ValueError(f"it has {len(coded)} frames of pixels, expected {self.frames}")
             if self.syntax == RLE:
-                return self._bits(self._unpacked(coded[frame]))
+                encaps = formats_library("pydicom.encaps", self.path)
+                return self._plain(encaps.encapsulate([coded[frame]]))
             return self._decoded(coded[frame])
         except DataError:
             raise
@@ -97,36 +99,32 @@ class Pixels:
                 f"{self.path}: its pixels are damaged ({error}); {GET_AGAIN}"
             ) from error
 
-    def _read(self, frame: int) -> np.ndarray:
-        order = ">" if self.is_big else "<"
-        count, size = self.rows * self.columns, self.allocated // 8
+    def _read(self, frame: int) -> bytes:
+        size = self.rows * self.columns * self.allocated // 8
         with open_inflated(self.path) as stream:
-            stream.seek(self.start + frame * count * size)
-            content = stream.read(count * size)
-        if len(content) < count * size:
-            raise EOFError("they are cut short")
-        return np.frombuffer(content, f"{order}u{size}")
+            stream.seek(self.start + frame * size)
+            return stream.read(size)
 
-    def _unpacked(self, coded: bytes) -> np.ndarray:
-        """Unpack RLE: a segment for each byte of a pixel, the highest first."""
-        size = self.allocated // 8
-        number, *starts = struct.unpack_from("<16I", coded)
-        if number != size:
-            raise ValueError(f"{number} segments, expected {size}")
-        ends = [*starts[1:size], len(coded)]
-        count = self.rows * self.columns
-        segments = [
-            _unpack_segment(coded[start:end], count, count + self.columns)
-            for start, end in zip(starts, ends, strict=False)
-        ]
-        return np.stack(segments[::-1], axis=-1).view(f"<u{size}")
-
-    def _bits(self, values: np.ndarray) -> np.ndarray:
-        """Leave out the bits that do not count: old files keep other things there."""
-        kind = "i" if self.is_signed else "u"
-        whole = values.astype(f"u{values.itemsize}").reshape(self.rows, self.columns)
-        off = self.allocated - self.stored
-        return (whole << off).view(f"{kind}{values.itemsize}") >> off
+    def _plain(self, content: bytes) -> np.ndarray:
+        """Leave one plane that needs no decoder of JPEG to pydicom."""
+        decoder = formats_library("pydicom.pixels", self.path).get_decoder(self.syntax or IMPLICIT)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of more pixels than there should be it only warns
+            values, _ = decoder.as_array(
+                content,
+                raw=True,
+                number_of_frames=1,
+                rows=self.rows,
+                columns=self.columns,
+                samples_per_pixel=1,
+                photometric_interpretation="MONOCHROME2",
+                bits_allocated=self.allocated,
+                bits_stored=self.stored,
+                pixel_representation=int(self.is_signed),
+                pixel_keyword="PixelData",
+                pixel_vr="OW",
+            )
+        return values
 
     def _decoded(self, coded: bytes) -> np.ndarray:
         expected = self.rows, self.columns, 1
@@ -183,23 +181,6 @@ def open_inflated(path: Path) -> BinaryIO:
     if not packer.eof:
         raise EOFError("its deflated part is cut short, or much too large")
     return io.BytesIO(whole.getvalue()[:start] + body)
-
-
-def _unpack_segment(packed: bytes, least: int, limit: int) -> np.ndarray:
-    """Unpack a segment of at least so many bytes and below a limit; some fill up a little."""
-    made, at = bytearray(), 0
-    while at < len(packed) and len(made) < limit:
-        head = packed[at]
-        if head < 128:
-            made += packed[at + 1 : at + 2 + head]
-            at += head + 2
-        else:  # a run of one byte; 128 alone is nothing
-            made += packed[at + 1 : at + 2] * (257 - head) if head > 128 else b""
-            at += 1 + (head > 128)
-    if not least <= len(made) < limit:
-        more = "more than " if len(made) >= limit else ""
-        raise ValueError(f"{least} pixels by its header, and it has {more}{len(made)}")
-    return np.frombuffer(made, np.uint8, least)
 
 
 def _coded_size(coded: bytes) -> tuple[int, int, int]:
