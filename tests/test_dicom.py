@@ -261,6 +261,13 @@ def test_localizers_and_what_is_no_ct_are_left_out_and_named(tmp_path):
     assert all(f"1 of {r}" in said for r in ("localizer", "modality SR", "image without", "color"))
 
 
+def test_an_empty_file_that_may_have_been_the_last_slice_is_told(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    (folder / "IM009").touch()
+    with pytest.warns(UserWarning, match="left out: 1 of empty file"):
+        assert open_scan(folder).shape == (5, 6, 8)
+
+
 def test_cts_of_another_format_beside_a_series_are_not_passed_over_in_silence(tmp_path):
     folder = write(tmp_path / "ct", series())
     for name in ("A.nii.gz", "b.NRRD", "notes.txt"):

@@ -229,6 +229,8 @@ def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, 
     for path in _files(folder, left_out):
         if path.is_file() and not os.access(path, os.R_OK):
             left_out["file that may not be read"] += 1
+        elif path.is_file() and not path.stat().st_size:
+            left_out["empty file"] += 1  # it may have been the first or the last slice
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
             if path.name.lower().endswith(OTHERS):
                 left_out["image of another format"] += 1
