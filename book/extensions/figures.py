@@ -24,6 +24,10 @@ PLAYED = "A picture to play with: move its sliders, and it changes"
 IMPORTS = re.compile(r"import |from |[ )#]|$")
 # On a telephone a picture is as wide as this share of its pixels: its smallest words stay 9 pixels.
 READABLE = 0.46
+# Elsewhere one that is as wide as all are fills the page, and a narrower one less: their words are
+# of one size. In inches, with its margin.
+WIDEST_IN = 6.5
+DENSE = 150  # dots per inch: of fewer a picture is shown as large as it is
 
 
 def setup(app):
@@ -71,7 +75,7 @@ def number(app, doctree):
 
 
 def enlarge(app, page, template, context, doctree):
-    """Say how wide a picture must be to be read, and let it open alone when it is pressed."""
+    """Say how wide a picture is to be, and let it open alone when it is pressed."""
     sources = {name: uri for uri, (_, name) in app.env.images.items()}
 
     def open_alone(found):
@@ -80,10 +84,12 @@ def enlarge(app, page, template, context, doctree):
             return found[0]
         with Image.open(Path(app.srcdir, source)) as picture:
             width, height = picture.size
+            dpi = picture.info.get("dpi", (0, 0))[0]
         image = found[2].replace("<img ", f'<img width="{width}" height="{height}" ', 1)
+        share = f"{min(1, width / dpi / WIDEST_IN):.0%}" if dpi > DENSE else "auto"
         return (
             f'{found[1]}<a class="enlarge" href="{found[3]}" '
-            f'style="--readable: {READABLE * width:.0f}px">{image}</a>'
+            f'style="--readable: {READABLE * width:.0f}px; --share: {share}">{image}</a>'
         )
 
     context["body"] = PICTURE.sub(open_alone, context.get("body", ""))
