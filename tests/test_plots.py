@@ -389,3 +389,13 @@ def test_figure_5_is_cut_to_the_body():
     for ax in plots.figure_5([example]).axes:
         assert ax.get_xlim() == pytest.approx((8.6, 40.4))
         assert ax.get_ylim() == pytest.approx((14.8, 4.2))
+
+
+def test_three_planes_are_cut_to_the_body():
+    volume_hu = np.full((3, 20, 50), -1000.0, np.float32)
+    volume_hu[1, 5:15, 10:40] = 40.0
+    coronal, sagittal, axial, _ = plots.three_planes(volume_hu, spacing_mm=(3.0, 1.0, 1.0)).axes
+    top_down, across = pytest.approx((14.8, 4.2)), pytest.approx((8.6, 40.4))
+    assert (axial.get_ylim(), axial.get_xlim()) == (top_down, across)
+    assert (coronal.get_ylim(), coronal.get_xlim()) == ((2.5, -0.5), across)
+    assert (sagittal.get_ylim(), sagittal.get_xlim()) == ((2.5, -0.5), pytest.approx((4.2, 14.8)))

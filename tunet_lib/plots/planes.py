@@ -10,6 +10,7 @@ import numpy as np
 
 from tunet_lib.plots.slices import (
     WINDOW_HU,
+    body,
     check_spacing,
     largest_slice,
     show_outlines,
@@ -35,6 +36,8 @@ def three_planes(
 ) -> Figure:
     """Draw the coronal, sagittal and axial slices through one voxel, all at one scale.
 
+    They are cut to the body, by the same planes wherever the voxel lies, and drawn smoothly.
+
     Parameters
     ----------
     volume_hu
@@ -55,13 +58,18 @@ def three_planes(
     voxel = _inside(volume_hu.shape, label) if position is None else position
     if not all(0 <= at < size for at, size in zip(voxel, volume_hu.shape, strict=True)):
         raise ValueError(f"position {voxel} is outside the CT {volume_hu.shape}")
-    depth, height, width = np.multiply(volume_hu.shape, spacing_mm)
+    top, bottom, left, right = body(volume_hu.max(axis=0))
+    sides = np.array([(-0.5, len(volume_hu) - 0.5), (top, bottom), (left, right)])
+    depth, height, width = np.ptp(sides, axis=1) * spacing_mm
     figure = new_figure((depth + height) / (width + height) + 0.06)
     grid = figure.add_gridspec(2, 2, height_ratios=(depth, height), width_ratios=(width, height))
     for axis, cell in ((1, grid[0, 0]), (2, grid[0, 1]), (0, grid[1, 0])):
         ax = figure.add_subplot(cell)
         cut: tuple[int | slice, ...] = (*[slice(None)] * axis, voxel[axis])
         show_slice(volume_hu, cut, spacing_mm=spacing_mm, ax=ax)
+        ax.images[0].set_interpolation("bicubic")
+        rows, columns = np.delete(sides, axis, axis=0)
+        ax.set(xlim=columns, ylim=rows[::-1])
         if label is not None:
             show_outlines(ax, label[cut], names=False)
         _draw_crosshair(ax, np.delete(voxel, axis), axis)
