@@ -199,6 +199,15 @@ def test_sources_fit_a_page(path):
     assert len(longest) <= PAGE_COLUMNS or "create_table_neighbour_code" in longest, longest
 
 
+@each_notebook
+def test_what_is_printed_fits_a_page(path):
+    printed = [
+        "".join(output.get("text", [])) for cell in code_cells(path) for output in cell["outputs"]
+    ]
+    longest = max("\n".join(printed).splitlines(), key=len)
+    assert len(longest) <= 100, longest  # what a desk shows without swiping
+
+
 @pytest.mark.parametrize("page", ["results", "performance"])
 def test_the_code_of_a_page_is_no_wider_than_that_of_a_chapter(page):
     text = (ROOT / "book" / f"{page}.md").read_text(encoding="utf-8")
