@@ -197,6 +197,30 @@ def test_random_bytes_behind_pixels_take_no_memory(tmp_path, syntax):
         resource.setrlimit(resource.RLIMIT_AS, kept)
 
 
+def test_a_bomb_of_rle(tmp_path):
+    """Two bytes stand for 128: of 16 MB pydicom would make 1 GB, pixel by pixel."""
+    slices = compressed("RLELossless")
+    header = np.array([2, 64, 64 + (1 << 23), *[0] * 13], "<u4").tobytes()
+    slices[1].PixelData = pydicom.encaps.encapsulate([header + b"\x81\0" * (1 << 23)])
+    folder = write(tmp_path / "ct", slices)
+    start_s = time.process_time()
+    with pytest.raises(DataError, match="its RLE is of more than 8192 bytes"):
+        load_scan(folder)
+    assert time.process_time() - start_s < 2
+
+
+def test_big_endian_without_a_word_of_it(tmp_path):
+    slices = series(3)
+    for each in slices:
+        each.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+        each.PixelData = np.frombuffer(each.PixelData, "<u2").astype(">u2").tobytes()
+    folder = write(tmp_path / "ct", slices)
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:132] + content[content.index(b"\0\x08\0\x08CS") :])
+    np.testing.assert_array_equal(load_scan(folder).volume_hu, expected_hu(3))
+
+
 def test_a_value_that_is_longer_than_its_file(tmp_path):
     folder = write(tmp_path / "ct", series())
     path = sorted(folder.iterdir())[0]

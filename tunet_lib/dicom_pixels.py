@@ -23,12 +23,15 @@ from tunet_lib.extras import formats_library
 from tunet_lib.files import GET_AGAIN, DataError
 from tunet_lib.itk import simple_itk, told
 
-IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
-AS_IT_IS = ("", IMPLICIT, EXPLICIT, "1.2.840.10008.1.2.2")
+AS_IT_IS = IMPLICIT, EXPLICIT, BIG_ENDIAN = (
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.2",
+)
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # the whole file behind its first group is packed
 META_BYTES = 4096  # more than that group takes
 MOST_INFLATED = 1 << 28
-RLE = "1.2.840.10008.1.2.5"
+RLE, RLE_HEADER = "1.2.840.10008.1.2.5", 64
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # of which SimpleITK expects the least
 # What begins the part of a JPEG that says how large it is: all are alike but 2000's.
 FRAME_MARKS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
@@ -51,8 +54,8 @@ class Pixels:
         Pixels.
     allocated, stored
         Bits a pixel takes, and how many of these, the lowest, count.
-    is_signed, is_big
-        How they are numbers.
+    is_signed
+        Whether they may be below 0.
     """
 
     path: Path
@@ -65,7 +68,6 @@ class Pixels:
     allocated: int
     stored: int
     is_signed: bool
-    is_big: bool
 
     def plane(self, frame: int, packed: Callable[[Pixels], list[bytes]]) -> np.ndarray:
         """Read one plane as it is stored, (rows, columns) of integers.
@@ -89,6 +91,10 @@ class Pixels:
             if len(coded) != self.frames:
                 raise ValueError(f"it has {len(coded)} frames of pixels, expected {self.frames}")
             if self.syntax == RLE:
+                promised = self.rows * self.columns * self.allocated // 8
+                # No RLE takes more than two bytes for each; pydicom unpacks all that there is.
+                if len(coded[frame]) > RLE_HEADER + 2 * promised:
+                    raise ValueError(f"its RLE is of more than {promised} bytes")
                 encaps = formats_library("pydicom.encaps", self.path)
                 return self._plain(encaps.encapsulate([coded[frame]]))
             return self._decoded(coded[frame])
@@ -107,7 +113,7 @@ class Pixels:
 
     def _plain(self, content: bytes) -> np.ndarray:
         """Leave one plane that needs no decoder of JPEG to pydicom."""
-        decoder = formats_library("pydicom.pixels", self.path).get_decoder(self.syntax or IMPLICIT)
+        decoder = formats_library("pydicom.pixels", self.path).get_decoder(self.syntax)
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of more pixels than there should be it only warns
             values, _ = decoder.as_array(

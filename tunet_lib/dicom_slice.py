@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tunet_lib.dicom_pixels import AS_IT_IS, Pixels
+from tunet_lib.dicom_pixels import AS_IT_IS, BIG_ENDIAN, IMPLICIT, Pixels
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError
 
@@ -143,12 +143,13 @@ def _pixels(path: Path, header: Any, place: tuple[int, int | None], places: int)
             f"{frames} x {rows} x {columns} pixels take {promised} bytes, and it has {size}"
         )
     syntax = str(header.file_meta.get("TransferSyntaxUID", ""))
+    if not syntax:  # pydicom has found out in which order it is read
+        syntax = BIG_ENDIAN if header.original_encoding[1] is False else IMPLICIT
     if size is not None and syntax not in AS_IT_IS:
         raise ValueError(f"TransferSyntaxUID is {syntax}, and its pixels are not compressed")
     return Pixels(
         *(path, syntax, start, size, frames, rows, columns, allocated, bits),
         is_signed=bool(is_signed),
-        is_big=header.original_encoding[1] is False,
     )
 
 
