@@ -390,6 +390,7 @@ def record(tab, took_s):
     """Note how long the page took, here."""
     folder = ROOT / "book" / "results"
     size = sum(path.stat().st_size for path in (ROOT / "book/_static/made/networks").glob("*.onnx"))
+    assert 0 < size <= 8e6
     with (folder / "segment_page.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["browser", "networks_mb", "click_to_result_s"])

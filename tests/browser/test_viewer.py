@@ -1,7 +1,11 @@
 """The viewer of CTs: drawn, moved, read, and as accessible as the page around it."""
 
+import base64
+import gzip
 import io
+import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,6 +56,18 @@ def lay_over(tab, kind):
     return drawn(tab)
 
 
+def held(name):
+    """Give the CT of a case and its label maps, along x to the right, y to the front, z up."""
+    text = (BOOK / "_static" / "made" / f"{name}.js").read_text(encoding="utf-8")
+    packed = json.loads(text.partition(" = ")[2].rstrip(";\n"))
+
+    def array(key):
+        image = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(packed[key])))
+        return np.asarray(nib.as_closest_canonical(image).dataobj)
+
+    return [array(key) for key in ("ct", "truth", "found")]
+
+
 def opened(visitor, address, width=1280):
     visitor.tab.set_viewport_size({"width": width, "height": 900})
     visitor.open(address)
@@ -59,6 +75,11 @@ def opened(visitor, address, width=1280):
     voxel = visitor.tab.locator(".ct-viewer-voxel:not(:empty)").first
     voxel.wait_for(timeout=SLOW)
     return voxel
+
+
+def test_the_welcome_page_and_three_chapters_have_a_viewer():
+    chapters = [f"notebooks/{name}.html" for name in ("01_kits19", "13_postprocess", "14_results")]
+    assert ["book/intro.html", *chapters] == WITH_VIEWER
 
 
 def test_a_page_with_a_viewer_loads_none_of_it_before_it_is_asked_for(visitor):
@@ -94,7 +115,7 @@ def test_each_key_moves_the_cross_by_a_voxel(visitor):
     tab = visitor.tab
     voxel = opened(visitor, WITH_VIEWER[0], TELEPHONE)
     tab.locator(".ct-viewer canvas").first.evaluate("(one) => one.focus()")
-    before, said = drawn(tab), voxel.inner_text()
+    before = drawn(tab)
     # x grows toward the patient's right, which is on the left of the picture; y to the front; z up.
     steps = {
         "ArrowLeft": (1, 0, 0),
@@ -110,9 +131,10 @@ def test_each_key_moves_the_cross_by_a_voxel(visitor):
         assert tuple(np.subtract(tab.evaluate(STATE)["cross"], start)) == step, key
     for _ in range(4):
         tab.keyboard.press("PageDown")
-    tab.wait_for_function(
-        "(text) => document.querySelector('.ct-viewer-voxel').textContent !== text", arg=said
-    )
+    at = tuple(tab.evaluate(STATE)["cross"])
+    hu, *labels = (int(array[at]) for array in held("typical"))
+    true, found = (("background", "kidney", "tumor")[label] for label in labels)
+    assert voxel.inner_text() == f"At the cross: {hu} HU · true: {true} · found: {found}"
     assert abs(drawn(tab) - before).mean() > 0.5
 
 
