@@ -39,6 +39,7 @@ SEARCH_SCRIPTS = re.compile(
     r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*'
 )
 PICTURE = re.compile(r"_images/\w+\.png")
+LARGE = 300_000  # bytes; such a picture, of many CTs, is worth the seconds of a second try
 # As `tunet_lib/data/flipbook.js` makes an address of a picture, and the pictures in its data.
 FLIPBOOK_SCRIPT = '"data:image/webp;base64,"'
 FLIPBOOK_PICTURE = re.compile(r'"(UklGR[A-Za-z0-9+/]+=*)"')
@@ -86,6 +87,8 @@ def lighter_pictures(out):
         lighter = path.with_suffix(".webp")
         with Image.open(path) as picture:
             picture.save(lighter, lossless=True, method=2)
+            if lighter.stat().st_size > LARGE:
+                picture.save(lighter, lossless=True, quality=100, method=6)
         if lighter.stat().st_size < path.stat().st_size:
             smaller[f"_images/{path.name}"] = f"_images/{lighter.name}"
         else:

@@ -1,6 +1,7 @@
 """Every page as a reader meets it, on a desk and on a telephone, in light and in dark."""
 
 import contextlib
+import importlib
 import json
 import re
 
@@ -155,6 +156,13 @@ def check_markup(tab, name):
         assert len(captions) >= 3
         for count, caption in enumerate(captions, 1):
             assert re.match(rf"Figure {int(chapter[1])}\.{count}\. \S.{{20}}", caption)
+
+
+@pages_with('class="chain-strip"')
+def test_a_chapter_weighs_at_most_1_5_mb(browser, host, monkeypatch, name):
+    monkeypatch.syspath_prepend(str(ROOT / "book"))
+    weight, *_ = importlib.import_module("page_figures").measure(browser, f"{host}/{name}", 390)
+    assert 0 < weight <= 1.5e6
 
 
 @pages_with('class="solution"')
