@@ -8,7 +8,7 @@ from tunet_lib.files import DataError, DataWarning, notes_taken
 from tunet_lib.kits19 import save_case
 from tunet_lib.nifti import nifti_of, write_nifti
 from tunet_lib.placement import Placement
-from tunet_lib.plausible import check_label
+from tunet_lib.plausible import SURE_PROB, check_label, check_tumor
 from tunet_lib.scans import ipl_affine, open_scan, scan_of
 
 SHAPE, SPACING_MM = (30, 40, 40), (5.0, 9.0, 9.0)
@@ -177,3 +177,26 @@ def test_a_field_of_view_that_cuts_a_kidney(tmp_path, place, border):
 def test_nothing_found(tmp_path):
     with pytest.warns(DataWarning, match="no kidney was found"):
         check_label(np.zeros(SHAPE, np.uint8), tmp_path)
+
+
+def told_of_tumor(folder, *probs, by_rule=False):
+    """Give what is said of a tumor of voxels with some probabilities."""
+    label, tumor_prob = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE)
+    label[10:20, 10:20, 10:20] = 1
+    label[12, 12, 10 : 10 + len(probs)], tumor_prob[12, 12, 10 : 10 + len(probs)] = 2, probs
+    with notes_taken() as notes:
+        check_tumor(label, tumor_prob, folder, by_rule=by_rule)
+    return notes
+
+
+def test_a_tumor_of_low_probability_is_not_sure(tmp_path):
+    (note,) = told_of_tumor(tmp_path, 0.2, 0.4)
+    assert "not sure of the tumor" in note
+    assert " 0.30" in note, "the mean of its voxels"
+    assert told_of_tumor(tmp_path, SURE_PROB - 0.2, SURE_PROB + 0.2) == []
+    assert told_of_tumor(tmp_path) == [], "no tumor, no doubt"
+
+
+def test_of_a_tumor_by_line_14_nothing_else_is_said(tmp_path):
+    (note,) = told_of_tumor(tmp_path, 0.01, by_rule=True)
+    assert "Algorithm 1, line 14" in note

@@ -18,6 +18,7 @@ from tunet_lib.extras import library
 from tunet_lib.files import DataError, atomic_path, save_json
 from tunet_lib.model import Model
 from tunet_lib.networks import Blocks, GroupNorm, u_net
+from tunet_lib.plausible import SURE_PROB
 from tunet_lib.predict import find_models
 
 OPSET, IR_VERSION = 17, 8  # old enough for every runtime, and all that the networks need
@@ -213,7 +214,8 @@ def export_onnx(
         known = {key: getattr(model.variant, key) for key in ("name", "network", "median")}
         entries.append({"file": path.relative_to(folder).as_posix(), "bytes": len(graph)} | known)
     config = dataclasses.asdict(chosen[0].config())
-    save_json(folder / LIST_NAME, {"config": config, "paper": _paper(), "networks": entries})
+    about = {"config": config, "paper": _paper(), "sure_prob": SURE_PROB}
+    save_json(folder / LIST_NAME, {**about, "networks": entries})
     return paths
 
 

@@ -25,6 +25,7 @@ TALL_MM = 2200.0
 TISSUE_HU = (-120.0, 150.0)  # where the typical voxel of a body lies
 NO_AIR_HU = -200.0
 BODY_HU = -300.0
+SURE_PROB = 0.6  # chosen for the networks for CTs from anywhere (chapter 15)
 
 
 def check_extent(scan: ScanFile) -> None:
@@ -167,6 +168,42 @@ def check_label(label: np.ndarray, path: Path) -> None:
             path,
             f"kidney or tumor reach the border of the CT ({', '.join(cut)}); the field of view "
             "cuts them, and volumes are of what it shows",
+        )
+
+
+def check_tumor(
+    label: np.ndarray, tumor_prob: np.ndarray, path: Path, *, by_rule: bool = False
+) -> None:
+    """Warn of a tumor that the networks did not find, or are not sure of.
+
+    Parameters
+    ----------
+    label
+        (z, y, x) 0, 1 or 2, on the grid.
+    tumor_prob
+        float (z, y, x), 0 to 1, the map that it was made of.
+    path
+        The CT.
+    by_rule
+        Whether all of the tumor is there by line 14 of Algorithm 1.
+
+    Warns
+    -----
+    DataWarning
+        It is; or the mean probability of its voxels is below `SURE_PROB`.
+    """
+    tumor = label == 2
+    if by_rule:
+        _warn(
+            path,
+            "no tumor was found, and all of the region was called tumor by a rule that holds for "
+            "KiTS19's patients (Algorithm 1, line 14); --no-tumor-rule leaves it out",
+        )
+    elif tumor.any() and (mean_prob := tumor_prob[tumor].mean()) < SURE_PROB:
+        _warn(
+            path,
+            f"not sure of the tumor: its mean probability is {mean_prob:.2f}, below {SURE_PROB}; "
+            "look at it (chapter 15)",
         )
 
 

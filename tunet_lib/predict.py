@@ -5,7 +5,6 @@ Chapters 11 (``notebooks/11_inference.ipynb``) and 15 (``notebooks/15_beyond.ipy
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
 from tunet_lib.ensemble import mean_maps
-from tunet_lib.files import DataError, DataWarning
+from tunet_lib.files import DataError
 from tunet_lib.localization import lnet_mask
 from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder
 from tunet_lib.placement import Placement
+from tunet_lib.plausible import check_tumor
 from tunet_lib.postprocess import is_tumor_by_rule, postprocess
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import ScanFile
@@ -28,10 +28,6 @@ if TYPE_CHECKING:  # loading TensorFlow takes seconds, and much can be said with
 
 COURSE_WEIGHTS = Path(__file__).parent / "course_weights"  # of the study, for its phantoms
 WIDE_WEIGHTS = Path(__file__).parent / "wide_weights"  # for CTs from anywhere
-TUMOR_BY_RULE = (
-    "no tumor was found, and all of the region was called tumor by a rule that holds for KiTS19's "
-    "patients (Algorithm 1, line 14); --no-tumor-rule leaves it out"
-)
 
 
 def predict_scan(
@@ -79,7 +75,7 @@ def predict_scan(
     Warns
     -----
     DataWarning
-        The tumor is there by the rule alone.
+        The tumor is there by the rule alone, or the networks are not sure of it.
 
     Notes
     -----
@@ -113,8 +109,8 @@ def predict_scan(
     if where is not None:
         whole_and_tumor[~where] = 0  # there the mean would be of fewer windows
     label = postprocess(whole_and_tumor[..., 0], whole_and_tumor[..., 1], config, lnet_mask=mask)
-    if is_tumor_by_rule(label, whole_and_tumor[..., 1], config):
-        warnings.warn(f"{scan.file.path}: {TUMOR_BY_RULE}", DataWarning, stacklevel=2)
+    by_rule = is_tumor_by_rule(label, whole_and_tumor[..., 1], config)
+    check_tumor(label, whole_and_tumor[..., 1], scan.file.path, by_rule=by_rule)
     return placement.label_from_grid(label)
 
 

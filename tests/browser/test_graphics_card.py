@@ -141,8 +141,9 @@ ON_CARD = """async ([ct, lostAfter]) => {PACKING OPEN
     windows = done;
     if (done === lostAfter) for (const { card } of networks.values()) card?.close();
   });
-  const { label, ml } = segmentation.decide(list.config);
-  return { label: await packed(await writeNifti(label, read)), ml, windows, byProcessor };
+  const { label, ml, tumorProb, isSure } = segmentation.decide(list.config);
+  const file = await packed(await writeNifti(label, read));
+  return { label: file, ml, tumorProb, isSure, windows, byProcessor };
 }""".replace("OPEN", OPEN).replace("PACKING", PACKING)
 
 

@@ -16,6 +16,7 @@ from tiny import random_model
 
 from tunet_lib.config import Config
 from tunet_lib.export import export_onnx
+from tunet_lib.files import notes_taken
 from tunet_lib.phantom import make_phantom
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import postprocess
@@ -61,7 +62,8 @@ SEGMENT = """async ([name, ct]) => {PACKING
     worker.onmessage = ({ data }) => resolve(data);
   });
   worker.terminate();
-  return { label: await packed(blob), ml: answer.ml, where };
+  const { ml, tumorProb, isSure } = answer;
+  return { label: await packed(blob), ml, tumorProb, isSure, where };
 }""".replace("PACKING", PACKING)
 # Prepares a CT, and brings a label map from the grid back to it.
 THERE_AND_BACK = """async ([ct, label, config, medians]) => {PACKING
@@ -193,11 +195,15 @@ def check_label(found, path, networks, tmp_path):
     (tmp_path / "found.nii.gz").write_bytes(base64.b64decode(found["label"]))
     scan = load_scan(path)
     mine = load_label(tmp_path / "found.nii.gz", scan)
-    theirs = predict_scan(scan, networks)
+    with notes_taken() as notes:
+        theirs = predict_scan(scan, networks)
     assert (theirs > 0).any()
     scores = dsc(mine > 0, theirs > 0), dsc(mine == 2, theirs == 2)
     assert min(scores) >= LEAST_DSC, scores
     assert found["ml"] == pytest.approx(volumes_ml(mine, scan), rel=1e-4)
+    doubts = [note for note in notes if "not sure of the tumor" in note]
+    assert found["isSure"] == (not doubts)
+    assert all(f"{found['tumorProb']:.2f}" in doubt for doubt in doubts)
 
 
 def one_kidney():

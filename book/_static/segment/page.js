@@ -144,7 +144,7 @@ class Page {
     window: ({ done, all, where }) => { this.#say(`TuNet: ${done} of ${all} windows, ${where}`); this.#work(done / all); },
     result: async (result) => {
       this.part(".working").hidden = true;
-      this.#say(`Done ${result.where}. Move the sliders, and the label map follows.`);
+      this.#say(`Done ${result.where}. Move the sliders, and the label map follows. ${doubtOf(result)}`);
       this.label = result.label;
       this.#fill(result);
       await this.#show(result);
@@ -178,14 +178,13 @@ class Page {
     this.worker.postMessage({ do: "decide", config, number: ++this.number });
   }
 
-  #fill({ ml, byRule }) {
+  #fill({ ml }) {
     this.part("tbody").innerHTML = ["kidney", "tumor"].map((name) => {
       const [right, left] = ["right", "left"].map((side) => ml[`${name}_${side}`]);
       const cells = [name, ...[right, left, right + left].map((one) => one.toFixed(1))];
       return `<tr>${cells.map((cell) => `<td>${cell}</td>`).join("")}</tr>`;
     }).join("");
     this.part(".result").hidden = false;
-    if (byRule) this.#say("No tumor was found; all is called tumor by line 14, which holds for KiTS19's patients only.");
   }
 
   async #show({ files }) {
@@ -215,6 +214,12 @@ class Page {
   #say(text) {
     this.part(".said").textContent = text;
   }
+}
+
+/** Why the tumor may be none; "" if there is no reason. */
+function doubtOf({ byRule, isSure, tumorProb }) {
+  if (byRule) return "No tumor was found; all is called tumor by line 14, which holds for KiTS19's patients only.";
+  return isSure ? "" : `Not sure of the tumor: its mean probability is ${tumorProb.toFixed(2)}. Look at it (chapter 15).`;
 }
 
 /** The files of what was dropped, in depth. */

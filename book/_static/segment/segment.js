@@ -79,7 +79,10 @@ export class Segmentation {
     const label = this.placement.labelFromGrid(onGrid);
     const lowest = Math.min(config.high_threshold, config.empty_low_threshold);
     const byRule = config.tumor_is_whole_if_none && onGrid.includes(2) && !tumor.some((prob) => prob >= lowest);
-    return { label, whole, tumor, mask, byRule, ml: this.#volumes(label) };
+    const found = tumor.filter((_, k) => onGrid[k] === 2);
+    const tumorProb = found.reduce((sum, prob) => sum + prob, 0) / found.length; // NaN of nothing
+    const isSure = byRule || !(tumorProb < this.list.sure_prob);
+    return { label, whole, tumor, mask, byRule, tumorProb, isSure, ml: this.#volumes(label) };
   }
 
   #volumes(label) {

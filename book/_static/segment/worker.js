@@ -57,12 +57,12 @@ const TASKS = {
 /** Let the networks see what they have not seen yet, and decide. */
 async function decide(config) {
   await segmentation.predict(config, (done, all) => postMessage({ say: "window", done, all, where: where() }));
-  const { label, whole, tumor, byRule, ml } = segmentation.decide(config);
+  const { label, whole, tumor, mask: _, ...more } = segmentation.decide(config);
   const inCt = (map) => writeNifti(segmentation.placement.mapFromGrid(map), ct, { isPacked: false });
   const files = {
     label: await writeNifti(label, ct, { isPacked: false }), whole: await inCt(whole), tumor: await inCt(tumor),
   };
-  postMessage({ say: "result", label, files, byRule, ml, where: where() });
+  postMessage({ say: "result", label, files, ...more, where: where() });
 }
 
 function where() {
