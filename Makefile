@@ -144,7 +144,7 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	@touch $@
 
 # The phantoms, what the networks find in them, and the networks themselves.
-$(MADE): book/page_files.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) \
+$(MADE): book/page_files.py tunet_lib/export.py $(wildcard tunet_lib/course_weights/*/model.weights.h5) \
         $(wildcard tunet_lib/course_maps/*.npz) $(STAMP)
 	$(BIN)/python book/page_files.py
 
