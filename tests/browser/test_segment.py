@@ -358,7 +358,8 @@ def test_a_reader_segments_a_phantom_and_nothing_leaves(visitor, tmp_path):
     # A tumor that does not grow is smaller, at once; a wider mask lets TuNet see more windows.
     tab.locator(".sliders input[name=tumor_low_threshold]").fill("0.95")
     tab.wait_for_function(
-        f"document.querySelectorAll('.result td:last-child')[1].textContent != '{tumor:.1f}'"
+        f"document.querySelectorAll('.result td:last-child')[1].textContent != '{tumor:.1f}'",
+        timeout=120_000,
     )
     assert milliliters(tab)[1] < tumor
 
