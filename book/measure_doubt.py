@@ -22,20 +22,16 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from measure_wide import KITS19_CASES, SEED, WIDE_CASES, phantom, simulated
 
-from tunet_lib.ensemble import mean_maps
 from tunet_lib.files import DataWarning
 from tunet_lib.kits19 import find_cases, require_image, require_label
-from tunet_lib.localization import lnet_mask
 from tunet_lib.metrics import dice
 from tunet_lib.phantom import write_phantoms
-from tunet_lib.placement import Placement
-from tunet_lib.postprocess import is_tumor_by_rule, postprocess
-from tunet_lib.predict import WIDE_WEIGHTS, Networks
-from tunet_lib.preprocess import prepare_scan
+from tunet_lib.predict import WIDE_WEIGHTS, Networks, predict_scan
 from tunet_lib.scans import Scan
 
 RESULT = Path(__file__).parent / "results" / "doubt.csv"
@@ -64,22 +60,11 @@ def cts(data: Path, kits19: Path | None) -> Iterator[tuple[str, str, str, partia
 
 
 def figures(networks: Networks, scan: Scan, truth: np.ndarray) -> dict[str, float]:
-    """Segment one CT as `predict_scan` does, and keep what its maps say of the tumor."""
-    config = networks.voters[0].config()
-    placement = Placement(scan, config)
-    medians = {folder.variant().median for folder in (*networks.localizers, *networks.voters)}
-    volumes = prepare_scan(scan, config, medians, placement=placement)
-    probs = (model.predict(volumes) for model in networks.in_turn(networks.localizers))
-    mask = lnet_mask(mean_maps(probs)[..., 0], config)
-    where = mask if mask.any() else None
-    maps = mean_maps(
-        model.predict(volumes, where=where) for model in networks.in_turn(networks.voters)
-    )
-    if where is not None:
-        maps[~where] = 0
-    on_grid = postprocess(maps[..., 0], maps[..., 1], config, lnet_mask=mask)
-    probs_of_tumor = maps[..., 1][on_grid == 2]
-    label = placement.label_from_grid(on_grid)
+    """Segment one CT, and keep what its maps say of the tumor, as `check_tumor` is told."""
+    with patch("tunet_lib.predict.check_tumor") as check:
+        label = predict_scan(scan, networks)
+    on_grid, tumor_prob, _ = check.call_args.args
+    probs_of_tumor = tumor_prob[on_grid == 2]
     voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
     return {
         "mean_prob": probs_of_tumor.mean() if probs_of_tumor.size else np.nan,
@@ -88,7 +73,7 @@ def figures(networks: Networks, scan: Scan, truth: np.ndarray) -> dict[str, floa
         "found_tumor_ml": (label == 2).sum() * voxel_ml,
         "false_tumor_ml": ((label == 2) & (truth < 2)).sum() * voxel_ml,
         "tumor": dice(label == 2, truth == 2) if (truth == 2).any() else np.nan,
-        "by_rule": int(is_tumor_by_rule(on_grid, maps[..., 1], config)),
+        "by_rule": int(check.call_args.kwargs["by_rule"]),
     }
 
 
