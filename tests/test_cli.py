@@ -249,6 +249,38 @@ def test_the_ct_is_never_overwritten(main, models, ct):
     assert ct.read_bytes() == before
 
 
+# Waits before its label map gets its name, until another one has come as far.
+MEET = """
+import os, sys, time
+from pathlib import Path
+from tunet_lib.cli import main
+
+rename, met, deadline = os.replace, Path(sys.argv.pop(1)), time.monotonic() + 120
+
+def meet(temporary, path):
+    if str(path) == sys.argv[-1]:
+        (met / str(os.getpid())).touch()
+        while len(os.listdir(met)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+    rename(temporary, path)
+
+os.replace = meet
+main()
+"""
+
+
+@pytest.mark.slow
+def test_two_that_write_one_label_map_at_once(models, ct, label, tmp_path):
+    output, met = tmp_path / "out" / "label.nii.gz", tmp_path / "met"
+    met.mkdir()
+    command = [sys.executable, "-c", MEET, met, "predict", ct, "--models", models, "-o", output]
+    both = [subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert len(list(met.iterdir())) == 2
+    assert list(output.parent.iterdir()) == [output]
+    np.testing.assert_array_equal(nib.load(output).dataobj, label.dataobj)
+
+
 def test_weights_that_are_missing_are_an_error(main, ct, tmp_path, monkeypatch):
     monkeypatch.setattr("tunet_lib.predict.WIDE_WEIGHTS", tmp_path / "absent")
     status, error = main("predict", ct)
