@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 from docutils import nodes
+from figures import ancestors
 from slides import read_decks
 
 from tunet_lib import drawings
@@ -37,6 +38,10 @@ SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>
 # An entry of the glossary, and the chapter at its end.
 TERM = re.compile(r"^(\S.*)\n(?:  .*\n)*?  .*\[Chapter (\d+)\]\([^)]*\)\n(?!  )", re.MULTILINE)
 SHORT = 9  # letters
+# A number and its unit, and the two ends of an interval in a table, stay in one line.
+UNIT = re.compile(r"(?<=\d) (?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))")
+INTERVAL = re.compile(r"(?<=\d) (to|±) (?=[-−+]?\d)")
+STEP_IN = "\N{EM SPACE}"  # before a step within steps, in a table
 # Spellings and names that the book does not use, for the search.
 SYNONYMS = {
     "tumor": "tumour tumours cancer lesion",
@@ -55,6 +60,8 @@ def setup(app):
     """Connect the functions below to Sphinx."""
     app.connect("doctree-read", add_synonyms)
     app.connect("doctree-read", mark_counted)
+    app.connect("doctree-read", mark_indented)
+    app.connect("doctree-read", keep_together)
     app.connect("html-page-context", style_solutions)
     app.connect("html-page-context", draw_chain)
     app.connect("html-page-context", describe)
@@ -83,6 +90,29 @@ def mark_counted(app, doctree):
     for table in doctree.findall(nodes.table):
         if all(len(row[0].astext()) <= SHORT for row in table.findall(nodes.row)):
             table["classes"].append("counted")
+
+
+def mark_indented(app, doctree):
+    """Mark the cells of a table whose text is stepped in, so that all its lines are."""
+    for entry in doctree.findall(nodes.entry):
+        steps = len(entry.astext()) - len(entry.astext().lstrip(STEP_IN))
+        if steps:
+            first = next(entry.findall(nodes.Text))
+            first.parent.replace(first, nodes.Text(first.lstrip(STEP_IN)))
+            entry["classes"].append(f"indented-{steps}")
+
+
+def keep_together(app, doctree):
+    """Break no line between a number and its unit, nor within an interval of a table."""
+    as_written = (nodes.literal, nodes.FixedTextElement, nodes.raw, nodes.math, nodes.math_block)
+    for text in list(doctree.findall(nodes.Text)):
+        if isinstance(text.parent, as_written):
+            continue
+        kept = UNIT.sub("\N{NO-BREAK SPACE}", text)
+        if any(isinstance(up, nodes.entry) for up in ancestors(text)):
+            kept = INTERVAL.sub("\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", kept)
+        if kept != text:
+            text.parent.replace(text, nodes.Text(kept))
 
 
 def style_solutions(app, page, template, context, doctree):

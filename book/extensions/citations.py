@@ -1,8 +1,11 @@
 """Label the entries of the bibliography as the text cites them: Vu et al., 2019."""
 
+import unicodedata
+
 from pybtex.plugin import register_plugin
 from pybtex.style.formatting.alpha import Style as AlphaStyle
 from pybtex.style.labels import BaseLabelStyle
+from pybtex.style.sorting import BaseSortingStyle
 
 AUTHORS = 2  # so many are named; of more, the first
 
@@ -21,10 +24,20 @@ class AuthorYearLabels(BaseLabelStyle):
         return [label_of(entry) for entry in sorted_entries]
 
 
+class AuthorYearOrder(BaseSortingStyle):
+    """In the order of the labels, in which Çiçek is found at C."""
+
+    def sorting_key(self, entry):
+        """Give the label without accents."""
+        letters = unicodedata.normalize("NFKD", label_of(entry))
+        return "".join(one for one in letters if not unicodedata.combining(one)).casefold()
+
+
 class AuthorYearStyle(AlphaStyle):
-    """Sorted by authors and year, which are the labels."""
+    """Named and sorted by authors and year."""
 
     default_label_style = AuthorYearLabels
+    default_sorting_style = AuthorYearOrder
 
 
 def label_of(entry):

@@ -21,7 +21,7 @@ PICTURE = re.compile(r'(<figure [^>]*\bnumbered\b[^>]*>\s*)(<img [^>]*\bsrc="([^
 VIEWER = '<div class="ct-viewer"'
 PLAYED = "A picture to play with: move its sliders, and it changes"
 # A line of a cell that does nothing but import.
-IMPORTS = re.compile(r"import |from |[ )#]|$")
+IMPORTS = re.compile(r"import |from |sys\.path\.|[ )#]|$")
 # On a telephone a picture is as wide as this share of its pixels: its smallest words stay 9 pixels.
 READABLE = 0.46
 # Elsewhere one that is as wide as all are fills the page, and a narrower one less: their words are
@@ -145,6 +145,8 @@ def what_it_is(code):
     """Give a name to what is folded."""
     if "google.colab" in code:
         return "the set-up for Google Colab"
+    if "write_phantoms(" in code:
+        return "the set-up"
     return "the imports" if all(map(IMPORTS.match, code.splitlines())) else "the code"
 
 

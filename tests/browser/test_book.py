@@ -52,9 +52,19 @@ TOO_WIDE = """() => {
     .slice(0, 5).map((one) => one.outerHTML.slice(0, 200));
 }"""
 
+# What a telephone hides: the rest of a formula, and tables that go on beyond the screen unsaid.
+HIDDEN = """() => [
+  ...[...document.querySelectorAll(".katex-display")]
+    .filter((one) => one.scrollWidth > one.clientWidth),
+  ...[...document.querySelectorAll(".pst-scrollable-table-container")]
+    .filter((one) => one.scrollWidth > one.clientWidth &&
+      !getComputedStyle(one, "::before").content.includes("Swipe")),
+].map((one) => one.textContent.trim().slice(0, 200))"""
+
 # The theme makes what scrolls reachable by the keyboard a moment after the size has changed.
-SCROLLS_BY_KEY = """() => [...document.querySelectorAll("pre")].every(
-  (one) => one.scrollWidth <= one.clientWidth || one.tabIndex >= 0)"""
+SCROLLS_BY_KEY = """() =>
+  [...document.querySelectorAll("pre, .pst-scrollable-table-container")].every((one) =>
+    one.scrollWidth <= one.clientWidth || one.tabIndex >= 0)"""
 
 
 def pages_with(mark):
@@ -94,12 +104,14 @@ def set_theme(tab, theme):
     )
 
 
-def keep_screenshot(tab, name, width):
+def keep_screenshot(tab, name, width, theme):
     stem = name.removesuffix(".html").replace("/", "-")
     height = tab.evaluate("document.documentElement.scrollHeight")
     for number, top in enumerate(range(0, height, TALLEST), 1):
         tab.screenshot(
-            path=SCREENSHOTS / str(width) / f"{stem}{f'-{number}' if number > 1 else ''}.jpg",
+            path=SCREENSHOTS
+            / f"{width}-{theme}"
+            / f"{stem}{f'-{number}' if number > 1 else ''}.jpg",
             full_page=True,
             quality=70,
             timeout=120_000,  # a busy machine paints slowly
@@ -127,8 +139,10 @@ def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(visi
             set_theme(tab, theme)
             found += [f"{theme}, {width} px, {text}" for text in violations(tab, rules)]
             rules = tab.evaluate(THE_SAME_IN_EACH_THEME)
+            keep_screenshot(tab, name, width, theme)
         found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
-        keep_screenshot(tab, name, width)
+        if width <= 600:
+            found += [f"hidden at {width} px: {text}" for text in tab.evaluate(HIDDEN)]
     assert not found, "\n".join(found)
 
 
