@@ -38,9 +38,11 @@ SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>
 # An entry of the glossary, and the chapter at its end.
 TERM = re.compile(r"^(\S.*)\n(?:  .*\n)*?  .*\[Chapter (\d+)\]\([^)]*\)\n(?!  )", re.MULTILINE)
 SHORT = 9  # letters
-# A number and its unit, and the two ends of an interval in a table, stay in one line.
+# A number and its unit stay in one line, and its error, what it is the value of, or a small sum;
+# in a table also the two ends of an interval.
 UNIT = re.compile(r"(?<=\d) (?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))")
-INTERVAL = re.compile(r"(?<=\d) (to|±) (?=[-−+]?\d)")
+SUM = re.compile(r"(?<=\d) ([±·/−]) (?=\d)|(?<=\b\w) (=) (?=[-−]?\d)")
+INTERVAL = re.compile(r"(?<=\d) (to) (?=[-−+]?\d)")
 STEP_IN = "\N{EM SPACE}"  # before a step within steps, in a table
 # Spellings and names that the book does not use, for the search.
 SYNONYMS = {
@@ -103,16 +105,21 @@ def mark_indented(app, doctree):
 
 
 def keep_together(app, doctree):
-    """Break no line between a number and its unit, nor within an interval of a table."""
+    """Break no line between a number and its unit or error, nor within an interval of a table."""
     as_written = (nodes.literal, nodes.FixedTextElement, nodes.raw, nodes.math, nodes.math_block)
     for text in list(doctree.findall(nodes.Text)):
         if isinstance(text.parent, as_written):
             continue
-        kept = UNIT.sub("\N{NO-BREAK SPACE}", text)
+        kept = SUM.sub(unbroken, UNIT.sub("\N{NO-BREAK SPACE}", text))
         if any(isinstance(up, nodes.entry) for up in ancestors(text)):
-            kept = INTERVAL.sub("\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", kept)
+            kept = INTERVAL.sub(unbroken, kept)
         if kept != text:
             text.parent.replace(text, nodes.Text(kept))
+
+
+def unbroken(found):
+    """Give what was found with spaces at which no line is broken."""
+    return found[0].replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def style_solutions(app, page, template, context, doctree):

@@ -53,7 +53,7 @@ def number(app, doctree):
     within = [str(int(chapter[1]))] if chapter else []
     for cell in doctree.findall(nodes.container):
         if cell.get("hide_mode") == "input":
-            name_folded(cell, what_it_is(cell.children[0].astext()))
+            name_folded(cell, what_it_is(cell.children[0].astext(), len(cell.children) > 1))
     pictures = [(node, text) for node in doctree.findall() if (text := caption_of(node))]
     if not chapter:
         pictures = [(node, text) for node, text in pictures if text != VIEWER]
@@ -141,11 +141,11 @@ def hide_long_code(node):
     name_folded(cell, "the code of this picture")
 
 
-def what_it_is(code):
-    """Give a name to what is folded."""
+def what_it_is(code, shows):
+    """Give a name to what is folded, and shows something or does not."""
     if "google.colab" in code:
         return "the set-up for Google Colab"
-    if "write_phantoms(" in code:
+    if "write_phantoms(" in code and not shows:
         return "the set-up"
     return "the imports" if all(map(IMPORTS.match, code.splitlines())) else "the code"
 

@@ -55,6 +55,7 @@ TERM = re.compile(r"\{term\}`([^`<]+?)(?:\s*<[^`]*>)?`")
 CHAPTER_LINK = re.compile(r"\]\((\d\d_\w+)\.ipynb\)")
 TABLE = re.compile(r"(?:^\|.*\n?)+", re.MULTILINE)
 LETTERS = "ABCDE"
+LONG = 20  # rows of a table; more stand in two halves side by side
 CELL = 44  # letters in a line of a table's cell, about
 COLORS = HtmlFormatter(nowrap=True, noclasses=True, style="a11y-high-contrast-light")
 
@@ -180,8 +181,16 @@ def table(text, columns):
         rows = [[row[int(number) - 1] for number in columns.split()] for row in rows]
     lines = sum(max(-(-len(cell) // CELL) for cell in row) for row in rows)
     style = f'style="--rows: {len(rows)}; --lines: {lines}"'
-    text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return render(text)[0].replace("<table", f"<table {style}", 1)
+    head, body = rows[:2], rows[2:]
+    half = -(-len(body) // 2) if len(rows) > LONG else len(body)
+    made = "".join(
+        render("\n".join(f"| {' | '.join(row)} |" for row in [*head, *part]))[0]
+        for part in (body[:half], body[half:])
+        if part
+    )
+    if len(rows) > LONG:
+        return f'<div class="halves" {style}>{made}</div>'
+    return made.replace("<table", f"<table {style}", 1)
 
 
 def room(text):
