@@ -38,9 +38,11 @@ SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>
 # An entry of the glossary, and the chapter at its end.
 TERM = re.compile(r"^(\S.*)\n(?:  .*\n)*?  .*\[Chapter (\d+)\]\([^)]*\)\n(?!  )", re.MULTILINE)
 SHORT = 9  # letters
-# A number and its unit stay in one line, and its error, what it is the value of, or a small sum;
-# in a table also the two ends of an interval.
-UNIT = re.compile(r"(?<=\d) (?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))")
+# A number and its unit stay in one line, and its error, what it is the number or value of, or a
+# small sum; in a table also the two ends of an interval.
+UNIT = re.compile(
+    r"(?<=\d) (?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))|(?:(?<=\bEq\.)|(?<=\bFig\.)) (?=\d)"
+)
 SUM = re.compile(r"(?<=\d) ([±·/−]) (?=\d)|(?<=\b\w) (=) (?=[-−]?\d)")
 INTERVAL = re.compile(r"(?<=\d) (to) (?=[-−+]?\d)")
 STEP_IN = "\N{EM SPACE}"  # before a step within steps, in a table
