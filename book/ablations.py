@@ -67,10 +67,10 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
         },
         "dice",
     ),
-    "3d_deep": ("heads on lower levels as well", "unet3d", SPACE, "each level"),
+    "3d_deep": ("heads on lower levels, in 3D", "unet3d", SPACE, "each level"),
     "tunet": ("TuNet, the recipe with batch 2", "tunet", SPACE, "dice"),
     "tunet_half": (
-        "windows of half the height, twice as many",
+        "windows of half the height, for TuNet",
         "tunet",
         SPACE | HALF,
         "dice",
