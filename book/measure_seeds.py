@@ -34,10 +34,11 @@ from tunet_lib.training import train
 RESULTS = Path(__file__).parent / "results"
 
 
-def trained(variant: str, seed: int, data: Path, cases: list[Case]) -> Model:
+def trained(
+    variant: str, seed: int, data: Path, cases: list[Case], folds: list[list[str]]
+) -> Model:
     """Train, or go on with it; give the network of the best epoch, and note the epochs."""
     config = course_config()
-    folds = split_folds([case.case_id for case in cases], config.folds, config.seed)
     prepared, failures = prepare_cases(cases, data / "prepared", config)
     assert not failures, failures
     split = split_cases(prepared, folds, FOLD, inner=config.inner_validation)
@@ -67,15 +68,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     arguments = parser.parse_args()
     variant, seed, data = arguments.variant, arguments.seed, arguments.data
-    cases = write_phantoms(data / "phantoms", STUDY_CASES)
-    if seed == course_config().seed:
+    cases, config = write_phantoms(data / "phantoms", STUDY_CASES), course_config()
+    # The study's folds, whatever the seed of the training
+    folds = split_folds([case.case_id for case in cases], config.folds, config.seed)
+    if seed == config.seed:
         model = Model.load(COURSE_WEIGHTS / variant)
     else:
-        model = trained(variant, seed, data, cases)
-    config = course_config()
-    held_out = split_folds([case.case_id for case in cases], config.folds, config.seed)[FOLD]
+        model = trained(variant, seed, data, cases, folds)
     rows = []
-    for each in (case for case in cases if case.case_id in held_out):
+    for each in (case for case in cases if case.case_id in folds[FOLD]):
         case = CourseCase.load(each)
         maps = model.predict(case.volumes, batch_size=16 if model.variant.sees == "slice" else 4)
         label = threshold_labels(maps[..., 0], maps[..., 1])
