@@ -41,7 +41,7 @@ ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "2d_uniform": ("slices drawn uniformly", "unet2d", PLANE | UNIFORM, "dice"),
     "2d_layer": ("channels normalized together", "unet2d", PLANE | {"norm_groups": 1}, "dice"),
     "2d_clip": (
-        "HU cut to -80 to 300 before all",
+        "HU cut to −80 to 300 before all",
         "unet2d",
         PLANE | {"clip_hu": (-80.0, 300.0)},
         "dice",
