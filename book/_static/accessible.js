@@ -10,9 +10,14 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
-// On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders.
-const reachWide = () => document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
-  box.setAttribute("tabindex", box.scrollWidth > box.clientWidth ? "0" : "-1"));
+// On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders; a
+// picture that is a link is reached anyway, but its caption says whether there is more to see.
+const isWide = (box) => box.scrollWidth > box.clientWidth;
+const reachWide = () => {
+  document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
+    box.setAttribute("tabindex", isWide(box) ? "0" : "-1"));
+  document.querySelectorAll("a.enlarge").forEach((link) => link.classList.toggle("wide", isWide(link)));
+};
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
 // How wide a picture is, is known once it is loaded; that event does not bubble.
 document.addEventListener("load", reachWide, true);

@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 
 from docutils import nodes
-from figures import ancestors
 from slides import read_decks
 
 from tunet_lib import drawings
@@ -38,13 +37,6 @@ SOLUTION_IN_WORDS = re.compile(r"<details>\s*<summary>(Solution[\w ]*)</summary>
 # An entry of the glossary, and the chapter at its end.
 TERM = re.compile(r"^(\S.*)\n(?:  .*\n)*?  .*\[Chapter (\d+)\]\([^)]*\)\n(?!  )", re.MULTILINE)
 SHORT = 9  # letters
-# A number and its unit stay in one line, and its error, what it is the number or value of, or a
-# small sum; in a table also the two ends of an interval.
-UNIT = re.compile(
-    r"(?<=\d) (?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))|(?:(?<=\bEq\.)|(?<=\bFig\.)) (?=\d)"
-)
-SUM = re.compile(r"(?<=\d) ([±·/−]) (?=\d)|(?<=\b\w) (=) (?=[-−]?\d)")
-INTERVAL = re.compile(r"(?<=\d) (to) (?=[-−+]?\d)")
 STEP_IN = "\N{EM SPACE}"  # before a step within steps, in a table
 # Spellings and names that the book does not use, for the search.
 SYNONYMS = {
@@ -65,7 +57,6 @@ def setup(app):
     app.connect("doctree-read", add_synonyms)
     app.connect("doctree-read", mark_counted)
     app.connect("doctree-read", mark_indented)
-    app.connect("doctree-read", keep_together)
     app.connect("html-page-context", style_solutions)
     app.connect("html-page-context", draw_chain)
     app.connect("html-page-context", describe)
@@ -104,24 +95,6 @@ def mark_indented(app, doctree):
             first = next(entry.findall(nodes.Text))
             first.parent.replace(first, nodes.Text(first.lstrip(STEP_IN)))
             entry["classes"].append(f"indented-{steps}")
-
-
-def keep_together(app, doctree):
-    """Break no line between a number and its unit or error, nor within an interval of a table."""
-    as_written = (nodes.literal, nodes.FixedTextElement, nodes.raw, nodes.math, nodes.math_block)
-    for text in list(doctree.findall(nodes.Text)):
-        if isinstance(text.parent, as_written):
-            continue
-        kept = SUM.sub(unbroken, UNIT.sub("\N{NO-BREAK SPACE}", text))
-        if any(isinstance(up, nodes.entry) for up in ancestors(text)):
-            kept = INTERVAL.sub(unbroken, kept)
-        if kept != text:
-            text.parent.replace(text, nodes.Text(kept))
-
-
-def unbroken(found):
-    """Give what was found with spaces at which no line is broken."""
-    return found[0].replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def style_solutions(app, page, template, context, doctree):

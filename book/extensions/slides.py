@@ -40,6 +40,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.errors import ExtensionError
+from typography import printed, unbroken_names
 
 BOOK = Path(__file__).parents[1]
 DECKS = BOOK / "slides"
@@ -153,11 +154,18 @@ def render(text, chapters=None):
         answers.append(answer)
         return f"<!--{len(found) - 1}-->"
 
-    markdown = MarkdownIt("commonmark", {"highlight": colored}).enable("table")
+    markdown = MarkdownIt("commonmark", {"highlight": colored, "typographer": True})
+    markdown.enable(["table", "smartquotes"])
     markdown.use(dollarmath_plugin, renderer=formula)
     markdown.add_render_rule("image", place)
+    markdown.add_render_rule("text", as_printed)
     shown = ALONE.sub(r"\1", markdown.render(text))
     return re.sub(r"<!--(\d+)-->", lambda one: found[int(one[1])], shown), answers
+
+
+def as_printed(self, tokens, index, options, env):
+    """Set text as the book's pages do."""
+    return unbroken_names(html.escape(printed(tokens[index].content)))
 
 
 def formula(content, options):

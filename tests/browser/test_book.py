@@ -4,10 +4,15 @@ import contextlib
 import importlib
 import json
 import re
+import sys
 
 import pytest
 
 from .conftest import BOOK, ROOT
+
+sys.path.append(str(ROOT / "book" / "extensions"))
+
+from typography import printed
 
 pytestmark = pytest.mark.browser
 
@@ -234,6 +239,12 @@ def test_a_telephone_shows_pictures_wide_enough_for_their_words(visitor):
         for shown, whole, pixels in sizes:
             assert shown <= 390
             assert whole >= max(shown, 0.45 * pixels)
+        captions = visitor.tab.locator("figure.numbered > a.enlarge + figcaption")
+        said = captions.evaluate_all(
+            "(all) => all.map((one) => getComputedStyle(one, '::before').content)"
+        )
+        for (shown, whole, _), words in zip(sizes, said, strict=True):
+            assert ("Swipe" in words) == (whole > shown)
 
 
 @pages_with('class="flipbook"')
@@ -337,7 +348,7 @@ def test_a_quiz_answers_right_and_wrong(visitor, name):
             feedback = question.locator(".Feedback")
             said = "correct" if answer["correct"] else "incorrect"
             assert said in feedback.get_attribute("class").split()
-            begin = re.split(r"[`$<*\\]", answer["feedback"])[0]
+            begin = re.split(r"[`$<*\\]", printed(answer["feedback"]))[0]
             assert feedback.inner_text().startswith(begin.strip())
 
 
