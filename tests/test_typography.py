@@ -64,12 +64,13 @@ def test_typed_hyphens_and_letters_become_signs(typed, printed):
     assert typography.printed(typed).replace("\N{NO-BREAK SPACE}", "_") == printed
 
 
-def test_a_quiz_is_set_in_the_script_that_asks_it():
-    context = {"body": 'ask([{"question": "Is L-Net at -1?", "answer": "5 mm", "x": "5 mm"}])'}
+def test_a_quiz_is_set_in_the_script_that_asks_it_but_for_code_and_formulas():
+    asked = 'ask([{"question": "Is L-Net at -1, `x[-1]` or $-1$?", "answer": "5 mm", "x": "5 mm"}])'
+    context = {"body": asked}
     typography.set_quizzes(None, "", "", context, None)
-    asked = context["body"].replace("\N{NO-BREAK SPACE}", "_")
     name = "<span class='unbroken'>L-Net</span>"
-    assert asked == f'ask([{{"question": "Is {name} at −1?", "answer": "5_mm", "x": "5 mm"}}])'
+    shown = asked.replace("L-Net at -1", f"{name} at −1").replace('"answer": "5 ', '"answer": "5_')
+    assert context["body"].replace("\N{NO-BREAK SPACE}", "_") == shown
 
 
 def test_lines_that_markdown_has_parted_are_one_text():

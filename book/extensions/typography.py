@@ -26,6 +26,7 @@ INTERVAL = re.compile(r"(?<=\d)\s(to)\s(?=[-−+]?\d)")
 NAME = re.compile(r"\b(?:[LTUW]|nnU)-Nets?\b|\b\d+e-\d+\b")
 # The text of a quiz, in the script that asks it.
 ASKED = re.compile(r'("(?:question|answer|feedback)": ")((?:[^"\\]|\\.)*)')
+ALONE = re.compile(r"(?P<kept>`[^`]*`|\$[^$]*\$)|(?P<text>[^`$]+|[`$])")
 AS_WRITTEN = (nodes.literal, nodes.FixedTextElement, nodes.raw, nodes.math, nodes.math_block)
 
 
@@ -104,7 +105,12 @@ def part_of_text(part):
 
 
 def set_quizzes(app, page, template, context, doctree):
-    """Set the text of quizzes."""
+    """Set the text of quizzes, but for code and formulas."""
     context["body"] = ASKED.sub(
-        lambda found: found[1] + unbroken_names(printed(found[2])), context.get("body", "")
+        lambda found: found[1] + ALONE.sub(printed_alone, found[2]), context.get("body", "")
     )
+
+
+def printed_alone(found):
+    """Give the text of a quiz as it is printed, and its code and formulas as they are."""
+    return found["kept"] or unbroken_names(printed(found["text"]))
