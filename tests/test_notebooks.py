@@ -1,6 +1,7 @@
 """The chapters as they are stored: executed, comparable, described, small."""
 
 import ast
+import csv
 import json
 import re
 import subprocess
@@ -102,6 +103,14 @@ def test_a_chapter_begins_with_its_card(path):
     assert re.search(r"takes about \d+ minutes", re.sub(r"\s+", " ", first))
     # Only what trains at the paper's size needs a GPU; all else runs as it is on a processor.
     assert ("needs a GPU" in re.sub(r"\s+", " ", first)) == (path.stem[:2] in ("09", "10"))
+
+
+@each_notebook
+def test_a_card_says_how_long_the_chapter_runs_as_measured(path):
+    with (RESULTS / "chapters.csv").open(newline="", encoding="utf-8") as stream:
+        wall_s = {line["chapter"]: int(line["wall_s"]) for line in csv.DictReader(stream)}
+    said = re.search(r"\*\*running\*\* about (\d+) seconds on two processor cores", prose(path))
+    assert int(said[1]) == pytest.approx(wall_s[path.stem], rel=0.1, abs=5)
 
 
 @each_chapter
