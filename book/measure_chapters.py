@@ -25,7 +25,7 @@ LONGEST_S = 1200
 
 
 def cpu_s() -> float:
-    """Give the processor time of what this process started and what has ended."""
+    """Give the processor time of all kernels that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

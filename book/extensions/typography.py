@@ -26,7 +26,8 @@ INTERVAL = re.compile(r"(?<=\d)\s(to)\s(?=[-−+]?\d)")
 NAME = re.compile(r"\b(?:[LTUW]|nnU)-Nets?\b|\b\d+e-\d+\b")
 # The text of a quiz, in the script that asks it.
 ASKED = re.compile(r'("(?:question|answer|feedback)": ")((?:[^"\\]|\\.)*)')
-ALONE = re.compile(r"(?P<kept>`[^`]*`|\$[^$]*\$)|(?P<text>[^`$]+|[`$])")
+# A quiz is Markdown still, whose code and formulas are no text.
+PART_OF_QUIZ = re.compile(r"(?P<kept>`[^`]*`|\$[^$]*\$)|(?P<text>[^`$]+|[`$])")
 AS_WRITTEN = (nodes.literal, nodes.FixedTextElement, nodes.raw, nodes.math, nodes.math_block)
 
 
@@ -107,10 +108,10 @@ def part_of_text(part):
 def set_quizzes(app, page, template, context, doctree):
     """Set the text of quizzes, but for code and formulas."""
     context["body"] = ASKED.sub(
-        lambda found: found[1] + ALONE.sub(printed_alone, found[2]), context.get("body", "")
+        lambda found: found[1] + PART_OF_QUIZ.sub(printed_part, found[2]), context.get("body", "")
     )
 
 
-def printed_alone(found):
+def printed_part(found):
     """Give the text of a quiz as it is printed, and its code and formulas as they are."""
     return found["kept"] or unbroken_names(printed(found["text"]))
