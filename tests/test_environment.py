@@ -1,7 +1,11 @@
 """Versions, machine and commit."""
 
+import os
+import platform
 import subprocess
 import sys
+
+import pytest
 
 from tunet_lib import environment
 from tunet_lib.environment import git_state, machine, versions
@@ -12,6 +16,29 @@ def test_versions_and_machine():
     assert versions()["python"].startswith(f"{sys.version_info[0]}.{sys.version_info[1]}")
     assert machine()["cores"] >= 1
     assert machine()["cpu"]
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="another kind of processor"
+)
+@pytest.mark.parametrize(("given", "taken"), [(None, "1"), ("0", "0")])
+def test_tensorflow_is_told_of_onednn_before_it_is_loaded(given, taken):
+    environment = {name: os.environ[name] for name in os.environ if name != "TF_ENABLE_ONEDNN_OPTS"}
+    if given:
+        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+    code = """
+import os, sys
+class Watch:
+    def find_spec(self, name, *rest):
+        if name == "tensorflow":
+            print(os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+sys.meta_path.insert(0, Watch())
+import tunet_lib.quiet
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == taken
 
 
 def test_commit_of_a_checkout_only(monkeypatch, tmp_path):

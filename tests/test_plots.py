@@ -318,6 +318,18 @@ def test_training_curves():
     assert max(heights.values()) <= 1
 
 
+def test_the_largest_and_the_least_learning_rate_have_labels():
+    def labels(*rates):
+        _, lower = plots.training_curves({"a": history() | {"learning_rate": rates}}).axes
+        lower.figure.canvas.draw()
+        shown = lower.get_yticklabels(which="both")
+        return [text.get_text() for text in shown if text.get_text()]
+
+    assert labels(1e-3, 2e-3, 4e-4) == ["0.0004", "0.002"]
+    assert labels(2e-3, 2e-3, 2e-3) == ["0.002"]
+    assert labels(1e-4, 2e-5, 0.0) == ["2e-05", "0.0001"]  # a zero has no place on this axis
+
+
 def test_table_1_plot():
     measured = {"whole": (0.8, 0.1), "tumor": (0.3, 0.2)}
     paper = {"whole": (0.857, 0.1), "tumor": (np.nan, np.nan)}
