@@ -61,6 +61,10 @@ with _no_stderr():
         # Each network is compiled once, and TensorFlow takes many of them for a mistake.
         # It makes its logger late, and in a notebook with a level of its own.
         tf.get_logger().setLevel(logging.ERROR)
+        if not tf.config.list_physical_devices("GPU"):
+            # To rewrite a graph takes a quarter of the time until the first step of a training,
+            # and the convolutions, which are nearly all of the later ones, take as long as ever.
+            tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 # What was loaded is there to stay. To look through it again and again for garbage, as Python
 # would while networks are built and traced, takes a fifth of the time of a small prediction.
 gc.freeze()
