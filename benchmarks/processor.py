@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 RESULT = Path(__file__).parents[1] / "book" / "results" / "processor.csv"
-NETWORKS = ("unet2d", "unet3d", "tunet")
+NETWORKS = ("unet2d", "unet3d")  # TuNet is two of the latter
 WAYS = {
     "float32, TensorFlow's own": ("float32", "0"),
     "float32, oneDNN's": ("float32", "1"),

@@ -171,3 +171,8 @@ def percentile_interval(means: np.ndarray) -> Interval:
     low, high = np.quantile(means, (0.025, 0.975))
     p = 2 * min((means <= 0).mean(), (means >= 0).mean())
     return Interval(float(low), float(high), min(float(p), 1.0))
+
+
+def printed_p(p: float) -> str:
+    """Give a p-value to three places; one that would be 0.000 as a bound."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"

@@ -9,8 +9,10 @@ import ast
 import contextlib
 import functools
 import inspect
+import io
 import random
 import textwrap
+import tokenize
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,7 +172,8 @@ def _loaded_once(name: str) -> Model:
 def show_source(thing: Any, docstring: bool = False) -> Markdown:
     """Show a function or class as it stands in the library, by default without its docstring.
 
-    Its lines are broken anew at `PAGE_COLUMNS` where black is installed.
+    Its lines are broken anew at `PAGE_COLUMNS` where black is installed; a comment behind a
+    longer one stands above it.
     """
     from IPython.display import Markdown
 
@@ -180,7 +183,8 @@ def show_source(thing: Any, docstring: bool = False) -> Markdown:
     with contextlib.suppress(ImportError):
         import black
 
-        source = black.format_str(source, mode=black.Mode(line_length=PAGE_COLUMNS))
+        narrow = black.Mode(line_length=PAGE_COLUMNS)
+        source = black.format_str(_comments_above(source), mode=narrow)
     return Markdown(f"```python\n{source.rstrip()}\n```")
 
 
@@ -206,6 +210,18 @@ def _without_docstrings(source: str) -> str:
             # With the empty lines that follow it
             lines[first.lineno - 1 : second.lineno - 1] = [None] * (second.lineno - first.lineno)
     return "\n".join(line for line in lines if line is not None)
+
+
+def _comments_above(source: str) -> str:
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
+        if token.type != tokenize.COMMENT or len(token.line.rstrip()) <= PAGE_COLUMNS:
+            continue
+        code = token.line[:column].rstrip()
+        indent = code[: len(code) - len(code.lstrip())]
+        lines[row - 1] = f"{indent}{token.string}\n{code}" if code else lines[row - 1]
+    return "\n".join(lines)
 
 
 def _tumor_ml(case: Case) -> float:

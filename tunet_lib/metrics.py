@@ -190,12 +190,12 @@ def surface_points(
     spacing_mm
         Voxel size (z, y, x).
     table
-        (256) areas in mm², by the eight voxels as bits.
+        (256,) areas in mm², by the eight voxels as bits.
 
     Returns
     -------
     points_mm, areas_mm2
-        (n, 3) float64 and (n).
+        (n, 3) float64 and (n,).
     """
     inside = box_of(mask)
     box = np.pad(mask[inside], 1).view(np.uint8)
