@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 import re
 
 from docutils import nodes
@@ -66,7 +67,7 @@ def say_once(app, doctree):
     """
     for field in doctree.findall(nodes.field):
         items = list(field.findall(nodes.list_item))
-        for before, item in zip(items, items[1:], strict=False):
+        for before, item in itertools.pairwise(items):
             texts = [one.astext().partition(BETWEEN) for one in (before, item)]
             name = next(iter(item.findall(addnodes.literal_strong)), None)
             if name is None or not texts[1][2] or texts[0][2] != texts[1][2]:
