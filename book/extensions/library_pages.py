@@ -19,10 +19,16 @@ BETWEEN = " \N{EN DASH} "  # Sphinx has it between a parameter and what it is
 
 def setup(app):
     """Let Sphinx call the functions below."""
+    app.connect("autodoc-skip-member", said_by_its_class)
     app.connect("autodoc-process-docstring", link_chapters)
     app.connect("autodoc-process-signature", readable_signature)
     app.connect("doctree-read", say_once)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def said_by_its_class(app, what, name, obj, skip, options):
+    """Leave out the fields of a named tuple, which its docstring lists: they say a number only."""
+    return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
 
 
 def link_chapters(app, what, name, obj, options, lines):
