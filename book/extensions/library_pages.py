@@ -12,6 +12,7 @@ from sphinx.util.inspect import stringify_signature
 # A chapter by its file, in a docstring; and a chapter's number before its link.
 FILE = re.compile(r"(?:``)?(?P<path>notebooks/0?(?P<number>\d+)_\w+)\.ipynb(?:``)?")
 NUMBERED = re.compile(r"\b0?(\d+) \((:doc:`\1 <[^>]+>`)\)")
+BOTH = re.compile(r"\b0?(\d+) and 0?(\d+) \((:doc:`\1 <[^>]+>`), (:doc:`\2 <[^>]+>`)\)")
 TO = re.compile(r"\b0(\d) to 0?(\d+)\b")
 PAGE = re.compile(r"the paper map \(``(book/paper_map)\.md``\)")
 BETWEEN = " \N{EN DASH} "  # Sphinx has it between a parameter and what it is
@@ -35,7 +36,8 @@ def link_chapters(app, what, name, obj, options, lines):
     """Make links of the chapters that a module's docstring names."""
     if what == "module":
         text = FILE.sub(r":doc:`\g<number> </\g<path>>`", "\n".join(lines))
-        text = TO.sub(r"\1 to \2", NUMBERED.sub(r"\2", text))
+        text = BOTH.sub(r"\3 and \4", NUMBERED.sub(r"\2", text))
+        text = TO.sub(r"\1 to \2", text)
         lines[:] = PAGE.sub(r":doc:`the paper map </\1>`", text).split("\n")
 
 
