@@ -327,6 +327,7 @@ def test_the_largest_and_the_least_learning_rate_have_labels():
 
     assert labels(1e-3, 2e-3, 4e-4) == ["0.0004", "0.002"]
     assert labels(2e-3, 2e-3, 2e-3) == ["0.002"]
+    assert labels("0.001", "0.002", "4e-4") == ["0.0004", "0.002"]  # as a CSV holds them
     assert labels(1e-4, 2e-5, 0.0) == ["2e-05", "0.0001"]  # a zero has no place on this axis
 
 

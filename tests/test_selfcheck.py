@@ -13,10 +13,25 @@ from tunet_lib.files import DataError
 from tunet_lib.selfcheck import CHECKS, calls, check
 
 
+def assert_alike(stored, made):
+    """Compare what JSON holds, arrays but for the last bits, in which processors differ."""
+    if isinstance(made, dict) and "array" in made:
+        np.testing.assert_allclose(decode(stored), decode(made), rtol=1e-6, atol=1e-9)
+    elif isinstance(made, dict):
+        assert stored.keys() == made.keys()
+        for key, value in made.items():
+            assert_alike(stored[key], value)
+    elif isinstance(made, list):
+        for one, other in zip(stored, made, strict=True):
+            assert_alike(one, other)
+    else:
+        assert stored == made
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stored_values_are_those_that_the_assignment_makes(name):
     made = json.loads(json.dumps(public_checks(load_task(name))))
-    assert json.loads((CHECKS / f"{name}.json").read_text(encoding="utf-8")) == made
+    assert_alike(json.loads((CHECKS / f"{name}.json").read_text(encoding="utf-8")), made)
     assert (CHECKS / f"{name}.json").stat().st_size < 200_000
 
 

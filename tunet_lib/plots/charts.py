@@ -59,7 +59,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     upper.set_ylabel("loss")
     lower.set(ylabel="learning rate", xlabel="epoch", yscale="log")
     # There is room for few labels, and often no power of ten between the two that matter.
-    rates = np.unique([rate for each in histories.values() for rate in each["learning_rate"]])
+    rates = np.unique([float(r) for each in histories.values() for r in each["learning_rate"]])
     rates = rates[rates > 0]
     ticks = np.unique([*rates[:1], *rates[-1:]])
     lower.set_yticks(ticks, [f"{rate:.2g}" for rate in ticks])
