@@ -13,15 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tunet_lib import plots
-from tunet_lib.course import CourseCase, course_case, held_out_cases
+from tunet_lib.course import CourseCase, course_case, held_out_cases, tumor_ml
 from tunet_lib.export import export_onnx
 from tunet_lib.files import atomic_path, save_json
-from tunet_lib.kits19 import Case, require_label
+from tunet_lib.kits19 import Case
 from tunet_lib.localization import lnet_mask
-from tunet_lib.metrics import volume_ml
 from tunet_lib.postprocess import postprocess
 from tunet_lib.predict import COURSE_WEIGHTS
-from tunet_lib.scans import Scan, load_label_map, save_label
+from tunet_lib.scans import Scan, save_label
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "data" / "phantoms"
@@ -48,12 +47,6 @@ def chosen_cases() -> dict[str, Case]:
     typical = course_case(DATA).case_id
     chosen = {case.case_id: case for case in held_out}[typical]
     return {"typical": chosen, "small": by_size[0], "large": by_size[-1]}
-
-
-def tumor_ml(case: Case) -> float:
-    """Give the volume of a case's true tumor."""
-    truth = load_label_map(require_label(case))
-    return volume_ml(truth.label == 2, truth.spacing_mm)
 
 
 def found_in(case: CourseCase) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_held_out_cases_were_seen_by_no_network_of_the_course(monkeypatch, data)
 def test_the_course_case_is_the_one_whose_tumor_is_nearest_to_30_ml(monkeypatch, data):
     cases = find_cases(data)
     monkeypatch.setattr(course, "held_out_cases", lambda folder: cases)
-    away = {case.case_id: abs(course._tumor_ml(case) - 30) for case in cases}
+    away = {case.case_id: abs(course.tumor_ml(case) - 30) for case in cases}
     assert course.course_case(data).case_id == min(away, key=away.get)
 
 

@@ -23,9 +23,9 @@ def test_versions_and_machine():
 )
 @pytest.mark.parametrize(("given", "taken"), [(None, "1"), ("0", "0")])
 def test_tensorflow_is_told_of_onednn_before_it_is_loaded(given, taken):
-    environment = {name: os.environ[name] for name in os.environ if name != "TF_ENABLE_ONEDNN_OPTS"}
+    variables = {name: os.environ[name] for name in os.environ if name != "TF_ENABLE_ONEDNN_OPTS"}
     if given:
-        environment["TF_ENABLE_ONEDNN_OPTS"] = given
+        variables["TF_ENABLE_ONEDNN_OPTS"] = given
     code = """
 import os, sys
 class Watch:
@@ -36,7 +36,7 @@ sys.meta_path.insert(0, Watch())
 import tunet_lib.quiet
 """
     said = subprocess.run(
-        [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code], env=variables, check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() == taken
 

@@ -147,7 +147,7 @@ def course_case(data: str | Path = DATA) -> CourseCase:
 
     A rule that knows nothing of the results: a case chosen for its score would mislead.
     """
-    case = min(held_out_cases(data), key=lambda case: abs(_tumor_ml(case) - TYPICAL_TUMOR_ML))
+    case = min(held_out_cases(data), key=lambda case: abs(tumor_ml(case) - TYPICAL_TUMOR_ML))
     return CourseCase.load(case)
 
 
@@ -224,6 +224,7 @@ def _comments_above(source: str) -> str:
     return "\n".join(lines)
 
 
-def _tumor_ml(case: Case) -> float:
+def tumor_ml(case: Case) -> float:
+    """Give the volume of a case's true tumor on its own voxels, in ml."""
     truth = load_label_map(require_label(case))
     return volume_ml(truth.label == 2, truth.spacing_mm)
