@@ -173,10 +173,28 @@ def test_prediction_is_dashed(volume_hu, label):
     assert solid.get_linestyle()[0][1] is None
     assert dashed.get_linestyle()[0][1] is not None
     assert dashed.get_paths()[0].get_extents().x0 == pytest.approx(6.5)
-    below = next(text.xy for text in ax.texts if text.get_text() == "tumor")
-    assert below[1] == 9  # one name, clear of both outlines
+    (_, row) = positions(ax)["tumor"]
+    assert 9.5 < row < 11  # one name, clear of both outlines
     key = [text.get_text() for text in ax.get_legend().get_texts()]
     assert key == ["truth", "predicted"]
+
+
+def positions(ax):
+    return {text.get_text(): text.get_position() for text in ax.texts}
+
+
+def test_a_name_stands_elsewhere_than_on_another_region_or_out_of_the_image(volume_hu, label):
+    predicted = label.copy()
+    predicted[3, :8, 15:28] = 2  # at the upper edge
+    column, row = positions(outlined(volume_hu, 3, label, predicted))["whole"]
+    assert 3 <= column <= 11  # above the other kidney
+    assert row < 3.5
+    tall = np.zeros(SHAPE, np.uint8)
+    tall[3, :, 3:11] = 1
+    tall[3, 19, 3:11] = 2  # the name of the tumor has no place below
+    places = positions(outlined(volume_hu, 3, tall))
+    assert all(-0.5 < row < 19.5 for _, row in places.values())
+    assert places["tumor"] != places["whole"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunet_lib.config import Config
@@ -95,8 +95,8 @@ def draw_u_net(config: Config, shape: Sequence[int], *, outputs: str = "whole, t
     )
     parts = _u(blocks, 44, WHOLE, "")
     parts += [
-        text(_place(blocks[0], 44, config.levels).x, 14, f"image, {_times(shape)}, 1 channel"),
-        text(_place(blocks[-1], 44, config.levels).x, 14, f"probability of {outputs}"),
+        text(_place(blocks[0], 44, config.levels).x, 16, f"image, {_times(shape)}, 1 channel"),
+        text(_place(blocks[-1], 44, config.levels).x, 16, f"probability of {outputs}"),
     ]
     return Drawing(frame(parts, (WIDTH, 44 + ROW * config.levels), title), title)
 
@@ -128,13 +128,13 @@ def draw_tunet(config: Config) -> Drawing:
     parts += [
         text(middle, 20, "W-Net", size=16, style="bold"),
         text(middle, below - 4, "T-Net", size=16, style="bold"),
-        text(first.x, 14, f"image, {_times(shape)}, 1 channel"),
-        _map("w", last.x, 14, "map of the whole, 1 channel"),
+        text(first.x, 16, f"image, {_times(shape)}, 1 channel"),
+        _map("w", last.x, 16, "map of the whole, 1 channel"),
         _map("t", t_last.x, below - 30, "map of the tumor, 1 channel"),
         text(t_first.x, below - 30, "image and W-Net's map, 2 channels"),
         *_handed_over(last, t_first, below),
     ]
-    return Drawing(frame(parts, (WIDTH + 20, below + ROW * levels), title), title)
+    return Drawing(frame(parts, (WIDTH + 28, below + ROW * levels), title), title)
 
 
 def _map(name: str, x: float, y: float, words: str) -> str:
@@ -144,14 +144,15 @@ def _map(name: str, x: float, y: float, words: str) -> str:
 
 def _handed_over(last: Box, t_first: Box, below: float) -> list[str]:
     """Draw the map's way from W-Net's end to T-Net's beginning, and the gradient's way back."""
-    lane, edge = below - 58, WIDTH + 12
-    out = f"M{last.side('right')[0]:g},{last.y:g} H{edge:g} V{lane:g} H{t_first.x:g}"
-    back = f"M{edge - 8:g},{lane + 9:g} V{last.y + 40:g}"
+    lane, edge = below - 58, WIDTH + 26
+    right = last.side("right")[0]
+    out = f"M{right:g},{last.y - 8:g} H{edge:g} V{lane:g} H{t_first.x:g} V{lane + 12:g}"
+    start = f"M{t_first.x + 10:g},{lane + 15:g} V{lane + 8:g} H{edge - 8:g}"
     return [
-        arrow(f"{out} V{lane + 8:g}", color=WHOLE),
-        arrow(back, color=LOSS, dashes="5 4"),
+        arrow(out, color=WHOLE),
+        arrow(f"{start} V{last.y + 8:g} H{right + 7:g}", color=LOSS, dashes="5 4"),
         text(WIDTH / 2, lane - 6, "W-Net's map", size=11),
-        text(edge - 14, lane - 8, "gradient of the tumor loss", size=11, style="end"),
+        text(WIDTH / 2, lane + 22, "gradient of the tumor loss", size=11),
     ]
 
 
@@ -180,7 +181,8 @@ def _u(
             + "</g>"
         )
         if number:
-            parts.append(_next(blocks[number - 1 : number + 1], boxes[number - 1 : number + 1]))
+            pair = slice(number - 1, number + 1)
+            parts.append(_next(blocks[pair], boxes[pair], levels - 1))
         if injected and block.side == "down" and block.level:
             x, y = box.side("left", 7)
             parts.append(arrow(f"M{x - 44:g},{y + 4:g} H{x:g}", color=IMAGE))
@@ -194,10 +196,15 @@ def _u(
     return parts
 
 
-def _next(blocks: list[Block], boxes: list[Box]) -> str:
+def _next(blocks: list[Block], boxes: list[Box], lowest: int) -> str:
     """Draw the arrow from a block to the next one, and say what happens on it."""
     down = blocks[1].side == "down"
     start, end = boxes
+    # The lowest block is entered on the left and left on the right, so that the arrows are apart.
+    if down and blocks[1].level == lowest:
+        end = replace(end, x=end.x - STEP / 3)
+    elif not down and blocks[0].level == lowest:
+        start = replace(start, x=start.x + STEP / 3)
     path = curve(start, "bottom" if down else "top", end, enters="top" if down else "bottom")
     y = (start.y + end.y) / 2 + 4
     words = "max-pool ÷ 2" if down else "upsample × 2"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # takes long to load, so the functions that need it import it
 
 WINDOW_HU = (-160.0, 240.0)  # the usual abdominal window
 
+_NAME_POINTS = (10, 26)  # a region's name, high and wide; axes grow a little when laid out
+_MAY_HIDE = 0.3  # of a name
 _STYLES: dict[str, Any] = {"truth": "solid", "predicted": (0, (2.5, 1.5))}
 
 
@@ -114,6 +116,7 @@ def show_slice(
     ax.set(xticks=[], yticks=[])
     ax.autoscale(False)  # outlines reach half a voxel beyond the image
     ax.spines[:].set_visible(False)
+    ax.set_anchor("N")  # in a row of slices of unlike shapes the titles are level
     ax.set_title(title, fontsize=11)
     return cast("Figure", ax.figure)
 
@@ -269,22 +272,44 @@ def _framed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _name_regions(ax: Axes, labels: Sequence[np.ndarray]) -> None:
-    # Whole is named above itself and tumor below, so that the two names never meet.
-    for region, lowest, above in (("whole", 1, True), ("tumor", 2, False)):
-        mask = np.any([label >= lowest for label in labels], axis=0)
-        if not mask.any():
+    """Write whole above itself and tumor below, or where less is hidden if that hides much."""
+    points = ax.get_window_extent().width * 72 / ax.figure.dpi
+    per_point = float(np.ptp(ax.get_xlim())) / points  # columns
+    size = np.array([per_point / float(ax.get_aspect()), per_point]) * _NAME_POINTS  # rows, columns
+    taken = np.any([label > 0 for label in labels], axis=0)
+    for region, lowest, sides in (("whole", 1, (-1, 1)), ("tumor", 2, (1, -1))):
+        masks = [np.any([label >= lowest for label in labels], axis=0), labels[0] >= lowest]
+        spots = [_beside(mask, side, size) for side in sides for mask in masks if mask.any()]
+        if not spots:
             continue
-        rows, columns = np.nonzero(mask)
-        at = rows.argmin() if above else rows.argmax()
-        height, width = mask.shape
-        free = rows[at] if above else height - 1 - rows[at]
-        upward = above == (free > 0.1 * height)  # at the edge of the image the name goes inside
-        ax.annotate(
-            region, (np.clip(columns[at], 0.1 * width, 0.9 * width), rows[at]),
-            (0, 6 if upward else -6), textcoords="offset points", ha="center",
-            va="bottom" if upward else "top", color=PALETTE[region], fontsize=9, fontweight="bold",
-            path_effects=black_edge(1.6),
+        spot = min(spots, key=lambda spot: max(_MAY_HIDE, _hidden(taken, spot, size)))
+        row, column = spot
+        ax.text(
+            column, row, region, ha="center", va="center", color=PALETTE[region], fontsize=9,
+            fontweight="bold", path_effects=black_edge(1.6),
         )  # fmt: skip
+        taken[_under(spot, size)] = True
+
+
+def _beside(mask: np.ndarray, side: int, size: np.ndarray) -> np.ndarray:
+    """Give the middle (row, column) of a name above a region, -1, or below it, 1."""
+    rows, columns = np.nonzero(mask)
+    at = rows.argmin() if side < 0 else rows.argmax()
+    spot = np.array([rows[at] + side * (0.5 + 0.9 * size[0]), columns[at]])
+    # At the edge of the image the name goes inside.
+    return np.clip(spot, size / 2, np.maximum(size / 2, mask.shape - size / 2))
+
+
+def _under(spot: np.ndarray, size: np.ndarray) -> tuple[slice, slice]:
+    """Give the voxels that a name covers."""
+    first = np.round(spot - size / 2).astype(int)
+    last = first + np.ceil(size).astype(int)
+    return slice(*np.maximum([first[0], last[0]], 0)), slice(*np.maximum([first[1], last[1]], 0))
+
+
+def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray) -> float:
+    """Say how much of a name lies on outlined voxels or other names, or is out of the image."""
+    return 1 - float((~taken[_under(spot, size)]).sum() / np.prod(np.ceil(size)))
 
 
 def _draw_style_key(ax: Axes, labels: Sequence[np.ndarray]) -> None:
