@@ -58,6 +58,8 @@ def test_a_name_or_number_with_a_hyphen_is_marked_as_one_that_does_not_break():
         ("patches of 16 × 32 × 32 voxels", "patches of 16_×_32_×_32 voxels"),
         ("lines 10-27 of a 3-D map, held-out", "lines 10-27 of a 3-D map, held-out"),
         ("5 columns, x = 20", "5 columns, x_=_20"),
+        ("at y = x = 56, 5 × brightness", "at y_=_x_=_56, 5_×_brightness"),
+        ("2 · 1 / (2 + 3), |X ∩ Y| / |X ∪ Y|", "2_·_1_/_(2_+_3), |X_∩_Y|_/_|X_∪_Y|"),
     ],
 )
 def test_typed_hyphens_and_letters_become_signs(typed, printed):

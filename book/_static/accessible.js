@@ -10,13 +10,19 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
-// On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders; a
-// picture that is a link is reached anyway, but its caption says whether there is more to see.
+// On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders,
+// unless it fits all but for a little. A picture that is a link is reached anyway, and what is
+// printed by the theme, but both say whether there is more to see.
 const isWide = (box) => box.scrollWidth > box.clientWidth;
+const ALL_BUT_FITS = 1.15;
 const reachWide = () => {
+  document.querySelectorAll(".flipbook > img").forEach((img) =>
+    img.classList.toggle("fits", img.naturalWidth < ALL_BUT_FITS * img.parentElement.clientWidth));
   document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
     box.setAttribute("tabindex", isWide(box) ? "0" : "-1"));
   document.querySelectorAll("a.enlarge").forEach((link) => link.classList.toggle("wide", isWide(link)));
+  document.querySelectorAll(".output.stream").forEach((printed) =>
+    printed.classList.toggle("wide", isWide(printed.querySelector("pre"))));
 };
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
 // How wide a picture is, is known once it is loaded; that event does not bubble.

@@ -51,7 +51,7 @@ def with_viewers(app, page, template, context, doctree):
             alt=html.escape(f"{text}: coronal, sagittal and axial slices with the true outlines"),
             mb=megabytes,
             caption=f"{begin}{text}: blue is the true outline of kidney and tumor, orange that of "
-            "the tumor. Opened, it shows what the networks found as well.",
+            "the tumor. Opened, it shows what the networks found, or again the truth.",
         )
 
     context["body"] = PLACE.sub(figure, body)

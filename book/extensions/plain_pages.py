@@ -14,7 +14,7 @@ UNTRUE = (
 # quizzes have no formulas.
 QUIZ_ASKS_FOR_MATHJAX = "typeof MathJax != 'undefined'", "false"
 # A long name in code may break after a dot or an underscore.
-NAME_IN_CODE = re.compile(r'(?<=<span class="pre">)[\w.]{12,}(?=[(<=])')
+NAME_IN_CODE = re.compile(r'(?<=<span class="pre">)[\w./]{12,}(?=[(<=])')
 # An option of a command may not, after its hyphens.
 OPTION_IN_CODE = '<span class="pre">-', '<span class="pre option">-'
 
@@ -42,7 +42,7 @@ def accessible(app, page, template, context, doctree):
     for attribute in UNTRUE:
         body = body.replace(attribute, "")
     body = body.replace(*QUIZ_ASKS_FOR_MATHJAX)
-    body = NAME_IN_CODE.sub(lambda name: re.sub(r"(?<=[._])(?=\w)", "<wbr>", name[0]), body)
+    body = NAME_IN_CODE.sub(lambda name: re.sub(r"(?<=[._/])(?=\w)", "<wbr>", name[0]), body)
     body = body.replace(*OPTION_IN_CODE)
     context["body"] = SIGNATURE_LINES.sub(
         lambda lines: (

@@ -20,7 +20,10 @@ UNIT = re.compile(
     r"(?<=\d)\s(?=(?:%|HU|ml|mm|cm|kB|MB|GB)(?!\w))|(?:(?<=\bEq\.)|(?<=\bFig\.)|(?<=\bTable)"
     r"|(?<=\bAlgorithm)|(?<=\b[Cc]hapter)|(?<=\bLine)|(?<=\bline))\s(?=\d)"
 )
-SUM = re.compile(r"(?<=[\d½¼²³])\s([±·×/−])\s(?=\(?−?[\d½¼])|(?<=\b\w)\s(=)\s(?=[-−]?\d)")
+SUM = re.compile(
+    r"(?<=[\d½¼²³)])\s([±·×/+−])\s(?=\(?−?[\d½¼])|(?<=\d)\s(×)\s(?=[a-z])"
+    r"|(?<=\b\w)\s(=)\s(?=[-−]?\d|\w\b)|\s([∪∩])\s|(?<=\w\|)\s(/)\s(?=\|)"
+)
 INTERVAL = re.compile(r"(?<=\d)\s(to)\s(?=[-−+]?\d)")
 # What would break after a hyphen that is part of a name or a number.
 NAME = re.compile(r"\b(?:[LTUW]|nnU)-Nets?\b|\b\d+e-\d+\b")

@@ -57,13 +57,14 @@ TOO_WIDE = """() => {
     .slice(0, 5).map((one) => one.outerHTML.slice(0, 200));
 }"""
 
-# What a telephone hides: the rest of a formula, and tables that go on beyond the screen unsaid.
+# What a telephone hides: the rest of a formula; tables, and what is printed, that go on beyond the
+# screen unsaid.
 HIDDEN = """() => [
   ...[...document.querySelectorAll(".katex-display")]
     .filter((one) => one.scrollWidth > one.clientWidth),
-  ...[...document.querySelectorAll(".pst-scrollable-table-container")]
+  ...[...document.querySelectorAll(".pst-scrollable-table-container, .output.stream pre")]
     .filter((one) => one.scrollWidth > one.clientWidth &&
-      !getComputedStyle(one, "::before").content.includes("Swipe")),
+      !getComputedStyle(one.closest(".output") ?? one, "::before").content.includes("Swipe")),
 ].map((one) => one.textContent.trim().slice(0, 200))"""
 
 # The theme makes what scrolls reachable by the keyboard a moment after the size has changed.
@@ -256,7 +257,7 @@ def test_a_telephone_shows_pictures_behind_sliders_as_large_as_drawn(visitor, na
             "(one) => { const img = one.querySelector('img'); return ["
             "img.naturalWidth, img.clientWidth, one.scrollWidth > one.clientWidth, one.tabIndex]; }"
         )
-        assert shown == drawn
+        assert shown == drawn if hidden else drawn < 1.15 * shown
         assert reached == (0 if hidden else -1), "what scrolls is reached by the keyboard"
         book.evaluate("(one) => { one.scrollLeft = 1000; }")
         for slider in book.locator("input[type=range]").all():

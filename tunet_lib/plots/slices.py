@@ -173,10 +173,11 @@ def show_outlines(
         if label.shape != shape:
             raise ValueError(f"slice {shape} and label map {label.shape} differ in shape")
         _draw_outlines(ax, label, style, fill)
+    taken = np.any([label > 0 for label in labels], axis=0)
     if names:
-        _name_regions(ax, labels)
+        _name_regions(ax, labels, taken)
     if predicted is not None:
-        _draw_style_key(ax, labels)
+        _draw_style_key(ax, taken)
 
 
 def body(image: np.ndarray, above: float = WINDOW_HU[0]) -> tuple[float, float, float, float]:
@@ -271,12 +272,14 @@ def _framed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return columns, rows, np.pad(mask, 1).astype(np.float32)
 
 
-def _name_regions(ax: Axes, labels: Sequence[np.ndarray]) -> None:
-    """Write whole above itself and tumor below, or where less is hidden if that hides much."""
+def _name_regions(ax: Axes, labels: Sequence[np.ndarray], taken: np.ndarray) -> None:
+    """Write whole above itself and tumor below, or where less is hidden if that hides much.
+
+    `taken` is where the outlines are; the names are added to it.
+    """
     points = ax.get_window_extent().width * 72 / ax.figure.dpi
     per_point = float(np.ptp(ax.get_xlim())) / points  # columns
     size = np.array([per_point / float(ax.get_aspect()), per_point]) * _NAME_POINTS  # rows, columns
-    taken = np.any([label > 0 for label in labels], axis=0)
     for region, lowest, sides in (("whole", 1, (-1, 1)), ("tumor", 2, (1, -1))):
         masks = [np.any([label >= lowest for label in labels], axis=0), labels[0] >= lowest]
         spots = [_beside(mask, side, size) for side in sides for mask in masks if mask.any()]
@@ -312,16 +315,17 @@ def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray) -> float:
     return 1 - float((~taken[_under(spot, size)]).sum() / np.prod(np.ceil(size)))
 
 
-def _draw_style_key(ax: Axes, labels: Sequence[np.ndarray]) -> None:
+def _draw_style_key(ax: Axes, taken: np.ndarray) -> None:
     from matplotlib.lines import Line2D
 
-    # In the corner that hides least, taken larger than the key: names stand beside outlines.
-    outlined = np.any([label > 0 for label in labels], axis=0)
-    high, wide = (-(-2 * size // 5) for size in outlined.shape)
+    # In the corner of what is seen that hides least, taken larger than the key.
+    (left, right), (top, bottom) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    seen = taken[round(top + 0.5) : round(bottom + 0.5), round(left + 0.5) : round(right + 0.5)]
+    high, wide = (-(-2 * size // 5) for size in seen.shape)
     sides = {"lower": slice(-high, None), "upper": slice(high)}
     across = {"left": slice(wide), "right": slice(-wide, None)}
     hidden: dict[Any, int] = {
-        f"{side} {half}": outlined[rows, columns].sum()
+        f"{side} {half}": seen[rows, columns].sum()
         for side, rows in sides.items()
         for half, columns in across.items()
     }
