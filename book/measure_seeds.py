@@ -4,6 +4,8 @@ Trains a network of fold 1 as the study did, on the same cases, with a seed of i
 it on all 42 cases that the fold holds out. With the study's seed, 2019, it scores the network that
 comes with the book.
 
+A processor that has no bfloat16 needs ``--precision float32``, which is noted with the epochs.
+
 Results: a line for each case in book/results/seeds.csv, and for each epoch in
 seeds_history.csv. A training that was cut short goes on from its last epoch.
 """
@@ -19,7 +21,7 @@ from typing import Any
 
 from experiments import machine
 
-from tunet_lib.config import VARIANTS
+from tunet_lib.config import VARIANTS, Config
 from tunet_lib.course import FOLD, STUDY_CASES, CourseCase, course_config
 from tunet_lib.folds import split_cases, split_folds
 from tunet_lib.kits19 import Case
@@ -35,17 +37,15 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def trained(
-    variant: str, seed: int, data: Path, cases: list[Case], folds: list[list[str]]
+    variant: str, config: Config, data: Path, cases: list[Case], folds: list[list[str]]
 ) -> Model:
     """Train, or go on with it; give the network of the best epoch, and note the epochs."""
-    config = course_config()
     prepared, failures = prepare_cases(cases, data / "prepared", config)
     assert not failures, failures
     split = split_cases(prepared, folds, FOLD, inner=config.inner_validation)
-    folder = data / "seeds" / f"{variant}_{seed}"
-    ours = dataclasses.replace(config, seed=seed)
-    history = train(VARIANTS[variant], ours, split, folder=folder, on_epoch=print)
-    of = {"variant": variant, "seed": seed, "machine": machine()}
+    folder = data / "seeds" / f"{variant}_{config.seed}"
+    history = train(VARIANTS[variant], config, split, folder=folder, on_epoch=print)
+    of = {"variant": variant, "seed": config.seed, "machine": f"{machine()} {config.precision}"}
     append("seeds_history.csv", (of | log for log in history))
     return Model.load(folder)
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("variant", choices=sorted(VARIANTS))
     parser.add_argument("seed", type=int)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--precision", default=course_config().precision, help="of training")
     arguments = parser.parse_args()
     variant, seed, data = arguments.variant, arguments.seed, arguments.data
     cases, config = write_phantoms(data / "phantoms", STUDY_CASES), course_config()
@@ -74,7 +75,8 @@ def main() -> None:
     if seed == config.seed:
         model = Model.load(COURSE_WEIGHTS / variant)
     else:
-        model = trained(variant, seed, data, cases, folds)
+        ours = dataclasses.replace(config, seed=seed, precision=arguments.precision)
+        model = trained(variant, ours, data, cases, folds)
     rows = []
     for each in (case for case in cases if case.case_id in folds[FOLD]):
         case = CourseCase.load(each)

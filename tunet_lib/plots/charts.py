@@ -113,7 +113,7 @@ def table_1_plot(rows: Sequence[Any]) -> Figure:
 
 
 def _name_lines(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
-    # Names stand at the heights where their lines end, pushed apart to stay readable.
+    # Names stand about where their lines end, pushed apart to stay readable.
     ends = sorted(ends)
     gap = min(0.075, 1 / len(ends))
     low, high = ax.get_ylim()
@@ -121,7 +121,8 @@ def _name_lines(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
     wanted = np.clip((values - low) / (high - low), 0, 1)
     heights = np.maximum.accumulate(wanted - gap * np.arange(len(ends)))
     heights += gap * np.arange(len(ends))
-    heights -= max(0.0, heights[-1] - 1.0)
+    heights -= np.mean(heights - wanted)
+    heights -= min(0.0, heights[0]) + max(0.0, heights[-1] - 1.0)
     for height, (_, name, color) in zip(heights, ends, strict=True):
         ax.text(
             1.01, height, name, transform=ax.transAxes, va="center", fontsize=9,
