@@ -249,7 +249,7 @@ def test_a_telephone_shows_pictures_wide_enough_for_their_words(visitor):
 
 
 @pages_with('class="flipbook"')
-def test_a_telephone_shows_pictures_behind_sliders_as_large_as_drawn(visitor, name):
+def test_a_telephone_shows_pictures_behind_sliders_about_as_large_as_drawn(visitor, name):
     visitor.tab.set_viewport_size({"width": 390, "height": 844})
     visitor.open(name)
     for book in visitor.tab.locator(".flipbook").all():
@@ -257,7 +257,10 @@ def test_a_telephone_shows_pictures_behind_sliders_as_large_as_drawn(visitor, na
             "(one) => { const img = one.querySelector('img'); return ["
             "img.naturalWidth, img.clientWidth, one.scrollWidth > one.clientWidth, one.tabIndex]; }"
         )
-        assert shown == drawn if hidden else drawn < 1.15 * shown
+        if hidden:
+            assert shown == drawn
+        else:
+            assert drawn < 1.2 * shown, "its words are nearly as large as drawn"
         assert reached == (0 if hidden else -1), "what scrolls is reached by the keyboard"
         book.evaluate("(one) => { one.scrollLeft = 1000; }")
         for slider in book.locator("input[type=range]").all():
