@@ -21,7 +21,8 @@ const reachWide = () => {
   document.querySelectorAll(".drawing-box, .katex-display, .flipbook").forEach((box) =>
     box.setAttribute("tabindex", isWide(box) ? "0" : "-1"));
   document.querySelectorAll("a.enlarge").forEach((link) => link.classList.toggle("wide", isWide(link)));
-  document.querySelectorAll(".output.stream").forEach((printed) =>
+  // A picture may be there before the rest of the page is.
+  document.querySelectorAll(".output.stream:has(pre)").forEach((printed) =>
     printed.classList.toggle("wide", isWide(printed.querySelector("pre"))));
 };
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
