@@ -11,8 +11,8 @@ document.addEventListener("DOMContentLoaded", () => {
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
 });
 // On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders,
-// unless it fits all but for a little. A picture that is a link is reached anyway, and what is
-// printed by the theme, but both say whether there is more to see.
+// unless it fits all but for a little. A picture that is a link is reached anyway, and the theme
+// sees to what is printed, but both say whether there is more to see.
 const isWide = (box) => box.scrollWidth > box.clientWidth;
 const ALL_BUT_FITS = 1.15;
 const reachWide = () => {

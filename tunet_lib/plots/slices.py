@@ -285,6 +285,7 @@ def _name_regions(ax: Axes, labels: Sequence[np.ndarray], taken: np.ndarray) -> 
         spots = [_beside(mask, side, size) for side in sides for mask in masks if mask.any()]
         if not spots:
             continue
+        # Of those that hide little, the first.
         spot = min(spots, key=lambda spot: max(_MAY_HIDE, _hidden(taken, spot, size)))
         row, column = spot
         ax.text(
