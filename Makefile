@@ -43,7 +43,7 @@ chapters: $(STAMP) data ## run every notebook again and store what it gives
 
 assets: $(ASSETS) $(MADE) ## fetch and make what the pages need besides themselves
 
-browser: book $(BROWSER) ## open every page of the book in Chromium; pictures in _build/screenshots
+browser: book $(BROWSER) ## open every page of the book in Chromium; SCREENSHOTS=1 for pictures in _build/screenshots
 	$(BIN)/pytest -n 2 -m browser tests/browser
 
 pdf: book $(BROWSER) ## print the whole book with Chromium: _build/tunet-book.pdf

@@ -12,12 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "_build" / "html"
+SCREENSHOTS = ROOT / "_build" / "screenshots"
 ARRIVED = "() => document.readyState === 'complete'"
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+def keep_screenshot(tab, name, **options):
+    """Keep a picture to look at: ``make browser SCREENSHOTS=1``. They take as long as the tests."""
+    if os.environ.get("SCREENSHOTS"):
+        tab.screenshot(path=SCREENSHOTS / name, **options)
 
 
 @pytest.fixture(scope="session")

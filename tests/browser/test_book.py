@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from .conftest import BOOK, ROOT
+from .conftest import BOOK, ROOT, keep_screenshot
 
 sys.path.append(str(ROOT / "book" / "extensions"))
 
@@ -17,7 +17,6 @@ from typography import printed
 pytestmark = pytest.mark.browser
 
 AXE = ROOT / "book" / "npm" / "node_modules" / "axe-core" / "axe.min.js"
-SCREENSHOTS = ROOT / "_build" / "screenshots"
 TALLEST = 8_000  # pixels of a picture; beyond 8192 Chromium paints a page's beginning again
 LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -110,14 +109,13 @@ def set_theme(tab, theme):
     )
 
 
-def keep_screenshot(tab, name, width, theme):
+def keep_page(tab, name, width, theme):
     stem = name.removesuffix(".html").replace("/", "-")
     height = tab.evaluate("document.documentElement.scrollHeight")
     for number, top in enumerate(range(0, height, TALLEST), 1):
-        tab.screenshot(
-            path=SCREENSHOTS
-            / f"{width}-{theme}"
-            / f"{stem}{f'-{number}' if number > 1 else ''}.jpg",
+        keep_screenshot(
+            tab,
+            f"{width}-{theme}/{stem}{f'-{number}' if number > 1 else ''}.jpg",
             full_page=True,
             quality=70,
             timeout=120_000,  # a busy machine paints slowly
@@ -145,7 +143,7 @@ def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(visi
             set_theme(tab, theme)
             found += [f"{theme}, {width} px, {text}" for text in violations(tab, rules)]
             rules = tab.evaluate(THE_SAME_IN_EACH_THEME)
-            keep_screenshot(tab, name, width, theme)
+            keep_page(tab, name, width, theme)
         found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
         if width <= 600:
             found += [f"hidden at {width} px: {text}" for text in tab.evaluate(HIDDEN)]

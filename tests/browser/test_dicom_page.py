@@ -26,7 +26,7 @@ from tunet_lib.phantom import make_phantom
 from tunet_lib.predict import predict_scan
 from tunet_lib.scans import load_label, load_scan
 
-from .conftest import ROOT
+from .conftest import keep_screenshot
 from .test_segment import LEAST_DSC, PACKING, PAGE, dsc, open_with, quick, wait_until_done  # noqa: F401
 
 pytestmark = pytest.mark.browser
@@ -347,7 +347,7 @@ def test_a_dropped_folder_is_segmented_as_by_the_library(visitor, quick, tmp_pat
     buttons = tab.locator(".series button")
     mine = f"Series 2: {len(values)} slices of {values.shape[2]}x{values.shape[1]}, venous"
     assert buttons.all_inner_texts()[1:] == [mine, "Series 3: 5 slices of 64x48, bone <b>"]
-    tab.screenshot(path=ROOT / "_build" / "screenshots" / "dicom_series.png")
+    keep_screenshot(tab, "dicom_series.png")
     buttons.nth(1).click()
     wait_until_done(tab)
     assert "Left out: 1 of localizer." in tab.locator(".doubts").inner_text()

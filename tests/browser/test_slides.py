@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from .conftest import BOOK, ROOT
-from .test_book import AXE, SCREENSHOTS, violations
+from .conftest import BOOK, ROOT, keep_screenshot
+from .test_book import AXE, violations
 
 pytestmark = pytest.mark.browser
 
@@ -72,7 +72,7 @@ def test_every_slide_fits_and_is_accessible(visitor, deck, size):
         if tab.evaluate(OVERLAP):
             found.append(f"{where}: parts lie on each other")
         name = f"{deck.removesuffix('.html')}-{number + 1:02}.jpg"
-        tab.screenshot(path=SCREENSHOTS / "slides" / str(width) / name, quality=70)
+        keep_screenshot(tab, f"slides/{width}/{name}", quality=70)
     assert not found, "\n".join(found)
 
 
