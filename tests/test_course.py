@@ -6,11 +6,14 @@ import pytest
 
 from tunet_lib import course
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS, Config
+from tunet_lib.evaluation import STEPS, SYSTEMS, read_scores
 from tunet_lib.files import load_json
 from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import find_cases
 from tunet_lib.phantom import write_phantoms
 from tunet_lib.postprocess import grow
+
+RESULTS = Path(__file__).parents[1] / "book" / "results"
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,24 @@ def test_held_out_cases_were_seen_by_no_network_of_the_course(monkeypatch, data)
     assert names == {"case_00000", "case_00001", "case_00003"}
     assert names <= set(others.pop(course.FOLD))
     assert not names & {name for fold in others for name in fold}
+
+
+def test_the_courses_networks_were_scored_on_all_that_their_fold_holds_out():
+    config, study = course.course_config(), [f"case_{k:05d}" for k in range(course.STUDY_CASES)]
+    held_out = sorted(split_folds(study, config.folds, config.seed)[course.FOLD])
+    rows = read_scores(RESULTS / "fold_1_scores.csv")
+    steps = read_scores(RESULTS / "fold_1_algorithm_1.csv")
+    for names, of in ((SYSTEMS, rows), (STEPS, steps)):
+        assert {row["fold"] for row in of} == {course.FOLD}
+        for name in names:
+            assert sorted(row["case_id"] for row in of if row["system"] == name) == held_out
+    # The study scored some of them, on another processor
+    before = {(row["system"], row["case_id"]): row for row in read_scores(RESULTS / "scores.csv")}
+    both = [(row, before.get((row["system"], row["case_id"]))) for row in rows]
+    both = [pair for pair in both if all(pair)]
+    assert len(both) == 12 * len(SYSTEMS)
+    for field in ("grid_whole", "grid_tumor", "native_whole", "native_tumor"):
+        assert max(abs(one[field] - other[field]) for one, other in both) < 0.002
 
 
 def test_the_course_case_is_the_one_whose_tumor_is_nearest_to_30_ml(monkeypatch, data):
