@@ -20,7 +20,8 @@ FALSE = "false_kidney_ml"
 QUOTES = (  # where, in which words, and what the numbers in them are
     ("03_patches", "uniformly they cost {} of the tumor's DSC", lambda c: -c.gain("2d_uniform")),
     ("03_patches", "marked {} ml more in healthy", lambda c: c.each("2d_uniform", FALSE).mean()),
-    ("03_patches", "seeds that say {}, {} and {}", lambda c: sorted(c.each("2d_uniform", FALSE))),
+    ("03_patches", "three seeds {}, {} and {} ml", lambda c: c.scores("2d_uniform", FALSE)),
+    ("03_patches", "the recipe's say {}, {} and {}", lambda c: c.scores("2d", FALSE)),
     ("03_patches", "the tumor is {} lower, which is a hint", lambda c: -c.gain("2d_1deg")),
     ("07_cascade", "sets {} TuNets beside", lambda c: len(c.scores("tunet"))),
     ("07_cascade", "beside {} U-Nets 3D", lambda c: len(c.scores("3d"))),
@@ -72,7 +73,7 @@ def chapter():
     return SimpleNamespace(
         each=each,
         gain=lambda name: each(name).mean(),
-        scores=lambda name: of.fold_means(of.rows, name, "tumor"),
+        scores=lambda name, field="tumor": of.fold_means(of.rows, name, field),
         sd=lambda base: of.noise(of.of_family(base, "tumor"))[0],
         two_in_3d=two_in_3d,
         verdict=lambda name, region: of.verdict((name, region)),

@@ -8,7 +8,6 @@ import numpy as np
 from tunet_lib.config import VARIANTS, Config
 from tunet_lib.evaluation import SCORE_FIELDS
 from tunet_lib.files import load_array, save_array
-from tunet_lib.model import Model
 
 SHAPE = (8, 16, 16)
 
@@ -48,6 +47,8 @@ def tiny_config(**changes):
 
 def random_model(name, **changes):
     """Give a network with weights that make every value count."""
+    from tunet_lib.model import Model  # loads TensorFlow, which most processes do without
+
     model = Model.untrained(VARIANTS[name], tiny_config(**changes))
     rng = np.random.default_rng(0)
     weights = model.network.get_weights()
