@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Of all that TensorFlow brings little is ever imported, and that is compiled then: a minute less.
+INSTALL := install --quiet --disable-pip-version-check --no-compile
 PORT ?= 8000
 
 # python3 where TensorFlow has a wheel for it, else the newest other one that has.
@@ -78,7 +80,7 @@ lint: $(STAMP) ## check style, types, import layers and spelling
 	$(BIN)/codespell
 
 bench: $(STAMP) ## measure beside other libraries; writes book/results/benchmarks.csv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
+	$(BIN)/pip $(INSTALL) -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
 secret: ## make a teacher's secret: SEED_FILE, which must lie outside of this repository
@@ -110,13 +112,13 @@ clean: ## remove what was built, not the data, runs or .venv
 $(BROWSER): $(STAMP)
 	@command -v chromium google-chrome >/dev/null || { \
 	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
+	$(BIN)/pip $(INSTALL) -e ".[browser]"
 	@touch $@
 
 # In an environment of its own, since it lowers Sphinx. pyproject.toml says which version.
 $(OTTER): $(STAMP)
 	$(BIN)/python -m venv $(VENV)/otter
-	$(VENV)/otter/bin/pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c \
+	$(VENV)/otter/bin/pip $(INSTALL) "$$($(BIN)/python -c \
 	    'from importlib.metadata import requires; print(*[line.partition(";")[0] \
 	    for line in requires("tunet-book") if "coursework" in line])')"
 
@@ -153,5 +155,5 @@ $(STAMP): pyproject.toml
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
+	$(BIN)/pip $(INSTALL) -e ".[book,test]"
 	@touch $@
