@@ -3,8 +3,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Of all that TensorFlow brings little is ever imported, and that is compiled then: a minute less.
-INSTALL := install --quiet --disable-pip-version-check --no-compile
 PORT ?= 8000
 
 # python3 where TensorFlow has a wheel for it, else the newest other one that has.
@@ -18,6 +16,11 @@ ASSETS := $(VENDOR)/.installed
 MADE := book/_static/made/cases.json
 BROWSER := $(VENV)/.browser
 OTTER := $(VENV)/otter/bin/otter
+
+# zsh leaves the ~ of SEED_FILE=~/secret to us.
+override SEED_FILE := $(patsubst ~/%,$(HOME)/%,$(SEED_FILE))
+override SUBMISSIONS := $(patsubst ~/%,$(HOME)/%,$(SUBMISSIONS))
+override OUT := $(patsubst ~/%,$(HOME)/%,$(OUT))
 
 # Without it TensorFlow reports each feature of the CPU.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -80,7 +83,7 @@ lint: $(STAMP) ## check style, types, import layers and spelling
 	$(BIN)/codespell
 
 bench: $(STAMP) ## measure beside other libraries; writes book/results/benchmarks.csv
-	$(BIN)/pip $(INSTALL) -e ".[bench]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
 	$(BIN)/python -m benchmarks
 
 secret: ## make a teacher's secret: SEED_FILE, which must lie outside of this repository
@@ -97,7 +100,7 @@ grade: $(STAMP) ## grade a class: A=a6 SUBMISSIONS=folder SEED_FILE=file; OUT=fo
 	@test -n "$(A)" -a -n "$(SUBMISSIONS)" -a -n "$(SEED_FILE)" || { \
 	    echo "Name all three: make grade A=a6 SUBMISSIONS=… SEED_FILE=…"; exit 1; }
 	$(BIN)/python -m coursework.grade $(A) "$(SUBMISSIONS)" --seed-file "$(SEED_FILE)" \
-	    --out "$(or $(OUT),_build/grades/$(A))"
+	    --out "$(or $(OUT),grades/$(A))"
 
 coursework-proof: $(STAMP) ## prove every assignment under five fixed secrets and a fresh one
 	$(BIN)/python -m coursework.proof $(A)
@@ -112,13 +115,13 @@ clean: ## remove what was built, not the data, runs or .venv
 $(BROWSER): $(STAMP)
 	@command -v chromium google-chrome >/dev/null || { \
 	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
-	$(BIN)/pip $(INSTALL) -e ".[browser]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
 	@touch $@
 
 # In an environment of its own, since it lowers Sphinx. pyproject.toml says which version.
 $(OTTER): $(STAMP)
 	$(BIN)/python -m venv $(VENV)/otter
-	$(VENV)/otter/bin/pip $(INSTALL) "$$($(BIN)/python -c \
+	$(VENV)/otter/bin/pip install --quiet --disable-pip-version-check "$$($(BIN)/python -c \
 	    'from importlib.metadata import requires; print(*[line.partition(";")[0] \
 	    for line in requires("tunet-book") if "coursework" in line])')"
 
@@ -155,5 +158,5 @@ $(STAMP): pyproject.toml
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip $(INSTALL) -e ".[book,test]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[book,test]"
 	@touch $@

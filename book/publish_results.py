@@ -1,7 +1,7 @@
 """Copy what the book shows from a finished run: python book/publish_results.py runs/course.
 
-Scores, table, provenance and the tumors' volumes go to book/results/, the networks of the course's
-fold to tunet_lib/course_weights/, what they find in cases that they never saw to
+Scores, table and provenance go to book/results/, the networks of the course's fold to
+tunet_lib/course_weights/, what they find in cases that they never saw to
 tunet_lib/course_maps/, and a picture of one such case to book/_static/.
 """
 
@@ -17,12 +17,9 @@ import result_picture
 from tunet_lib.config import ENSEMBLE, LOCALIZERS
 from tunet_lib.course import COURSE_MAPS, FOLD, CourseCase, held_out_cases
 from tunet_lib.files import DataError
-from tunet_lib.kits19 import find_cases, require_label
-from tunet_lib.metrics import volume_ml
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.predict import COURSE_WEIGHTS
 from tunet_lib.runs import Run, open_run
-from tunet_lib.scans import LabelMap, load_label_map
 from tunet_lib.weights import halve_weights
 
 BOOK = Path(__file__).parent
@@ -36,7 +33,6 @@ def main(folder: str) -> None:
     (BOOK / "results").mkdir(exist_ok=True)
     for name in ("scores.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
-    write_volumes(run)
     write_maps()
     result_picture.main()
 
@@ -84,20 +80,6 @@ def write_maps() -> None:
         path = COURSE_MAPS / f"{case.case_id}.npz"
         np.savez_compressed(path, ct=np.uint32(case.digest()), **maps)
         print(path)
-
-
-def write_volumes(run: Run) -> None:
-    """Write the tumor's volume in each case, so that the book is built without the cases."""
-    lines = ["case_id,tumor_ml"]
-    for case in find_cases(run.data):
-        label = load_label_map(require_label(case))
-        lines.append(f"{case.case_id},{tumor_ml(label):.3f}")
-    (BOOK / "results" / "tumor_ml.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def tumor_ml(truth: LabelMap) -> float:
-    """Measure the tumor in a label map."""
-    return volume_ml(truth.label == 2, truth.spacing_mm)
 
 
 if __name__ == "__main__":

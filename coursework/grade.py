@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import inspect
 import re
 import sys
 from collections.abc import Sequence
@@ -12,13 +13,12 @@ from pathlib import Path
 
 from coursework.judge import Exam, Limits, Verdict, can_isolate, hidden_paths, judge
 from coursework.papers import Paper, read_papers
-from coursework.proof import solution, without_solution
+from coursework.proof import right_papers, solution, without_solution
 from coursework.similarity import similarities
 from coursework.task import CourseworkError, Task, load_task, read_secret
 from tunet_lib.allowance import processors
 
 SUSPICIOUS = 0.5  # a share of code in common from which a pair is listed
-REFERENCE = "(the solution)"
 
 
 def grade(
@@ -45,13 +45,15 @@ def write_results(
     """Write grades.csv, feedback, the texts to mark by hand, and which papers are alike."""
     for name in ("feedback", "written"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    by_hand = marks_by_hand(folder / "grades.csv", task)
     with (folder / "grades.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         names = [question.name for question in task.questions]
         writer.writerow(["student", *names, task.written, "by tests", "of", "problem"])
         for paper, verdict in zip(papers, verdicts, strict=True):
             points = [verdict.of(name) for name in names]
-            row = [paper.student, *points, "", verdict.points, task.points, paper.problem]
+            written = by_hand.get(str(_harmless(paper.student)), "")
+            row = [paper.student, *points, written, verdict.points, task.points, paper.problem]
             writer.writerow(map(_harmless, row))
     used: set[str] = set()
     for paper, verdict in zip(papers, verdicts, strict=True):
@@ -59,14 +61,33 @@ def write_results(
         (folder / "feedback" / name).write_text(feedback(task, paper, verdict), "utf-8")
         text = written_text(paper, task)
         (folder / "written" / name).write_text(f"# {paper.student}\n\n{text}\n", "utf-8")
-    code = {paper.student: paper.code for paper in papers} | {REFERENCE: solution(task)}
+    published = published_code(task)
+    code = {paper.student: paper.code for paper in papers} | published
     alike = similarities(code, [without_solution(source) for source in solution(task)])
     with (folder / "similarity.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["share", "paper", "other"])
         for share, one, other in alike:
-            if share >= SUSPICIOUS:
+            if share >= SUSPICIOUS and not {one, other} <= published.keys():
                 writer.writerow([f"{share:.2f}", _harmless(one), _harmless(other)])
+
+
+def marks_by_hand(path: Path, task: Task) -> dict[str, str]:
+    """Read what a teacher wrote into the column of the text, by student: it stays."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        try:
+            return {row["student"]: row[task.written] or "" for row in csv.DictReader(file)}
+        except KeyError as error:
+            raise CourseworkError(f"{path}: has no column {error}; move it away") from None
+
+
+def published_code(task: Task) -> dict[str, list[str]]:
+    """Give all that this repository holds of right answers, by names that no file can have."""
+    papers = {f"(published: {name})": [code] for name, code in right_papers(task).items()}
+    judge_s = [inspect.getsource(question.answer) for question in task.questions]
+    return papers | {"(the solution)": solution(task), "(the judge's answers)": judge_s}
 
 
 def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
@@ -132,8 +153,12 @@ def main() -> None:
     if not can_isolate():
         print("This system isolates no process: coursework/README.md says what that means.")
     hidden = hidden_paths(chosen.seed_file, chosen.submissions, chosen.out)
-    verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
-    write_results(chosen.out, task, papers, verdicts)
+    try:
+        marks_by_hand(chosen.out / "grades.csv", task)
+        verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
+        write_results(chosen.out, task, papers, verdicts)
+    except CourseworkError as error:
+        sys.exit(f"Error: {error}")
     points = sorted(verdict.points for verdict in verdicts)
     print(
         f"{len(papers)} papers, {points[0]} to {points[-1]} of {task.points} points: {chosen.out}"

@@ -88,6 +88,7 @@ def _namespace():
     library, selfcheck = types.ModuleType("tunet_lib"), types.ModuleType("tunet_lib.selfcheck")
     library.__path__ = []
     library.selfcheck, selfcheck.check = selfcheck, lambda *_: None
+    selfcheck.calls = lambda *_: []  # of the files with public values a paper sees none
     main_module = types.ModuleType("__main__")
     sys.modules |= {"tunet_lib": library, "tunet_lib.selfcheck": selfcheck}
     sys.modules["__main__"] = main_module

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +10,9 @@ sys.path.append(str(Path(__file__).parents[1] / "book" / "extensions"))
 
 pytest.importorskip("sphinx")
 import chapter_pages
+import light_pages
 from docutils import nodes
+from sphinx.errors import ExtensionError
 
 
 def test_a_step_within_steps_is_set_in_with_all_its_lines():
@@ -17,3 +20,15 @@ def test_a_step_within_steps_is_set_in_with_all_its_lines():
     chapter_pages.mark_indented(None, nodes.row("", nodes.entry(""), cell))
     assert cell.astext() == "set it"
     assert cell["classes"] == ["indented-2"]
+
+
+def test_a_build_without_its_assets_says_at_once_what_makes_them(monkeypatch, tmp_path):
+    def begin(kind):
+        light_pages.check_assets(SimpleNamespace(builder=SimpleNamespace(format=kind)))
+
+    monkeypatch.setattr(light_pages, "KATEX", tmp_path / "katex.js")
+    begin("")  # a check of links needs none
+    with pytest.raises(ExtensionError, match="make assets"):
+        begin("html")
+    light_pages.KATEX.touch()
+    begin("html")

@@ -100,17 +100,21 @@ def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
     return percentile_interval(means.mean(axis=1))
 
 
-def corrected_t(fold_means: Sequence[float] | np.ndarray) -> Interval:
+def corrected_t(
+    fold_means: Sequence[float] | np.ndarray, *, of_folds: int | None = None
+) -> Interval:
     """Test the mean of the folds' gains, as trainings on nearly the same cases allow.
 
     The plain t-test takes folds for independent. Two of five share three quarters of their
     training cases, so that their mean varies by more than the variance over 5: by
-    1 / (folds - 1), cases held out to cases trained on, times the variance more.
+    1 / (of_folds - 1), cases held out to cases trained on, times the variance more.
 
     Parameters
     ----------
     fold_means
         The mean gain of each fold, at least two.
+    of_folds
+        Into how many folds the cases were split, where not all of them were scored.
 
     Raises
     ------
@@ -125,7 +129,8 @@ def corrected_t(fold_means: Sequence[float] | np.ndarray) -> Interval:
     folds = len(gains)
     if folds < 2:
         raise DataError("one fold says nothing of how folds vary")
-    error = math.sqrt((1 / folds + 1 / (folds - 1)) * gains.var(ddof=1))
+    held_out_to_trained = 1 / ((of_folds or folds) - 1)
+    error = math.sqrt((1 / folds + held_out_to_trained) * gains.var(ddof=1))
     reach = stats.t.ppf(0.975, folds - 1) * error
     if not error:  # all folds gain alike
         return Interval(gains[0], gains[0], float(gains[0] == 0))
@@ -167,9 +172,12 @@ def effect_size(changes: Changes) -> float:
 
 
 def percentile_interval(means: np.ndarray) -> Interval:
-    """Give the middle 95 % of drawn means (n); as p, twice the share on the rarer side of 0."""
+    """Give the middle 95 % of drawn means (n); as p, twice the share on the rarer side of 0.
+
+    One more is counted there than was drawn: no n draws can prove a p below 2 / (n + 1).
+    """
     low, high = np.quantile(means, (0.025, 0.975))
-    p = 2 * min((means <= 0).mean(), (means >= 0).mean())
+    p = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + len(means))
     return Interval(float(low), float(high), min(float(p), 1.0))
 
 

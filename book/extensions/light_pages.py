@@ -49,9 +49,16 @@ OTHER_SIGNS = re.compile(r'content:"\\([0-9a-f]{4})"')
 
 
 def setup(app):
-    """Let Sphinx call `lighten` in the end."""
+    """Let Sphinx call `lighten` in the end, and say at once if it could not."""
+    app.connect("builder-inited", check_assets)
     app.connect("build-finished", lighten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def check_assets(app):
+    """Refuse to begin where what the pages need besides themselves is not there."""
+    if app.builder.format == "html" and not KATEX.exists():
+        raise ExtensionError("First run: make assets. Or make book, which does both.")
 
 
 def lighten(app, error):

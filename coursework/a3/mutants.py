@@ -36,6 +36,7 @@ WRONG = (
         "total = p.sum() + t.sum()",
         "total = float(prob.sum(dtype=np.float16)) + float(truth.sum(dtype=np.float16))",
     ),
+    ("q3", "what is tiny scores 0", "if total > 0", "if total > 0.02 else 0.0 if total > 0"),
     ("q3", "nothing scores 0", "else 1.0", "else 0.0"),
     ("q3", "a constant below", "/ total)", "/ (total + 1))"),
     ("q4", "voxels in place of mm", " * np.asarray(spacing_mm)", ""),

@@ -59,6 +59,12 @@ WRONG = (
         'state["n"], state["m"], np.zeros_like(weights)',
     ),
     ("q3", "starts anew each time", "if state is None:", "if True:"),
+    (
+        "q3",
+        "the state is changed in place",
+        "m = 0.9 * m + 0.1 * g",
+        "m *= 0.9\n        m += 0.1 * g",
+    ),
     ("q3", "no correction of m", "(m / (1 - 0.9**n))", "m"),
     ("q3", "no correction of v", "v / (1 - 0.999**n)", "v"),
     ("q3", "the betas swapped", "m = 0.9 * m + 0.1 * g", "m = 0.999 * m + 0.001 * g"),

@@ -77,6 +77,12 @@ WRONG = (
         "touched = np.unique(components[high & low])",
         "touched = np.unique(components[high & low])[-1:]",
     ),
+    (
+        "q4",
+        "sure voxels join components of low",
+        "ndimage.label(low, structure)",
+        "ndimage.label(low | high, structure)",
+    ),
     ("q4", "all of low", "np.isin(components, touched)", "low"),
     (
         "q4",

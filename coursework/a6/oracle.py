@@ -150,7 +150,12 @@ def _corners(rng):
 
 def _sure_alone(rng):
     high, low = (rng.permutation(120).reshape(4, 5, 6) < 14 for _ in range(2))
-    return [(high, low, 26), (high, np.zeros_like(low), 6), (np.zeros_like(high), low, 18)]
+    # In a row: a sure voxel of `low`, one outside of it, and a component that they do not reach.
+    bridge = np.zeros((2, 4, 5, 6), bool)
+    z, y = (int(n) for n in rng.integers(0, 4, 2))
+    bridge[0, z, y, 1:3] = bridge[1, z, y, [1, 3, 4]] = True
+    nothing = np.zeros_like(low)
+    return [(high, low, 26), (*bridge, 26), (high, nothing, 6), (nothing, low, 18)]
 
 
 RULE = {

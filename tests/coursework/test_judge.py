@@ -46,6 +46,12 @@ def test_what_is_right_earns_all():
     assert points("import numpy as np", Q1, Q2, Q3) == [1, 2, 3]
 
 
+def test_the_self_check_is_there_with_all_its_names_and_tells_nothing():
+    cell = "from tunet_lib.selfcheck import calls, check\nfor one in calls('a6', 'q4'):\n    one"
+    assert points(f"{cell}\nimport numpy as np", Q1, Q2, Q3) == [1, 2, 3]
+    assert points(f"from tunet_lib import selfcheck\nselfcheck.calls('a6', 'q4')\n{Q1}")[0] == 1
+
+
 @pytest.mark.parametrize(
     ("cell", "earned"),
     [

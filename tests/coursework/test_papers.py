@@ -9,12 +9,12 @@ import zipfile
 import pytest
 
 from coursework import papers as papers_module
-from coursework.grade import REFERENCE, feedback, grade, write_results, written_text
-from coursework.judge import Exam, Limits
+from coursework.grade import feedback, grade, published_code, write_results, written_text
+from coursework.judge import Exam, Limits, Verdict
 from coursework.papers import Paper, read_notebook, read_papers
 from coursework.proof import solution, without_solution
 from coursework.similarity import similarities
-from coursework.task import CourseworkError, load_task, read_secret
+from coursework.task import NAMES, CourseworkError, load_task, read_secret
 
 TASK = load_task("a6")
 SECRET = bytes(range(16))
@@ -134,8 +134,42 @@ def test_a_class_is_graded(class_of_four, tmp_path):
     alike = (tmp_path / "out" / "similarity.csv").read_text("utf-8")
     assert "ada" in alike
     assert "bob" in alike
-    assert REFERENCE in alike
+    assert "(the solution)" in alike
     assert "eve" not in alike
+
+
+def test_marks_by_hand_stay_when_a_late_paper_comes(class_of_four, tmp_path):
+    papers, verdicts, _ = class_of_four
+    write_results(tmp_path, TASK, papers[:3], verdicts[:3])
+    path = tmp_path / "grades.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row, mark in zip(rows, ("3", "2.5", ""), strict=True):
+        row[TASK.written] = mark
+    with path.open("w", encoding="utf-8-sig", newline="") as stream:  # as a spreadsheet does
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    write_results(tmp_path, TASK, papers, verdicts)
+    with path.open(encoding="utf-8", newline="") as stream:
+        assert [row[TASK.written] for row in csv.DictReader(stream)] == ["3", "2.5", "", ""]
+    path.write_text("name,mark\nada,3\n", encoding="utf-8")
+    with pytest.raises(CourseworkError, match="has no column 'student'"):
+        write_results(tmp_path, TASK, papers, verdicts)
+    assert path.read_text(encoding="utf-8") == "name,mark\nada,3\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whoever_hands_in_what_is_published_is_listed(name, tmp_path):
+    task = load_task(name)
+    published = {f"copy {n}": code for n, code in enumerate(published_code(task).values())}
+    papers = [Paper(who, tuple(("code", c) for c in code)) for who, code in published.items()]
+    write_results(tmp_path, task, papers, [Verdict()] * len(papers))
+    with (tmp_path / "similarity.csv").open(encoding="utf-8") as stream:
+        pairs = [{row["paper"], row["other"]} for row in csv.DictReader(stream)]
+    for who, source in zip(published, published_code(task), strict=True):
+        assert {who, source} in pairs
+    assert not any(pair <= published_code(task).keys() for pair in pairs)
 
 
 def test_feedback_has_a_hint_for_each_part_and_no_value(class_of_four):

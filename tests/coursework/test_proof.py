@@ -139,6 +139,32 @@ def test_a_wrong_answer_is_caught_by_the_same_call_under_every_secret(name):
     assert lucky == []
 
 
+KEPT = """
+kept = {}
+def adam(weights, gradients, rate, state):
+    global kept
+    if state is None:
+        kept = {"n": 0, "m": 0 * weights, "v": 0 * weights}
+    kept = RIGHT(weights, gradients, rate, kept)
+    weights, kept = kept
+    return weights, {}
+"""
+
+
+def test_a_training_that_keeps_its_state_elsewhere_is_caught():
+    task = load_task("a5")
+    question = task.questions[2]
+    space = {"np": np}
+    exec(cell_of(solution(task), task, question), space)
+    space["RIGHT"] = space["adam"]
+    exec(KEPT, space)
+    for secret in SECRETS:
+        asked, right = Exam.draw(task, secret).calls["q3/1"]
+        pairs = list(zip(asked, right, strict=True))
+        assert any(is_caught(space["adam"], question, *pair) for pair in pairs)
+        assert not any(is_caught(space["RIGHT"], question, *pair) for pair in pairs)
+
+
 @pytest.mark.parametrize("isolated", [True, False])
 @pytest.mark.parametrize("name", ["a1", "a6"])
 def test_cheats_earn_nothing(monkeypatch, name, isolated):

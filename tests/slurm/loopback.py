@@ -129,7 +129,7 @@ class Slurm:
 
     def call(self, *command: str, check: bool = True, cwd: Path | None = None) -> str:
         """Run a command that may ask Slurm, and give what it prints."""
-        caught = {"capture_output": True, "text": True, "check": False, "timeout": 60}
+        caught = {"capture_output": True, "text": True, "check": False, "timeout": 300}
         done = subprocess.run(command, env=self.environment, cwd=cwd, **caught)
         assert not check or done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout.strip()

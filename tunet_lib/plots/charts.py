@@ -41,6 +41,9 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     figure = new_figure(0.75)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ends = []
+    # Lines that lie on one another would have the last one's color.
+    all_share_rates = len({(*each["learning_rate"],) for each in histories.values()}) == 1
+    gray = "0.4" if all_share_rates and len(histories) > 1 else None
     for color, (name, history) in zip(itertools.cycle(_LINES), histories.items(), strict=False):
         epoch, loss, val_loss, rate = (
             np.asarray(history[column], float)
@@ -50,7 +53,7 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
         upper.plot(epoch, val_loss, color=color, linewidth=1.8, label=name)
         best = np.nan_to_num(val_loss, nan=np.inf).argmin()
         upper.plot(epoch[best], val_loss[best], "o", color=color, markersize=5)
-        lower.step(epoch, rate, where="mid", color=color, linewidth=1.5)
+        lower.step(epoch, rate, where="mid", color=gray or color, linewidth=1.5)
         ends.append((float(val_loss[-1]), name, color))
     _name_lines(upper, ends)
     upper.set_title(
