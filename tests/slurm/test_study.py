@@ -153,7 +153,7 @@ class Chain:
         path = run.model_folder(run.tasks()[number]).path / "owner.json"
         return load_json(path) if path.exists() else {}
 
-    def until(self, holds, seconds: float = 240) -> None:
+    def until(self, holds, seconds: float = 400) -> None:
         until(holds, seconds, lambda: f"{self.slurm.call('squeue')}\n{self.log('*')[-3000:]}")
 
     def until_scored(self) -> None:
@@ -183,7 +183,9 @@ def limited(slurm, folder, tunet, tmp_path_factory) -> Chain:
     shim.write_text(HANGING.format(tunet=shlex.quote(str(tunet))))
     shim.chmod(0o755)
     chain = Chain(slurm, folder, "limited", shim)
-    chain.submit(minutes="1")
+    # As short as every start but the hanging ones can be sure to do something before the warning,
+    # with a dozen others beside it: what is told too early starts again, for ever.
+    chain.submit(minutes="2", warning="20")
     return chain
 
 
