@@ -86,8 +86,8 @@ def marks_by_hand(path: Path, task: Task) -> dict[str, str]:
 def published_code(task: Task) -> dict[str, list[str]]:
     """Give all that this repository holds of right answers, by names that no file can have."""
     papers = {f"(published: {name})": [code] for name, code in right_papers(task).items()}
-    judge_s = [inspect.getsource(question.answer) for question in task.questions]
-    return papers | {"(the solution)": solution(task), "(the judge's answers)": judge_s}
+    answers = [inspect.getsource(question.answer) for question in task.questions]
+    return papers | {"(the solution)": solution(task), "(the judge's answers)": answers}
 
 
 def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
@@ -154,7 +154,7 @@ def main() -> None:
         print("This system isolates no process: coursework/README.md says what that means.")
     hidden = hidden_paths(chosen.seed_file, chosen.submissions, chosen.out)
     try:
-        marks_by_hand(chosen.out / "grades.csv", task)
+        marks_by_hand(chosen.out / "grades.csv", task)  # a file that cannot stay is told at once
         verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
         write_results(chosen.out, task, papers, verdicts)
     except CourseworkError as error:
