@@ -32,3 +32,20 @@ def test_a_build_without_its_assets_says_at_once_what_makes_them(monkeypatch, tm
         begin("html")
     light_pages.KATEX.touch()
     begin("html")
+
+
+def test_words_of_code_lose_their_element_where_they_look_the_same_without_it():
+    style = "".join(
+        f"html[{mode}] .highlight {rule}\n"
+        for mode, plain in {"light": "#080808", "dark": "#F8F8F2"}.items()
+        for rule in (
+            f"{{ background: #fefefe; color: {plain} }}",
+            f".n {{ color: {plain} }}",
+            f".nn {{ color: {plain}; font-weight: bold }}",
+            ".p { color: #080808 }",  # like the rest in one of two modes only
+            ".k { color: #6730C5 }",
+        )
+    )
+    words = "".join(f'<span class="{kind}">{kind}</span>' for kind in ("n", "nn", "p", "k"))
+    found = light_pages.plain_words(style).sub(r"\1", words)
+    assert found == words.replace('<span class="n">n</span>', "n")

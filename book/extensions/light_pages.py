@@ -38,6 +38,11 @@ SCRIPTS = re.compile(
 SEARCH_SCRIPTS = re.compile(
     r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*'
 )
+# Names and punctuation, two thirds of the words of code, have the color of what has no class.
+CODE_COLOR = re.compile(
+    r"(\S+) \.highlight(?: \.([\w-]+))? \{(?: background: #\w+;)? color: (#\w+) \}"
+)
+CODE = re.compile(r"<pre>.*?</pre>", re.DOTALL)
 PICTURE = re.compile(r"_images/\w+\.png")
 LARGE = 300_000  # bytes; such a picture, of many CTs, is worth the seconds of a second try
 # As `tunet_lib/data/flipbook.js` makes an address of a picture, and the pictures in its data.
@@ -51,7 +56,7 @@ OTHER_SIGNS = re.compile(r'content:"\\([0-9a-f]{4})"')
 def setup(app):
     """Let Sphinx call `lighten` in the end, and say at once if it could not."""
     app.connect("builder-inited", check_assets)
-    app.connect("build-finished", lighten)
+    app.connect("build-finished", lighten, priority=900)  # when the theme has written its styles
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -69,8 +74,10 @@ def lighten(app, error):
     pages = {path: path.read_text(encoding="utf-8") for path in sorted(out.rglob("*.html"))}
     formulas = set_formulas({found for text in pages.values() for found in formulas_in(text)})
     smaller = lighter_pictures(out)
+    plain = plain_words((out / "_static" / "pygments.css").read_text(encoding="utf-8"))
     for path, text in pages.items():
         lighter = SCRIPTS.sub("", text)
+        lighter = CODE.sub(lambda found: plain.sub(r"\1", found[0]), lighter)
         if path.name != "search.html":
             lighter = SEARCH_SCRIPTS.sub("", lighter)
         if FORMULA.search(lighter):
@@ -101,6 +108,15 @@ def lighter_pictures(out):
         else:
             lighter.unlink()
     return smaller
+
+
+def plain_words(style):
+    """Give a pattern of the words of code that look the same without an element around them."""
+    colors = {}
+    for mode, kind, color in CODE_COLOR.findall(style):
+        colors.setdefault(kind, {})[mode] = color
+    kinds = "|".join(kind for kind in colors if kind and colors[kind] == colors[""])
+    return re.compile(rf'<span class="(?:{kinds})">([^<]*)</span>')
 
 
 def turned_by_sliders(text, folder):
