@@ -205,10 +205,12 @@ def _without_docstrings(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef | ast.ClassDef) or len(node.body) < 2:
             continue
-        first, second = node.body[:2]
+        first = node.body[0]
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-            # With the empty lines that follow it
-            lines[first.lineno - 1 : second.lineno - 1] = [None] * (second.lineno - first.lineno)
+            end = first.end_lineno or first.lineno
+            if not (lines[end] or "").strip():
+                end += 1  # the empty line that follows it
+            lines[first.lineno - 1 : end] = [None] * (end - first.lineno + 1)
     return "\n".join(line for line in lines if line is not None)
 
 

@@ -68,7 +68,7 @@ class DiceLoss(keras.losses.Loss):
         tensor
             Scalar float32, from -channels to 0.
         """
-        # In float16, which mixed precision predicts, a sum ends at 65504 voxels.
+        # In float16, of mixed precision, a sum ends at 65504 voxels.
         v = keras.ops.cast(y_true, "float32")
         u = keras.ops.cast(y_pred, "float32")  # batch, *space, channels
         space = tuple(range(1, len(u.shape) - 1))

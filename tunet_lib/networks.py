@@ -178,7 +178,7 @@ class Blocks:
 
     def downsample(self, x: Any) -> Any:
         """Keep the largest of each 2x2x2 voxels: ``(*s, channels)`` to ``(*s/2, channels)``."""
-        # TensorFlow has no float16 max-pooling in 3D for a CPU; float32 gives the same.
+        # TensorFlow pools no float16 in 3D on CPUs; float32 gives the same.
         return self.pool(2, dtype="float32")(x)
 
     def upsample(self, x: Any) -> Any:
@@ -187,7 +187,7 @@ class Blocks:
 
     def sigmoid_head(self, x: Any, channels: int) -> Any:
         """Weigh the features of each voxel, by a 1x1x1 convolution, into probabilities."""
-        # Kidneys fill a hundredth of the body: to begin with 0.5 is to unlearn the rest first.
+        # Kidneys fill a hundredth of a body; 0.5 must be unlearned first.
         prior = math.log(self.config.first_prob / (1 - self.config.first_prob))
         # float32 always: a float16 sigmoid is 0 or 1 where Dice
         # needs a gradient.
