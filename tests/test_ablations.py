@@ -41,12 +41,7 @@ QUOTES = (  # where, in which words, and what the numbers in them are
 VERDICTS = (  # what a page says of a row, in which words, and what the chapter calls it
     ("03_patches", "beyond the luck of a training", ["2d_uniform"], "**moved**"),
     ("03_patches", "lower, which is a hint and no more", ["2d_1deg"], "a hint"),
-    (
-        "04_losses_metrics",
-        "no more than training again does",
-        ["2d_entropy"] * 2,
-        "retraining noise",
-    ),
+    ("04_losses_metrics", "no more than training again", ["2d_entropy"] * 2, "retraining noise"),
     ("07_cascade", "cannot tell their scores", ["tunet_first"] * 2, "retraining noise"),
     ("14_results", "asked there a hint and no more", ["3d_half"], "a hint"),
     ("results", "seeds give no more than a hint of it", ["3d_half"], "a hint"),
