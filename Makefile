@@ -113,7 +113,7 @@ clean: ## remove what was built, not the data, runs or .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(BROWSER): $(STAMP)
-	@command -v chromium google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
 	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
 	@touch $@

@@ -34,11 +34,11 @@ for folders in find_models(COURSE_WEIGHTS):
 """,
     "predict": """
 from tunet_lib.kits19 import find_cases
-from tunet_lib.predict import predict_scan
+from tunet_lib.predict import COURSE_WEIGHTS, predict_scan
 from tunet_lib.scans import open_scan, save_label
 import tempfile
 scan = open_scan(find_cases({folder!r})[0].image_path)
-save_label(predict_scan(scan), scan, tempfile.mkdtemp() + "/label.nii.gz")
+save_label(predict_scan(scan, COURSE_WEIGHTS), scan, tempfile.mkdtemp() + "/label.nii.gz")
 """,
 }
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 DATA = Path("..") / "data" / "phantoms"  # as seen from notebooks/
 COURSE_MAPS = Path(__file__).parent / "course_maps"
-STUDY_CASES = 210  # as many as KiTS19 has; the chapters make the first 80 of them
+STUDY_CASES = 210  # as many as KiTS19 has with labels; the chapters make the first 80 of them
 FOLD = 1  # whose networks come with the book
 TYPICAL_TUMOR_ML = 30.0  # the median of KiTS19
 PAGE_COLUMNS = 76  # what a page shows of a line of code beside its contents
