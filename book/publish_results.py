@@ -1,12 +1,13 @@
 """Copy what the book shows from a finished run: python book/publish_results.py runs/course.
 
-Scores, table and provenance go to book/results/, the networks of the course's fold to
-tunet_lib/course_weights/, what they find in cases that they never saw to
+Scores, table, learning curves and provenance go to book/results/, the networks of the course's
+fold to tunet_lib/course_weights/, what they find in cases that they never saw to
 tunet_lib/course_maps/, and a picture of one such case to book/_static/.
 """
 
 from __future__ import annotations
 
+import csv
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import result_picture
 from tunet_lib.config import ENSEMBLE, LOCALIZERS
 from tunet_lib.course import COURSE_MAPS, FOLD, CourseCase, held_out_cases
 from tunet_lib.files import DataError
+from tunet_lib.history import FIELDS
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.predict import COURSE_WEIGHTS
 from tunet_lib.runs import Run, open_run
@@ -31,10 +33,21 @@ def main(folder: str) -> None:
     run = open_run(folder)
     copy_weights(run)
     (BOOK / "results").mkdir(exist_ok=True)
-    for name in ("scores.csv", "table_1.csv", "provenance.json"):
+    for name in ("scores.csv", "algorithm_1.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
+    write_learning_curves(run, BOOK / "results" / "learning_curves.csv")
     write_maps()
     result_picture.main()
+
+
+def write_learning_curves(run: Run, path: Path) -> None:
+    """Put the epochs of all trainings into one table, fold by fold."""
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, ["fold", "variant", *FIELDS], lineterminator="\n")
+        writer.writeheader()
+        for name, fold in sorted(run.tasks(), key=lambda task: (task[1], task[0])):
+            of = {"fold": fold, "variant": name}
+            writer.writerows(of | log for log in run.model_folder((name, fold)).history())
 
 
 def copy_weights(run: Run) -> None:
