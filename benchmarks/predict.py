@@ -93,6 +93,6 @@ def measure() -> list[Measured]:
         ("tunet_lib, over its box", "windows over its box", 4.0, mask, False),
     ):
         said = {"PyTorch + MONAI": agree(maps[name], peer, where, exact)}
-        work = f"L-Net and TuNet, {windows}"
+        work = f"L-Net and TuNet, 8 filters, {windows}"
         lines += ratios(work, times_s, name, {"PyTorch + MONAI": goal}, said)
     return [replace(line, by=line.by.partition(",")[0]) for line in lines]
