@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -100,10 +101,12 @@ def real(ct: Path, label: Path, values: list[int]) -> tuple[Scan, np.ndarray]:
     return scan, np.isin(np.round(organs), values).astype(np.uint8)
 
 
-def score(truth: np.ndarray, label: np.ndarray, voxel_ml: float) -> dict[str, float | None]:
+def score(
+    truth: np.ndarray, label: np.ndarray, spacing_mm: tuple[float, ...]
+) -> dict[str, float | None]:
     """Score a label map on the voxels of the CT."""
-    figures = tumor_figures(label, truth, voxel_ml)
-    healthy = tumor_free_kidneys(truth)
+    figures, voxel_ml = tumor_figures(label, truth, spacing_mm), math.prod(spacing_mm) / 1000
+    healthy = tumor_free_kidneys(truth, spacing_mm)
     kidneys = cc3d.dust(healthy, threshold=round(SMALLEST_KIDNEY_ML / voxel_ml), connectivity=26)
     _, count = cc3d.connected_components(kidneys, connectivity=26, return_N=True)
     return {
@@ -158,12 +161,11 @@ def main() -> None:
         if not left:
             continue
         scan, truth = each.load()
-        voxel_ml = float(np.prod(scan.spacing_mm)) / 1000
         for name in left:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DataWarning)  # of the rule, for each CT
                 label = predict_scan(scan, networks[name])
-            row = score(truth, label, voxel_ml)
+            row = score(truth, label, scan.spacing_mm)
             if not each.tumors_marked:
                 row |= dict.fromkeys(("tumor", "tumor_ml", "false_tumor_ml", "healthy_kidneys"))
             written = {k: "" if v is None else round(v, 4) for k, v in row.items()}

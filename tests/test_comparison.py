@@ -41,6 +41,21 @@ def test_scores_are_paired_by_case_and_those_without_a_partner_left_out():
     assert paired.fold_means() == pytest.approx([0.2, -0.4])  # in the order of the folds
     with pytest.raises(DataError, match="no case has grid_tumor of both tunet and unet2d"):
         pair_cases(rows, "tunet", "unet2d")
+    with pytest.raises(DataError, match="case_00001 has two scores of unet3d"):
+        pair_cases([*rows, row("unet3d", 2, "case_00001", 0.9)], "unet3d", "tunet")
+
+
+def test_one_case_and_one_fold_prove_nothing():
+    with pytest.raises(DataError, match="one case"):
+        resample_cases(changes([[0.1]]))
+    with pytest.raises(DataError, match="one fold"):
+        resample_folds(changes([[0.1, 0.2, 0.1]]))
+
+
+def test_gains_that_are_not_finite_have_no_interval():
+    infinite = changes([[0.1, np.inf], [-np.inf, 0.2]])
+    for drawn in (resample_cases(infinite), resample_folds(infinite)):
+        assert np.isnan(drawn).all()
 
 
 def test_drawing_cases_agrees_with_the_theory_of_the_mean():

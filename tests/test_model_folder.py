@@ -63,6 +63,14 @@ def test_another_configuration_expected(folder):
         folder.check_config(tiny_config(learning_rate=1.0, seed=1))
 
 
+def test_another_network_expected(folder):
+    folder.check_config(tiny_config(), VARIANTS["lnet"])  # nothing is there
+    folder.describe(VARIANTS["tunet"], tiny_config())
+    folder.check_config(tiny_config(), VARIANTS["tunet"])
+    with pytest.raises(DataError, match="holds a training of tunet"):
+        folder.check_config(tiny_config(), VARIANTS["tunet_median"])
+
+
 def test_epochs_are_counted_from_the_log(folder):
     assert folder.history() == []
     log = {

@@ -8,7 +8,7 @@ from tiny import tiny_config, write_cases
 
 from tunet_lib import jobs, steps
 from tunet_lib.config import VARIANTS
-from tunet_lib.files import save_json
+from tunet_lib.files import DataError, save_json
 from tunet_lib.folds import Split
 from tunet_lib.history import write_history
 from tunet_lib.model import Model
@@ -58,6 +58,17 @@ def test_one_far_above_the_others_is_named(tmp_path):
 )
 def test_no_other_is(tmp_path, losses):
     assert outliers(run_of(tmp_path, losses)) == {}
+
+
+def test_weights_without_their_history_are_told(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD, GOOD])
+    history = run.model_folder(("tunet", 1)).history_path
+    history.write_text(history.read_text("utf-8").splitlines()[0] + "\n", "utf-8")
+    with pytest.raises(DataError, match=r"history\.csv: is missing or empty"):
+        outliers(run)
+    history.unlink()
+    with pytest.raises(DataError, match=r"history\.csv: is missing or empty"):
+        outliers(run)
 
 
 def test_networks_are_not_compared_with_one_another(tmp_path):

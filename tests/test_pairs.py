@@ -56,6 +56,34 @@ def test_what_is_right_what_is_off_and_what_is_missing(folders):
     assert (missing["mean"], missing["tumor_hd95_mm"]) == (0, np.inf)
 
 
+def test_nobody_is_rewarded_for_leaving_out_a_patient_without_a_tumor(folders):
+    ours, truth = folders
+    healthy = np.minimum(ball(), 1)
+    volume = np.zeros((8, 12, 12), np.float32)
+    save_case(truth / "case_00003", volume, healthy, spacing_mm=SPACING_MM)
+    missing = score_pairs(ours, truth)[-1]
+    assert (missing["case_id"], missing["predicted"]) == ("case_00003", False)
+    assert [missing[name] for name in FIELDS[2:]] == [0, 0, 0, np.inf, 0, np.inf, 0]
+
+
+def test_a_label_map_in_two_files_is_one(tmp_path):
+    for name in ("case_00000.hdr", "case_00000.img"):
+        (tmp_path / name).write_bytes(b"")
+    assert find_labels(tmp_path) == {"case_00000": tmp_path / "case_00000.hdr"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(",True,", ",yes,"), (",True,", ",,"), (",False,0.0,", ",False,0.0,0.0,")]
+)
+def test_a_table_with_something_else_in_it_is_refused(folders, tmp_path, old, new):
+    write_pairs(tmp_path / "scores.csv", score_pairs(*folders))
+    text = (tmp_path / "scores.csv").read_text("utf-8")
+    assert old in text
+    (tmp_path / "scores.csv").write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(DataError, match="is no table of scores"):
+        read_pairs(tmp_path / "scores.csv")
+
+
 @pytest.mark.parametrize(
     ("path", "case_id"),
     [
@@ -115,6 +143,8 @@ def test_a_table_that_went_through_a_spreadsheet(folders, tmp_path):
     write_pairs(tmp_path / "scores.csv", rows)
     content = (tmp_path / "scores.csv").read_bytes()
     (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n"))
+    assert read_pairs(tmp_path / "marked.csv") == rows
+    (tmp_path / "marked.csv").write_bytes(content.replace(b"True", b"TRUE"))
     assert read_pairs(tmp_path / "marked.csv") == rows
     for bad in (content.replace(b",", b";"), content.replace(b"case_id", b"case"), b"\0" * 99):
         (tmp_path / "bad.csv").write_bytes(bad)

@@ -1,5 +1,6 @@
 """Every case of a run scored by the networks of its fold, untrained or pretended ones."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -123,6 +124,16 @@ def test_evaluating_again_keeps_what_is_up_to_date(run, pretend, monkeypatch):
     assert evaluate_run(run) == (first, {})
     assert list(dict.fromkeys(scored)) == run.folds[1]
     assert len(scored) == len(run.folds[1]) * len(SCORED)
+
+
+def test_scores_by_other_thresholds_are_not_kept(run, pretend):
+    pretend |= dict.fromkeys(ENSEMBLE, 0.6)
+    first, _ = evaluate_run(run)
+    config = dataclasses.replace(run.config, high_threshold=0.7, empty_low_threshold=0.65)
+    strict, _ = evaluate_run(dataclasses.replace(run, config=config))
+    again, _ = evaluate_run(run)
+    assert scores(strict, "ensemble_postprocess") != scores(first, "ensemble_postprocess")
+    assert again == first
 
 
 def test_only_what_is_trained_is_scored(run, pretend):

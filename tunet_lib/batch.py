@@ -13,15 +13,13 @@ from typing import Any
 
 from tunet_lib.dicom import holds_dicom
 from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting
-from tunet_lib.formats import IMAGE_SUFFIXES, check_label_name, suffix_of
+from tunet_lib.formats import IMAGE_SUFFIXES, SECOND_OF_PAIR, check_label_name, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME
 from tunet_lib.layouts import find_data
 from tunet_lib.plausible import check_label
 from tunet_lib.predict import Networks, predict_scan
 from tunet_lib.scans import open_scan, save_label
 from tunet_lib.volumes import NAMES, SIDES, volumes_ml
-
-SECOND_OF_PAIR = (".img", ".img.gz")  # the .hdr stands for both
 
 
 @dataclass(frozen=True)

@@ -56,19 +56,21 @@ def pair_cases(
     rows
         Scored cases.
     before, after
-        Keys of `evaluation.SYSTEMS`.
+        Keys of `evaluation.SYSTEMS` or `evaluation.STEPS`.
     field
         Which score, such as ``"grid_tumor"``.
 
     Raises
     ------
     DataError
-        No case has this score of both.
+        No case has this score of both, or one has two of a system.
     """
     scores: dict[str, dict[str, float]] = {before: {}, after: {}}
     fold_of = {}
     for row in rows:
         if row["system"] in scores and row[field] is not None:
+            if row["case_id"] in scores[row["system"]]:
+                raise DataError(f"{row['case_id']} has two scores of {row['system']}")
             scores[row["system"]][row["case_id"]] = row[field]
             fold_of[row["case_id"]] = row["fold"]
     both = sorted(scores[before].keys() & scores[after].keys())
@@ -79,7 +81,15 @@ def pair_cases(
 
 
 def resample_cases(changes: Changes, times: int = 4000, seed: int = 14) -> Interval:
-    """Draw the cases again, with repetition: what other patients would change."""
+    """Draw the cases again, with repetition: what other patients would change.
+
+    Raises
+    ------
+    DataError
+        There is a single case, which says nothing of how cases vary.
+    """
+    if len(changes.gains) < 2:
+        raise DataError("one case says nothing of how cases vary")
     drawn = np.random.default_rng(seed).integers(0, len(changes.gains), (times, len(changes.gains)))
     return percentile_interval(changes.gains[drawn].mean(axis=1))
 
@@ -88,9 +98,16 @@ def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
     """Draw folds, then cases within each: what other trainings and other patients would change.
 
     A fold's networks are one training, so that its cases are drawn or left out together.
+
+    Raises
+    ------
+    DataError
+        There is a single fold, which says nothing of how folds vary.
     """
     rng = np.random.default_rng(seed)
     folds = [changes.gains[changes.folds == fold] for fold in np.unique(changes.folds)]
+    if len(folds) < 2:
+        raise DataError("one fold says nothing of how folds vary")
     chosen = rng.integers(0, len(folds), (times, len(folds)))
     means = np.empty(chosen.shape)
     for fold, gains in enumerate(folds):
@@ -107,7 +124,8 @@ def corrected_t(
 
     The plain t-test takes folds for independent. Two of five share three quarters of their
     training cases, so that their mean varies by more than the variance over 5: by
-    1 / (of_folds - 1), cases held out to cases trained on, times the variance more.
+    1 / (of_folds - 1), cases held out to cases trained on, times the variance more. Cases that a
+    training watches to choose its epoch count among these: it depends on them, too.
 
     Parameters
     ----------
@@ -166,7 +184,10 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def effect_size(changes: Changes) -> float:
-    """Give the mean gain in SDs of the gains: 0.2 is small, 0.5 medium, 0.8 large."""
+    """Give the mean gain in SDs of the gains: 0.2 is small, 0.5 medium, 0.8 large.
+
+    0 where all gains are alike, which leaves nothing to measure them by.
+    """
     spread = changes.gains.std(ddof=1)
     return float(changes.gains.mean() / spread) if spread else 0.0
 
@@ -174,8 +195,11 @@ def effect_size(changes: Changes) -> float:
 def percentile_interval(means: np.ndarray) -> Interval:
     """Give the middle 95 % of drawn means (n); as p, twice the share on the rarer side of 0.
 
-    One more is counted there than was drawn: no n draws can prove a p below 2 / (n + 1).
+    One more is counted there than was drawn: no n draws can prove a p below 2 / (n + 1). All
+    are NaN where a mean is not finite, as of distances to what was not found.
     """
+    if not np.isfinite(means).all():
+        return Interval(math.nan, math.nan, math.nan)
     low, high = np.quantile(means, (0.025, 0.975))
     p = 2 * (1 + min((means <= 0).sum(), (means >= 0).sum())) / (1 + len(means))
     return Interval(float(low), float(high), min(float(p), 1.0))

@@ -115,7 +115,7 @@ class Config:
     patch_sampling: Literal["windows", "random"] = "windows"
     #: Random patches of a case in one epoch (open; the paper's windows are 25).
     patches_per_case: Count = 25
-    #: Share of random patches that hold a kidney voxel; with `tumor_fraction` at most 1.
+    #: Share of random patches that hold kidney or tumor; with `tumor_fraction` at most 1.
     foreground_fraction: ZeroToOne = 0.0
     #: Share of random patches that hold a tumor voxel.
     tumor_fraction: ZeroToOne = 0.0
@@ -134,7 +134,7 @@ class Config:
 
     #: What one Dice sum runs over (Eq. 2; open).
     dice_over: Literal["sample", "batch"] = "sample"
-    #: Added to both sums of Dice, so that an empty region divides nothing by zero (open).
+    #: Added below the line of Dice, so that an empty region divides nothing by zero (open).
     dice_epsilon: Annotated[float, Within(gt=0, le=1)] = 1e-5
     #: Adam's step size at the start (3.2).
     learning_rate: Annotated[float, Within(gt=0, le=1)] = 1e-4

@@ -18,6 +18,7 @@ from tunet_lib.upright import UprightFile, original
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 PAIR_SUFFIXES = (".hdr", ".img")
+SECOND_OF_PAIR = (".img", ".img.gz")  # the .hdr stands for both
 IMAGE_SUFFIXES = (".nii", ".nii.gz", *PAIR_SUFFIXES, *ITK_SUFFIXES)
 LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".dcm")
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")

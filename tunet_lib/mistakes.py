@@ -5,14 +5,19 @@ Chapter 14 (``notebooks/14_results.ipynb``).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cc3d
 import numpy as np
 
 from tunet_lib.files import DataError
 
+APART_MM = 50.0  # two kidneys lie farther apart than this, from left to right
+
 
 def tumor_figures(
-    predicted_label: np.ndarray, true_label: np.ndarray, voxel_ml: float
+    predicted_label: np.ndarray, true_label: np.ndarray, spacing_mm: Sequence[float]
 ) -> dict[str, float | None]:
     """Say how a predicted tumor is wrong: by what it misses, or by what it makes up.
 
@@ -20,8 +25,8 @@ def tumor_figures(
     ----------
     predicted_label, true_label
         Label maps of one shape: 0 background, 1 kidney, 2 tumor.
-    voxel_ml
-        Volume of a voxel.
+    spacing_mm
+        Size of a voxel along z, y and x.
 
     Returns
     -------
@@ -40,7 +45,7 @@ def tumor_figures(
     if predicted.shape != truth.shape:
         raise DataError(f"shapes differ: {predicted.shape} predicted, {truth.shape} true")
     found, made, there = (np.count_nonzero(m) for m in (predicted & truth, predicted, truth))
-    healthy = tumor_free_kidneys(true_label)
+    healthy, voxel_ml = tumor_free_kidneys(true_label, spacing_mm), math.prod(spacing_mm) / 1000
     false_ml = np.count_nonzero(predicted & healthy) * voxel_ml if healthy.any() else None
     return {
         "tumor_ml": there * voxel_ml,
@@ -50,27 +55,34 @@ def tumor_figures(
     }
 
 
-def tumor_free_kidneys(label: np.ndarray) -> np.ndarray:
+def tumor_free_kidneys(label: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
     """Find the kidneys that hold no tumor.
 
     Parameters
     ----------
     label
         uint8 (z, y, x): 0 background, 1 kidney, 2 tumor; x is left and right.
+    spacing_mm
+        Size of a voxel along z, y and x.
 
     Returns
     -------
     numpy.ndarray
         bool (z, y, x). A label map that is no CT's own may hold kidneys in many pieces, so
         they are told apart by the side of the body: the sides meet half way between the middles
-        of the two largest pieces. A single piece is one kidney.
+        of the largest piece and of the largest one that is `APART_MM` away from it, to
+        the left or right. Where there is none, all is one kidney.
     """
     whole = label > 0
-    pieces, count = cc3d.connected_components(whole, connectivity=26, return_N=True)
-    sizes = np.bincount(pieces.ravel(), minlength=count + 1)[1:]
-    largest = 1 + np.argsort(sizes)[::-1][:2]
-    middles = [np.mean(np.nonzero(pieces == piece)[2]) for piece in largest]
-    left = np.arange(label.shape[2]) < np.mean(middles) if count > 1 else np.array([False])
+    found = cc3d.statistics(cc3d.connected_components(whole, connectivity=26))
+    sizes, middles = found["voxel_counts"][1:], found["centroids"][1:, 2]
+    left = np.zeros(label.shape[2], bool)
+    if len(sizes):
+        middle = middles[np.argmax(sizes)]
+        is_other = np.abs(middles - middle) * spacing_mm[2] > APART_MM
+        if is_other.any():
+            other = middles[np.argmax(sizes * is_other)]
+            left = np.arange(label.shape[2]) < (middle + other) / 2
     healthy = np.zeros_like(whole)
     for side in (left, ~left):
         kidney = whole & side

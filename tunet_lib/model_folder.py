@@ -87,14 +87,18 @@ class ModelFolder:
             raise DataError(f"{self.variant_path}: names no known variant: {name!r}")
         return VARIANTS[name]
 
-    def check_config(self, config: Config) -> None:
+    def check_config(self, config: Config, variant: Variant | None = None) -> None:
         """Make sure that what is here was trained with this configuration, if anything was.
 
         Raises
         ------
         DataError
-            It was trained with another one.
+            It was trained with another one, or is another network than `variant`.
         """
+        if variant is not None and self.variant_path.exists() and self.variant() != variant:
+            raise DataError(
+                f"{self.path}: holds a training of {self.variant().name}; use another folder"
+            )
         if not self.config_path.exists():
             return
         if wrong := self.config().differences(config, in_training=True):
@@ -104,7 +108,7 @@ class ModelFolder:
             )
 
     def describe(self, variant: Variant, config: Config) -> None:
-        """Write down what the weights are of, before they are written."""
+        """Write down what is trained here, before there are weights."""
         config.save(self.config_path)
         save_json(self.variant_path, variant.name)
 

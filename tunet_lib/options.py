@@ -40,7 +40,7 @@ Workers = Annotated[
 LabelsOnly = Annotated[bool, typer.Option("--labels-only", help="Leave the CTs out.")]
 Jobs = Annotated[
     int,
-    typer.Option(min=0, help="Trainings at a time; 0: one a core, at most 4, or 1 with a GPU."),
+    typer.Option(min=0, help="Trainings at a time; 0: one a GPU, or one a core, at most 4."),
 ]
 FoldJobs = Annotated[
     int, typer.Option("--jobs", min=1, help="Folds at a time, each in a process of its own.")

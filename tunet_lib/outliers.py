@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import statistics
 
-from tunet_lib.history import EpochLog, read_history
+from tunet_lib.files import DataError
+from tunet_lib.history import read_history
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.runs import Run, Task
 
@@ -31,10 +32,10 @@ def outliers(run: Run) -> dict[Task, str]:
     Raises
     ------
     DataError
-        A history is damaged.
+        A history is damaged, or there is none beside the weights.
     """
     best = {
-        task: _best_loss(folder.history())
+        task: _best_loss(folder)
         for task in run.tasks()
         if (folder := run.model_folder(task)).is_trained
     }
@@ -79,5 +80,9 @@ def _is_second(folder: ModelFolder) -> bool:
     return folder.attempt > 1 and read_history(folder.first_history_path) != folder.history()
 
 
-def _best_loss(history: list[EpochLog]) -> float:
+def _best_loss(folder: ModelFolder) -> float:
+    if not (history := folder.history()):
+        raise DataError(
+            f"{folder.history_path}: is missing or empty; remove the folder to train again"
+        )
     return min(log["val_loss"] for log in history)

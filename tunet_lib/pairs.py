@@ -6,6 +6,7 @@ Chapter 14 (``notebooks/14_results.ipynb``).
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from tunet_lib.evaluation import SURFACE_TOLERANCE_MM
 from tunet_lib.files import DataError, atomic_path
-from tunet_lib.formats import suffix_of
+from tunet_lib.formats import SECOND_OF_PAIR, suffix_of
 from tunet_lib.metrics import kits19_score, surface_distances
 from tunet_lib.scans import load_label_map
 
@@ -57,7 +58,10 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if not suffix_of(path) or not path.is_file() or path.name.startswith((".", "imaging.")):
+        suffix = suffix_of(path)
+        if suffix in ("", *SECOND_OF_PAIR) or path.name.startswith((".", "imaging.")):
+            continue
+        if not path.is_file():
             continue
         case_id = _case_of(path.relative_to(folder))
         if case_id in found:
@@ -86,8 +90,8 @@ def score_pairs(
     Returns
     -------
     list of dict
-        By case: `FIELDS`. A case that was not predicted counts as an empty label map: a DSC and
-        surface Dice of 0, an infinite distance, and ``predicted`` is False.
+        By case: `FIELDS`. A case that was not predicted has a DSC and surface Dice of 0 and an
+        infinite distance, whatever is true of it, and ``predicted`` is False.
 
     Raises
     ------
@@ -152,7 +156,9 @@ def read_pairs(path: str | Path) -> list[Row]:
         if tuple(lines.fieldnames or ()) != FIELDS:
             raise ValueError("its columns are others")
         for row in rows:
-            row["predicted"] = row["predicted"] == "True"
+            row["predicted"] = {"true": True, "false": False}[str(row["predicted"]).lower()]
+            if None in row:
+                raise ValueError("a line has more cells than there are columns")
             row |= {name: float(row[name]) for name in FIELDS[2:]}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is no table of scores; make it by tunet score") from error
@@ -169,8 +175,12 @@ def _case_of(path: Path) -> str:
 
 def _score(case_id: str, predicted: Path | None, truth: Path) -> Row:
     true = load_label_map(truth)
-    ours = true.label * 0 if predicted is None else load_label_map(predicted, true).label
     row: Row = {"case_id": case_id, "predicted": predicted is not None}
+    if predicted is None:
+        row |= dict.fromkeys(("whole", "tumor", "mean"), 0.0)
+        row |= {name: math.inf if name.endswith("_mm") else 0.0 for name in FIELDS[5:]}
+        return row
+    ours = load_label_map(predicted, true).label
     row |= kits19_score(ours, true.label)
     for region, above in (("whole", 0), ("tumor", 1)):
         surface = surface_distances(

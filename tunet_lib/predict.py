@@ -56,7 +56,8 @@ def predict_scan(
         fewer, over the ``"box"`` around it.
     tumor_rule
         Whether to call the whole region tumor where no tumor was found, as Algorithm 1 does in
-        line 14: right for KiTS19, where every patient has one.
+        line 14, if the networks' configuration has that: right for KiTS19, where every patient
+        has one. `WIDE_WEIGHTS` have it not.
     batch_size
         Windows at a time.
     on_part
@@ -70,12 +71,15 @@ def predict_scan(
     Raises
     ------
     DataError
-        `models` holds no TuNet, or networks of different configurations.
+        `models` holds no TuNet, or networks of different configurations; or the scan cannot be
+        brought to their grid (`preprocess.prepare_scan`).
 
     Warns
     -----
     DataWarning
         The tumor is there by the rule alone, or the networks are not sure of it.
+    UserWarning
+        L-Net found no kidney, so that its mask is not applied.
 
     Notes
     -----

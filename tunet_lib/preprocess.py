@@ -106,7 +106,7 @@ def normalize(grid_hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, floa
     Returns
     -------
     volume
-        (z, y, x) float32; all zero inside if the scan is constant.
+        (z, y, x) float32; all zero inside if `grid_hu` is constant there.
     mean_hu, sd_hu
         Of the voxels inside.
 
@@ -178,6 +178,16 @@ def prepare_scan(
     -------
     dict
         Median filtered or not → (z, y, x) float32 on the placement's grid.
+
+    Raises
+    ------
+    DataError
+        The scan is too thin for the grid, holds no values in HU, or cannot be read.
+
+    Warns
+    -----
+    DataWarning
+        Its values were taken for HU only after they had been shifted or turned.
 
     Notes
     -----

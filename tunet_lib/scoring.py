@@ -6,7 +6,7 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 from __future__ import annotations
 
 import functools
-import math
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,8 @@ def evaluate_run(
 
     Systems are scored as far as their models are there: the ensemble needs the four
     TuNets, and its post-processing both L-Nets as well. Scores are kept case by case, until
-    a model or the prepared case is newer than they are.
+    a model or the prepared case is newer than they are, or the run's configuration is another:
+    thresholds of Algorithm 1 may be chosen when the trainings are over.
 
     Parameters
     ----------
@@ -75,6 +76,7 @@ def evaluate_run(
     """
     rows: list[Row] = []
     failures: dict[str, str] = {}
+    _forget_other_scores(run)
     folds = range(len(run.folds))
     if jobs > 1:
         task = functools.partial(evaluate_fold, run, batch_size)
@@ -100,6 +102,14 @@ def evaluate_run(
     write_scores(run.folder / "scores.csv", [row for row in rows if row["system"] in SYSTEMS])
     write_scores(run.folder / "algorithm_1.csv", [row for row in rows if row["system"] in STEPS])
     return rows, failures
+
+
+def _forget_other_scores(run: Run) -> None:
+    made_with = run.folder / "scores" / "config.json"
+    if made_with.exists() and Config.load(made_with) == run.config:
+        return
+    shutil.rmtree(made_with.parent, ignore_errors=True)
+    run.config.save(made_with)
 
 
 def evaluate_fold(
@@ -253,7 +263,6 @@ class FoldScores:
         true_native = load_label(require_label(source), cyst_as_kidney=source.cyst_as_kidney)
         true_grid = np.asarray(case.label())
         placement = Placement(case, config)
-        voxel_ml = math.prod(config.grid_spacing_mm) / 1000
         rows = [
             score_case(
                 system,
@@ -264,7 +273,7 @@ class FoldScores:
                 # Surfaces take seconds at full size: only the system that is handed in gets them.
                 spacing_mm=case.spacing_mm if system == "ensemble_postprocess" else None,
             )
-            | tumor_figures(label, true_grid, voxel_ml)
+            | tumor_figures(label, true_grid, config.grid_spacing_mm)
             for system, label in labels.items()
         ]
         write_scores(self._path(case), rows)

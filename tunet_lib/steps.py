@@ -59,11 +59,10 @@ def prepare(
     leave_out(data, run_folder, without or [])
     if names := left_out(run_folder):
         warn(f"left out of this run: {', '.join(names)}")
-    count = cases - len(names)
     with (
         notes_at_the_end(),
         timed(run_folder, "prepare"),
-        bar("prepare", count - len(names)) as advance,
+        bar("prepare", cases - len(names)) as advance,
     ):
         run, _ = prepare_run(
             data,
@@ -236,7 +235,7 @@ def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, s
 
 
 def table(run_folder: Path) -> bool:
-    """Print Table 1, and tell whether every training is in it."""
+    """Print Table 1 of what was scored, and tell whether every training is done."""
     from tunet_lib.runs import open_run
     from tunet_lib.scoring import tabulate_run
     from tunet_lib.table import format_table

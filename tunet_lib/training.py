@@ -117,7 +117,7 @@ def train(
     Raises
     ------
     DataError
-        `folder` holds a training with another configuration, there is no case or no label
+        `folder` holds a training of another network or configuration, there is no case or no label
         map, an epoch failed again and again (see `Training.run_epoch`), the disk is full, or
         another start has taken the folder over.
     """
@@ -127,14 +127,14 @@ def train(
             f"{folder}: {len(split.training)} cases to train on, "
             f"{len(split.validation)} to watch; add cases, or change folds"
         )
-    files.check_config(config)
+    files.check_config(config, variant)
     if files.is_trained:
         return read_history(files.history_path)
     owner = take_over(files.path)
     if files.weights.exists():  # the one before finished a moment ago
         owner.leave()
         return read_history(files.history_path)
-    config.save(files.config_path)
+    files.describe(variant, config)
     training = Training(variant, config, split, workers=workers, attempt=files.attempt)
     training.restore(files.checkpoint)
     while not training.schedule.finished(config):

@@ -6,9 +6,9 @@ import cc3d
 import numpy as np
 
 from tunet_lib.boxes import box_of
+from tunet_lib.mistakes import APART_MM
 from tunet_lib.scans import ScanFile
 
-APART_MM = 50.0  # two kidneys lie farther apart than this, from left to right
 ONE_KIDNEY_MM = 150.0  # no single one is as wide; two that have grown together are
 NAMES = {1: "kidney", 2: "tumor"}
 SIDES = ("left", "right")

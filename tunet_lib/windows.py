@@ -123,6 +123,11 @@ def predict_windows(
         (z, y, x, channels) float32; 0 where no window lies. A constant prediction comes back
         as that constant.
 
+    Raises
+    ------
+    DataError
+        There is no window.
+
     Notes
     -----
     Source: Vu et al. 2019, 3.3. The paper does not say how overlapping answers become one; this
