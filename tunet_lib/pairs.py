@@ -58,10 +58,8 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
     folder = Path(folder)
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        suffix = suffix_of(path)
-        if suffix in ("", *SECOND_OF_PAIR) or path.name.startswith((".", "imaging.")):
-            continue
-        if not path.is_file():
+        is_other = suffix_of(path) in ("", *SECOND_OF_PAIR) or not path.is_file()
+        if is_other or path.name.startswith((".", "imaging.")):
             continue
         case_id = _case_of(path.relative_to(folder))
         if case_id in found:
@@ -177,9 +175,7 @@ def _score(case_id: str, predicted: Path | None, truth: Path) -> Row:
     true = load_label_map(truth)
     row: Row = {"case_id": case_id, "predicted": predicted is not None}
     if predicted is None:
-        row |= dict.fromkeys(("whole", "tumor", "mean"), 0.0)
-        row |= {name: math.inf if name.endswith("_mm") else 0.0 for name in FIELDS[5:]}
-        return row
+        return row | {name: math.inf if name.endswith("_mm") else 0.0 for name in FIELDS[2:]}
     ours = load_label_map(predicted, true).label
     row |= kits19_score(ours, true.label)
     for region, above in (("whole", 0), ("tumor", 1)):
