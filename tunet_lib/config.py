@@ -370,7 +370,7 @@ class Variant:
         }[self.sees]
 
     def patch_stride(self, config: Config) -> tuple[int, int, int]:
-        """Give how far apart the windows lie; a slice or a volume is one window."""
+        """Give how far apart the windows lie; a slice or a volume is one window where it fits."""
         return config.patch_stride if self.sees == "patch" else self.patch_shape(config)
 
     def downsampling(self, config: Config) -> tuple[int, int, int]:

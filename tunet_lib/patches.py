@@ -240,10 +240,11 @@ class PatchDataset(keras.utils.PyDataset):
 
     Notes
     -----
-    A batch is (image, target): (batch, z, y, x, 1) float32, zero mean and unit variance,
-    and (batch, z, y, x, channels) float32 in {0, 1}, channels whole and tumor (L-Net:
-    whole only). The 2D baseline has no z axis. An incomplete last batch is left out when
-    `augment` is set, for one batch size means one compiled training step.
+    A batch is (image, target): (batch, z, y, x, 1) float32, cut from the normalized volume
+    and then augmented, and (batch, z, y, x, channels) float32 in {0, 1}, channels whole and
+    tumor (L-Net: whole only). The 2D baseline has no z axis. An incomplete last batch is left
+    out when `augment` is set, for one batch size means one compiled training step; where it
+    is the only one, it is given.
     Source: Vu et al. 2019, 3.3 and 3.4.
     """
 

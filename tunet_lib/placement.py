@@ -108,7 +108,8 @@ class Placement:
         """The matrices of Fig. 4, for each axis (grid voxels, scan voxels), float32.
 
         A row sums to the part of the grid voxel that lies within the scan, so to 1 inside it
-        and to 0 in the padding.
+        and to 0 in the padding. Resampling gives whole voxels: the scan counts as up to one of
+        ``config.resample_spacing_mm`` longer than it is, half of it at either end.
         """
         matrices = []
         for scan, grid, step_mm in zip(*self.axes(), self.config.resample_spacing_mm, strict=True):

@@ -134,7 +134,7 @@ def predict_windows(
     is their plain mean.
     """
     total: np.ndarray | None = None
-    count = np.zeros(volume.shape, np.uint16)
+    count = np.zeros(volume.shape, np.uint32)
     for first in range(0, len(starts), batch_size):
         chosen = starts[first : first + batch_size]
         batch = np.stack([cut_patch(volume, start, window) for start in chosen])
