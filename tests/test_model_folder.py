@@ -136,7 +136,8 @@ def test_each_state_of_the_code_is_noted_once_and_none_after_the_end(folder, mon
 def test_another_number_of_threads_is_noted_and_warned_of(folder, monkeypatch):
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
     folder.note_code()
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         folder.note_code()
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
     with pytest.warns(DataWarning, match="was trained with 3 threads and goes on with 2"):
