@@ -1,10 +1,12 @@
 import functools
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -261,8 +263,13 @@ def test_a_damaged_checkpoint(tmp_path, split, trained):
             np.savez(path, **damaged)
         else:
             path.write_bytes(damaged)
-        with pytest.raises(DataError, match=r"checkpoint\.npz: is no checkpoint"):
-            training.restore(path)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", ResourceWarning)
+            with pytest.raises(DataError, match=r"checkpoint\.npz: is no checkpoint"):
+                training.restore(path)
+            gc.collect()
+        # A file that is left open.
+        assert [one.message for one in said if one.category is ResourceWarning] == []
     path.write_bytes(content)
     training.restore(path)
     assert training.schedule.epoch == 1

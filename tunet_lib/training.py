@@ -248,7 +248,8 @@ class Training:
         if not checkpoint.exists():
             return
         try:
-            with np.load(checkpoint, allow_pickle=False) as arrays:
+            # NumPy by itself leaves a damaged file open.
+            with checkpoint.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 self.set_state(arrays)
                 self.best = [arrays[f"best_{i}"] for i in range(len(self.best))]
                 self.schedule = Schedule(**json.loads(str(arrays["schedule"])))
