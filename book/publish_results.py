@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import result_picture
@@ -35,19 +37,24 @@ def main(folder: str) -> None:
     (BOOK / "results").mkdir(exist_ok=True)
     for name in ("scores.csv", "algorithm_1.csv", "table_1.csv", "provenance.json"):
         shutil.copyfile(run.folder / name, BOOK / "results" / name)
-    write_learning_curves(run, BOOK / "results" / "learning_curves.csv")
+    write_learning_curves(BOOK / "results" / "learning_curves.csv", epochs_of(run))
     write_maps()
     result_picture.main()
 
 
-def write_learning_curves(run: Run, path: Path) -> None:
-    """Put the epochs of all trainings into one table, fold by fold."""
+def epochs_of(run: Run) -> Iterator[dict[str, Any]]:
+    """Give the epochs of all trainings, fold by fold."""
+    for name, fold in sorted(run.tasks(), key=lambda task: (task[1], task[0])):
+        for log in run.model_folder((name, fold)).history():
+            yield {"fold": fold, "variant": name} | log
+
+
+def write_learning_curves(path: Path, epochs: Iterable[dict[str, Any]]) -> None:
+    """Put epochs into one table."""
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["fold", "variant", *FIELDS], lineterminator="\n")
         writer.writeheader()
-        for name, fold in sorted(run.tasks(), key=lambda task: (task[1], task[0])):
-            of = {"fold": fold, "variant": name}
-            writer.writerows(of | log for log in run.model_folder((name, fold)).history())
+        writer.writerows(epochs)
 
 
 def copy_weights(run: Run) -> None:

@@ -1,0 +1,67 @@
+"""Add to the published study what it lacked: python book/add_trainings.py runs/more.
+
+The run was trained later, on the same cases and folds and with the same configuration. Of its
+scores those of the cases that the study scored join book/results/scores.csv, its epochs join
+learning_curves.csv, and table_1.csv is made anew. Its own provenance is kept beside the study's, as
+provenance_2.json or the next free number.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from itertools import count
+from pathlib import Path
+
+from publish_results import epochs_of, write_learning_curves
+
+from tunet_lib.evaluation import SYSTEMS, check_unseen, read_scores, write_scores
+from tunet_lib.files import DataError, load_json
+from tunet_lib.provenance import PROVENANCE_NAME
+from tunet_lib.runs import Run, open_run
+from tunet_lib.table import format_table, table_1, write_table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def add(run: Run, results: Path) -> None:
+    """Add a run's scores, epochs and provenance to those in the folder `results`.
+
+    Raises
+    ------
+    DataError
+        The run has another configuration or other folds, or a system that is published already.
+    """
+    study = load_json(results / PROVENANCE_NAME)
+    ours = load_json(run.folder / PROVENANCE_NAME)
+    if ours["config"] != study["config"]:
+        raise DataError(f"{run.folder}: its configuration is not the study's")
+    before = read_scores(results / "scores.csv")
+    place = {row["case_id"]: number for number, row in enumerate(before)}
+    more = [row for row in read_scores(run.folder / "scores.csv") if row["case_id"] in place]
+    systems = list(SYSTEMS)
+    rows = sorted(
+        before + more,
+        key=lambda row: (row["fold"], place[row["case_id"]], systems.index(row["system"])),
+    )
+    check_unseen(rows, run.folds)
+    table = table_1(rows)  # refuses a case that is scored twice
+    add_epochs(run, results / "learning_curves.csv")
+    write_scores(results / "scores.csv", rows)
+    write_table(results / "table_1.csv", table)
+    stem, ending = PROVENANCE_NAME.split(".")
+    names = (results / f"{stem}_{number}.{ending}" for number in count(2))
+    shutil.copyfile(run.folder / PROVENANCE_NAME, next(n for n in names if not n.exists()))
+
+
+def add_epochs(run: Run, path: Path) -> None:
+    """Add the epochs of a run's trainings to a table of epochs, and sort it by fold."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        epochs = [*csv.DictReader(stream), *epochs_of(run)]
+    write_learning_curves(path, sorted(epochs, key=lambda log: (int(log["fold"]), log["variant"])))
+
+
+if __name__ == "__main__":
+    add(open_run(sys.argv[1]), RESULTS)
+    print(format_table(table_1(read_scores(RESULTS / "scores.csv"))))
