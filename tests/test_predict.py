@@ -206,8 +206,8 @@ def test_a_tall_ct_is_the_same_whole_and_in_blocks(tmp_path):
     """The course's networks on a phantom twice as tall as their field of view."""
     config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
     depth, rows, columns = config.patch_shape
-    # Windows that overlap by half, as nine in a plane instead of 25
-    config = dataclasses.replace(config, patch_stride=(depth, rows // 2, columns // 2))
+    # Windows side by side, four in a plane instead of 25
+    config = dataclasses.replace(config, patch_stride=(depth, rows, columns))
     depth, *plane = config.grid_shape
     height_mm, *plane_mm = config.grid_fov_mm
     twice = dataclasses.replace(
