@@ -3,21 +3,21 @@
 The run was trained later, on the same cases and folds and with the same configuration. Of its
 scores those of the cases that the study scored join book/results/scores.csv, its epochs join
 learning_curves.csv, and table_1.csv is made anew. Its own provenance is kept beside the study's, as
-provenance_2.json or the next free number.
+provenance_2.json or the next free number. When more of the run is trained, call it again.
 """
 
 from __future__ import annotations
 
 import csv
-import shutil
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from publish_results import epochs_of, write_learning_curves
 
 from tunet_lib.evaluation import SYSTEMS, check_unseen, read_scores, write_scores
-from tunet_lib.files import DataError, load_json
+from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.provenance import PROVENANCE_NAME
 from tunet_lib.runs import Run, open_run
 from tunet_lib.table import format_table, table_1, write_table
@@ -31,7 +31,8 @@ def add(run: Run, results: Path) -> None:
     Raises
     ------
     DataError
-        The run has another configuration or other folds, or a system that is published already.
+        The run has another configuration or other folds, or scored what is published already,
+        and otherwise.
     """
     study = load_json(results / PROVENANCE_NAME)
     ours = load_json(run.folder / PROVENANCE_NAME)
@@ -39,7 +40,11 @@ def add(run: Run, results: Path) -> None:
         raise DataError(f"{run.folder}: its configuration is not the study's")
     before = read_scores(results / "scores.csv")
     place = {row["case_id"]: number for number, row in enumerate(before)}
-    more = [row for row in read_scores(run.folder / "scores.csv") if row["case_id"] in place]
+    more = [
+        row
+        for row in read_scores(run.folder / "scores.csv")
+        if row["case_id"] in place and row not in before
+    ]
     systems = list(SYSTEMS)
     rows = sorted(
         before + more,
@@ -50,16 +55,32 @@ def add(run: Run, results: Path) -> None:
     add_epochs(run, results / "learning_curves.csv")
     write_scores(results / "scores.csv", rows)
     write_table(results / "table_1.csv", table)
-    stem, ending = PROVENANCE_NAME.split(".")
-    names = (results / f"{stem}_{number}.{ending}" for number in count(2))
-    shutil.copyfile(run.folder / PROVENANCE_NAME, next(n for n in names if not n.exists()))
+    save_json(own_provenance(ours, results), ours)
 
 
 def add_epochs(run: Run, path: Path) -> None:
-    """Add the epochs of a run's trainings to a table of epochs, and sort it by fold."""
+    """Add the epochs of a run's complete trainings to a table of epochs, and sort it by fold."""
     with path.open(newline="", encoding="utf-8") as stream:
-        epochs = [*csv.DictReader(stream), *epochs_of(run)]
-    write_learning_curves(path, sorted(epochs, key=lambda log: (int(log["fold"]), log["variant"])))
+        before = [*csv.DictReader(stream)]
+    there = {(log["variant"], int(log["fold"])) for log in before}
+    tasks = [t for t in run.tasks() if run.model_folder(t).is_trained and t not in there]
+    epochs = sorted(
+        [*before, *epochs_of(run, tasks)], key=lambda log: (int(log["fold"]), log["variant"])
+    )
+    write_learning_curves(path, epochs)
+
+
+def own_provenance(ours: dict[str, Any], results: Path) -> Path:
+    """Say where a run's provenance belongs: where an earlier state of it is, or a free name."""
+    stem, ending = PROVENANCE_NAME.split(".")
+    for number in count(2):
+        path = results / f"{stem}_{number}.{ending}"
+        if not path.exists():
+            return path
+        earlier = load_json(path)["commands"]
+        if ours["commands"][: len(earlier)] == earlier:
+            return path
+    raise AssertionError
 
 
 if __name__ == "__main__":

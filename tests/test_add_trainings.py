@@ -12,7 +12,7 @@ from scans import save_untrained, scan_config, write_scans
 from tunet_lib.evaluation import read_scores, write_scores
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.history import write_history
-from tunet_lib.provenance import write_provenance
+from tunet_lib.provenance import timed, write_provenance
 from tunet_lib.runs import prepare_run
 from tunet_lib.scoring import evaluate_run, tabulate_run
 
@@ -36,7 +36,8 @@ def run_with(folder, names, data):
     save_untrained(run, names)
     for task in run.tasks(names):
         write_history(run.model_folder(task).path / "history.csv", [{"epoch": 1} | LOG])
-    evaluate_run(run)
+    with timed(run.folder, "evaluate"):
+        evaluate_run(run)
     tabulate_run(run)
     write_provenance(run)
     return run
@@ -55,7 +56,8 @@ def study_and_more(tmp_path, add):
     rows = [r for r in read_scores(study.folder / "scores.csv") if r["case_id"] in scored]
     write_scores(results / "scores.csv", rows)
     importlib.import_module("publish_results").write_learning_curves(
-        results / "learning_curves.csv", importlib.import_module("publish_results").epochs_of(study)
+        results / "learning_curves.csv",
+        importlib.import_module("publish_results").epochs_of(study, study.tasks()),
     )
     return results, run_with(tmp_path / "more", ["unet2d"], tmp_path / "data")
 
@@ -84,12 +86,37 @@ def test_the_studys_cases_get_a_row_more_and_the_tables_agree(add, study_and_mor
     assert trained == {"fold_0": ["unet2d"], "fold_1": ["unet2d"]}
 
 
-def test_what_is_there_already_or_of_another_recipe_is_refused_and_nothing_changes(
-    add, study_and_more
+def test_what_was_trained_since_joins_and_the_rest_stays(
+    add, study_and_more, tmp_path, monkeypatch
 ):
+    results, more = study_and_more
+    monkeypatch.setattr(sys, "argv", ["tunet", "first"])
+    add(more, results)
+    kept = {path.name: path.read_bytes() for path in results.iterdir()}
+    add(more, results)
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == kept
+    more = run_with(tmp_path / "more", ["unet2d_median"], tmp_path / "data")
+    unfinished = more.model_folder(("lnet", 1))
+    write_history(unfinished.path / "history.csv", [{"epoch": 1} | LOG])
+    add(more, results)
+    scored = [(row["system"], row["fold"]) for row in read_scores(results / "scores.csv")]
+    assert scored == [(s, fold) for fold in (0, 1) for s in ("unet2d", "unet2d_median", "unet3d")]
+    with (results / "learning_curves.csv").open() as stream:
+        logs = [(log["variant"], int(log["fold"])) for log in csv.DictReader(stream)]
+    assert logs == scored
+    assert len(load_json(results / "provenance_2.json")["trained"]["fold_0"]) == 2
+    made = load_json(more.folder / "provenance.json")
+    save_json(more.folder / "provenance.json", made | {"commands": ["another"]})
+    add(more, results)
+    assert load_json(results / "provenance_3.json")["commands"] == ["another"]
+
+
+def test_other_numbers_or_another_recipe_are_refused_and_nothing_changes(add, study_and_more):
     results, more = study_and_more
     add(more, results)
     kept = {path.name: path.read_bytes() for path in results.iterdir()}
+    rows = read_scores(more.folder / "scores.csv")
+    write_scores(more.folder / "scores.csv", [row | {"grid_tumor": 0.123} for row in rows])
     with pytest.raises(DataError, match="is scored twice for unet2d"):
         add(more, results)
     made = load_json(more.folder / "provenance.json")
