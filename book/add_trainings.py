@@ -59,28 +59,25 @@ def add(run: Run, results: Path) -> None:
 
 
 def add_epochs(run: Run, path: Path) -> None:
-    """Add the epochs of a run's complete trainings to a table of epochs, and sort it by fold."""
+    """Add the epochs of a run's complete trainings to a table of epochs."""
     with path.open(newline="", encoding="utf-8") as stream:
         before = [*csv.DictReader(stream)]
     there = {(log["variant"], int(log["fold"])) for log in before}
     tasks = [t for t in run.tasks() if run.model_folder(t).is_trained and t not in there]
-    epochs = sorted(
-        [*before, *epochs_of(run, tasks)], key=lambda log: (int(log["fold"]), log["variant"])
-    )
-    write_learning_curves(path, epochs)
+    write_learning_curves(path, [*before, *epochs_of(run, tasks)])
 
 
 def own_provenance(ours: dict[str, Any], results: Path) -> Path:
     """Say where a run's provenance belongs: where an earlier state of it is, or a free name."""
     stem, ending = PROVENANCE_NAME.split(".")
-    for number in count(2):
-        path = results / f"{stem}_{number}.{ending}"
-        if not path.exists():
-            return path
-        earlier = load_json(path)["commands"]
-        if ours["commands"][: len(earlier)] == earlier:
-            return path
-    raise AssertionError
+    paths = (results / f"{stem}_{number}.{ending}" for number in count(2))
+    return next(path for path in paths if not path.exists() or is_earlier(path, ours))
+
+
+def is_earlier(path: Path, ours: dict[str, Any]) -> bool:
+    """Tell whether a provenance is of the same run: its commands only ever become more."""
+    commands = load_json(path)["commands"]
+    return ours["commands"][: len(commands)] == commands
 
 
 if __name__ == "__main__":

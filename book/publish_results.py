@@ -43,18 +43,19 @@ def main(folder: str) -> None:
 
 
 def epochs_of(run: Run, tasks: Iterable[Task]) -> Iterator[dict[str, Any]]:
-    """Give the epochs of some trainings, fold by fold."""
-    for name, fold in sorted(tasks, key=lambda task: (task[1], task[0])):
+    """Give the epochs of some trainings."""
+    for name, fold in tasks:
         for log in run.model_folder((name, fold)).history():
             yield {"fold": fold, "variant": name} | log
 
 
 def write_learning_curves(path: Path, epochs: Iterable[dict[str, Any]]) -> None:
-    """Put epochs into one table."""
+    """Put epochs into one table, fold by fold."""
+    in_order = sorted(epochs, key=lambda log: (int(log["fold"]), log["variant"]))
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, ["fold", "variant", *FIELDS], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(epochs)
+        writer.writerows(in_order)
 
 
 def copy_weights(run: Run) -> None:

@@ -55,10 +55,9 @@ def study_and_more(tmp_path, add):
     scored = [fold[0] for fold in study.folds]
     rows = [r for r in read_scores(study.folder / "scores.csv") if r["case_id"] in scored]
     write_scores(results / "scores.csv", rows)
-    importlib.import_module("publish_results").write_learning_curves(
-        results / "learning_curves.csv",
-        importlib.import_module("publish_results").epochs_of(study, study.tasks()),
-    )
+    publish = importlib.import_module("publish_results")
+    epochs = publish.epochs_of(study, study.tasks())
+    publish.write_learning_curves(results / "learning_curves.csv", epochs)
     return results, run_with(tmp_path / "more", ["unet2d"], tmp_path / "data")
 
 
@@ -86,11 +85,8 @@ def test_the_studys_cases_get_a_row_more_and_the_tables_agree(add, study_and_mor
     assert trained == {"fold_0": ["unet2d"], "fold_1": ["unet2d"]}
 
 
-def test_what_was_trained_since_joins_and_the_rest_stays(
-    add, study_and_more, tmp_path, monkeypatch
-):
+def test_what_was_trained_since_joins_and_the_rest_stays(add, study_and_more, tmp_path):
     results, more = study_and_more
-    monkeypatch.setattr(sys, "argv", ["tunet", "first"])
     add(more, results)
     kept = {path.name: path.read_bytes() for path in results.iterdir()}
     add(more, results)
