@@ -145,6 +145,10 @@ def test_the_book_is_built():
     assert {"index.html", "search.html", "book/intro.html"} <= set(PAGES)
 
 
+def test_every_page_has_an_icon():  # where none is named, a browser asks its host for /favicon.ico
+    assert [name for name, text in PAGES.items() if 'rel="icon"' not in text] == []
+
+
 @pages_with("")
 def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(visitor, name):
     tab = visitor.tab
