@@ -150,26 +150,25 @@ def test_every_page_has_an_icon():  # where none is named, a browser asks its ho
 
 
 @pages_with("")
-def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(visitor, name):
-    tab = visitor.tab
-    visitor.open(name)
+def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(
+    returning_visitor, name
+):
+    tab = returning_visitor.tab
+    returning_visitor.open(name)
     check_markup(tab, name)
     tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     if os.environ.get("SCREENSHOTS"):
         keep_pictures(tab, name)
+    tab.add_script_tag(path=AXE)
     found = []
-    for width in VIEWS:
+    for width, themes in VIEWS.items():
         tab.set_viewport_size({"width": width, "height": 900})
         if not wait_for(tab, SCROLLS_BY_KEY):
             found.append(f"cannot be scrolled by keys at {width} px")
         found += [f"wider than {width} px: {text}" for text in tab.evaluate(TOO_WIDE)]
         if width <= 600 and not wait_for(tab, f"() => ({HIDDEN})().length === 0"):
             found += [f"hidden at {width} px: {text}" for text in tab.evaluate(HIDDEN)]
-    tab.evaluate(THIN_OUT_CODE)
-    tab.add_script_tag(path=AXE)
-    for width, themes in VIEWS.items():
-        tab.set_viewport_size({"width": width, "height": 900})
-        wait_for(tab, SCROLLS_BY_KEY)
+        tab.evaluate(THIN_OUT_CODE)
         rules = None
         for theme in themes:
             set_theme(tab, theme)

@@ -13,7 +13,7 @@ from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import scan_of
 from tunet_lib.windows import cut_patch
 
-from .conftest import visit
+from .conftest import arrive, visit
 from .test_segment import (
     PACKING,
     PAGE,
@@ -168,7 +168,7 @@ def with_card(launch):
 
 @pytest.fixture
 def card_visitor(with_card, host):
-    with visit(with_card, host) as visitor:
+    with arrive(with_card) as context, visit(context, host) as visitor:
         visitor.open(PAGE)
         if not visitor.tab.evaluate(IS_THERE):
             pytest.skip("this Chromium offers no WebGPU adapter, not even SwiftShader")
