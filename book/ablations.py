@@ -15,12 +15,21 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from experiments import MIRROR, RESULTS, STRONG, Experiment, append, summary, try_out
+from experiments import (
+    MIRROR,
+    PLAIN,
+    RESULTS,
+    SPACE,
+    STRONG,
+    UNIFORM,
+    Experiment,
+    append,
+    summary,
+    try_out,
+)
 
 SEEDS = (2019, 2020, 2021)
 PLANE: dict[str, Any] = MIRROR | {"first_prob": 0.05, "epochs": 5}
-SPACE: dict[str, Any] = PLANE | {"batch_size": 2, "epochs": 8}
-PLAIN = {"rotation_deg": 1.0, "zoom": 0.0, "mirror": False, "gain": 0.0, "shift": 0.0}
 GREY = {name: STRONG[name] for name in ("gain", "shift")}
 SHAPE = {name: STRONG[name] for name in ("rotation_deg", "zoom")} | {"mirror": True}
 HALF: dict[str, Any] = {
@@ -29,7 +38,6 @@ HALF: dict[str, Any] = {
     "patches_per_case": 4,
     "batch_size": 4,
 }
-UNIFORM = {"foreground_fraction": 0.0, "tumor_fraction": 0.0}
 
 # What is changed, the network, the fields that differ, and the loss.
 ABLATIONS: dict[str, tuple[str, str, dict[str, Any], str]] = {
