@@ -39,7 +39,7 @@ CHOOSE_SEED, CHOOSE_CASES = 77006, 48
 JUDGE_PHANTOMS, JUDGE_SHAPES = 16, 4
 FIELDS = (
     *("set", "source", "case_id", "mean_prob", "highest_prob"),
-    *("tumor_ml", "found_tumor_ml", "false_tumor_ml", "tumor", "by_rule"),
+    *("tumor_ml", "found_tumor_ml", "wrong_tumor_ml", "tumor", "by_rule"),
 )
 
 
@@ -71,7 +71,7 @@ def figures(networks: Networks, scan: Scan, truth: np.ndarray) -> dict[str, floa
         "highest_prob": probs_of_tumor.max(initial=0),
         "tumor_ml": (truth == 2).sum() * voxel_ml,
         "found_tumor_ml": (label == 2).sum() * voxel_ml,
-        "false_tumor_ml": ((label == 2) & (truth < 2)).sum() * voxel_ml,
+        "wrong_tumor_ml": ((label == 2) & (truth < 2)).sum() * voxel_ml,
         "tumor": dice(label == 2, truth == 2) if (truth == 2).any() else np.nan,
         "by_rule": int(check.call_args.kwargs["by_rule"]),
     }

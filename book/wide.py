@@ -99,10 +99,10 @@ def write_thresholds(tunet: Model, watched: Sequence[InMemory]) -> None:
                 total["tumor"] += dice(found, true)
                 total["sensitivity"] += (found & true).sum() / true.sum()
             else:
-                total["false_tumor_ml"] += found.sum() * voxel_ml
+                total["ml_without_tumor"] += found.sum() * voxel_ml
     with (RESULTS / "wide_thresholds.csv").open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
-        fields = {"tumor": True, "sensitivity": True, "false_tumor_ml": False}
+        fields = {"tumor": True, "sensitivity": True, "ml_without_tumor": False}
         table.writerow(["threshold", *fields, "with_tumor", "without"])
         for threshold, total in sums.items():
             means = [round(total[f] / count[kind], 4) for f, kind in fields.items()]

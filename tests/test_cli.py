@@ -71,7 +71,7 @@ def test_help_is_quick_and_loads_no_tensorflow():
 
 
 def test_the_help_says_how_long_a_run_takes():
-    assert "hours" in tunet("run", "--help").output
+    assert "half a day" in tunet("run", "--help").output
 
 
 def test_phantoms(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS, Config
@@ -326,9 +327,19 @@ def test_mixed_precision_has_nearly_the_loss_of_float32(name, precision):
     mixed.set_weights(exact.get_weights())
     image = random_image(2, 16, 16, 16, 1)
     truth = (random_image(2, 16, 16, 16, exact.output.shape[-1], seed=1) > 1).astype(np.float32)
-    losses = [float(DiceLoss()(truth, model(image))) for model in (exact, mixed)]
+    losses, gradients = [], []
+    for model in (exact, mixed):
+        with tf.GradientTape() as tape:
+            loss = DiceLoss()(truth, model(image))
+        each = tape.gradient(loss, model.trainable_variables)
+        gradients.append(np.concatenate([np.ravel(gradient) for gradient in each]))
+        losses.append(float(loss))
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)
+    lengths = np.linalg.norm(gradients, axis=1)  # finite only if all of it is
+    assert np.isfinite(lengths).all()
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.1)
+    assert np.dot(*gradients) / lengths.prod() > 0.95
 
 
 ON_JAX = """

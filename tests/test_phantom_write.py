@@ -47,6 +47,12 @@ def test_layout_is_that_of_kits19(folder):
         assert entry["voxel_spacing"]["z_spacing"] == pytest.approx(scan.spacing_mm[0], abs=1e-4)
 
 
+def test_a_folder_that_is_complete_is_only_read(folder, monkeypatch):
+    # A class may share one that its students cannot write to.
+    monkeypatch.setattr("tunet_lib.phantom.write.save_json", None)
+    assert [case.case_id for case in write_phantoms(folder, 2, 5)] == ["case_00000", "case_00001"]
+
+
 def test_writing_resumes_and_keeps_finished_cases(tmp_path, monkeypatch):
     # A phantom of a fraction of the voxels takes a fraction of the time.
     monkeypatch.setattr("tunet_lib.phantom.write._draw_size", lambda *_: ((20, 48, 48), None))

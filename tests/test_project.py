@@ -27,7 +27,7 @@ def module_name(path: Path) -> str:
 
 FILES = {module_name(path): path for path in (ROOT / "tunet_lib").rglob("*.py")}
 MODULES = sorted(name for name in FILES if name)
-NEED_KERAS = {"cli", "losses", "export", "model", "networks", "patches", "quiet", "training"}
+NEED_KERAS = {"losses", "export", "model", "networks", "patches", "quiet", "training"}
 
 
 def read(name: str) -> str:

@@ -271,7 +271,8 @@ def run(
 ) -> None:
     """Do it all: prepare, train, evaluate, table.
 
-    The preset course takes hours on two cores. Run it again, and it goes on where it was.
+    The preset course takes half a day on two cores, or more, by the number of cases. Run it
+    again, and it goes on where it was.
     """
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)

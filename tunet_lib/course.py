@@ -25,6 +25,7 @@ from tunet_lib.ensemble import mean_maps
 from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import Case, find_cases, require_image, require_label
 from tunet_lib.metrics import volume_ml
+from tunet_lib.model_folder import ModelFolder
 from tunet_lib.phantom import write_phantoms
 from tunet_lib.placement import Placement
 from tunet_lib.predict import COURSE_WEIGHTS
@@ -110,7 +111,7 @@ class CourseCase:
         path = COURSE_MAPS / f"{self.case_id}.npz"
         if not path.exists():
             return None
-        with np.load(path) as kept:
+        with np.load(path, allow_pickle=False) as kept:
             # A folder of the reader's own may have a case of the same name.
             if name not in kept or kept["ct"] != self.digest():
                 return None
@@ -153,7 +154,7 @@ def course_case(data: str | Path = DATA) -> CourseCase:
 
 def course_config() -> Config:
     """Give the configuration that the course's networks were trained with."""
-    return Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    return ModelFolder(COURSE_WEIGHTS / "tunet").config()
 
 
 def course_model(name: str) -> Model:

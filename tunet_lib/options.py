@@ -32,7 +32,10 @@ ConfigFile = Annotated[
 Epochs = Annotated[Optional[int], typer.Option(help="At most so many epochs.")]  # noqa: UP045
 PrecisionOption = Annotated[
     Optional[Precision],  # noqa: UP045
-    typer.Option(help="Type that training computes in; bfloat16 is faster on processors with AMX."),
+    typer.Option(
+        help="Type that training computes in; bfloat16 is for GPUs and for processors with AMX or "
+        "AVX512-BF16, and many times slower on others."
+    ),
 ]
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes; 0: one a core, as far as memory allows.")

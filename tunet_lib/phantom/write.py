@@ -70,7 +70,8 @@ def write_phantoms(
     origin = {"synthetic": True, "seed": seed, "size": size, "looks": looks}
     _check_origin(folder, entries.values(), origin)
     origin["generator"] = GENERATOR
-    save_json(listing, list(entries.values()))
+    if not listing.exists():
+        save_json(listing, [])
     cases = []
     for k in range(count):
         case_id = f"case_{k:05d}"
