@@ -117,3 +117,12 @@ def test_holm_finds_something_in_noise_once_in_twenty():
 def test_the_effect_is_in_sds_of_the_gains():
     assert effect_size(changes([[1.0, 3.0], [1.0, 3.0]])) == pytest.approx(2 / np.sqrt(4 / 3))
     assert effect_size(changes([[0.5, 0.5]])) == 0
+    assert effect_size(changes([[0.1] * 3])) == 0  # their SD is 1e-17, by rounding
+    with pytest.raises(DataError, match="one case"):
+        effect_size(changes([[0.5]]))
+
+
+def test_a_case_of_two_folds_is_no_pair():
+    rows = [row("tunet", 0, "a", 0.5), row("ensemble", 1, "a", 0.6)]
+    with pytest.raises(DataError, match="a is of two folds"):
+        pair_cases(rows, "tunet", "ensemble")

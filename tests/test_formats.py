@@ -230,6 +230,13 @@ def test_a_nifti_by_another_name_and_names_of_any_letters(tmp_path, name):
             np.testing.assert_array_equal(load_scan(tmp_path / name).volume_hu, VOLUME)
 
 
+def test_a_name_that_is_no_text_ends_no_process(tmp_path):
+    path = tmp_path / os.fsdecode(b"M\xfcller.nrrd")
+    path.write_bytes(b"NRRD0004\n")
+    with pytest.raises(DataError, match="has a name that is no UTF-8"):
+        load_scan(path)
+
+
 def test_a_pipe_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "ct.nii.gz")
     with pytest.raises(DataError, match="is no file, but a pipe"):

@@ -129,3 +129,18 @@ def test_data_modules_do_not_load_tensorflow():
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("hu", [40_000.0, -40_000.0, np.nan])
+def test_what_fits_into_no_file_is_a_data_error(tmp_path, hu):
+    volume_hu = VOLUME.astype(np.float32)
+    volume_hu[1, 2, 3] = hu
+    with pytest.raises(DataError, match=r"imaging\.nii\.gz: has values that int16"):
+        save_case(tmp_path / "case_00000", volume_hu, spacing_mm=VOLUME_MM)
+    with pytest.raises(DataError, match=r"segmentation\.nii\.gz: has values that uint8"):
+        save_case(tmp_path / "case_00000", label=LABEL + 0.5, spacing_mm=VOLUME_MM)
+
+
+def test_hu_are_rounded(tmp_path):
+    case = save_case(tmp_path / "case_00000", np.full((2, 3, 4), 99.9), spacing_mm=VOLUME_MM)
+    assert (load_scan(case.image_path).volume_hu == 100).all()

@@ -85,6 +85,7 @@ def test_of_many_the_first_few_are_named(tmp_path):
 def test_nnunets_raw_folders(tmp_path):
     root = tmp_path / "Dataset220_KiTS"
     touch(root / "imagesTr", "a_0000.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz", "c.nii.gz", "x.txt")
+    touch(root / "imagesTr", "h_0000.hdr", "h_0000.img")
     touch(root / "labelsTr", "a.nii.gz", "d.nii.gz")
     touch(root / "imagesTs", "e_0000.nii.gz")
     for folder in (root, tmp_path):
@@ -94,12 +95,13 @@ def test_nnunets_raw_folders(tmp_path):
             Case("a", root / "imagesTr" / "a_0000.nii.gz", root / "labelsTr" / "a.nii.gz"),
             Case("b", root / "imagesTr" / "b_0000.nii.gz", None),
             Case("d", None, root / "labelsTr" / "d.nii.gz"),
+            Case("h", root / "imagesTr" / "h_0000.hdr", None),
         ]
         assert data.unused == {
             "is another channel than the first": ["imagesTr/b_0001.nii.gz"],
             "lacks the channel, _0000, in its name": ["imagesTr/c.nii.gz"],
             "is no image": ["imagesTr/x.txt"],
-            "has no label map, and training needs one": ["b"],
+            "has no label map, and training needs one": ["b", "h"],
             "has no CT": ["d"],
             "is the test set": ["imagesTs"],
         }

@@ -87,8 +87,10 @@ def test_nothing_is_repeated_for_its_score(tmp_path):
 def test_an_outlier_is_repeated_once_and_then_only_named(tmp_path):
     run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
     folder = run.model_folder(("tunet", 2))
+    folder.checkpoint.touch()  # a kill came between the weights and its end
     start_anew(run, ("tunet", 2))
     assert not folder.is_trained
+    assert not folder.checkpoint.exists()
     assert folder.attempt == 2
     finish(folder, BAD + 0.01)
     assert list(outliers(run)) == [("tunet", 2)]

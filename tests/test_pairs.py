@@ -2,6 +2,7 @@
 
 import csv
 
+import nibabel as nib
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -182,3 +183,24 @@ def test_the_command(folders, tmp_path):
     refused = CliRunner().invoke(app, ["score", ours, truth, "--out", str(label)])
     assert isinstance(refused.exception, DataError)
     assert label.read_bytes() == kept
+
+
+def test_cysts_count_as_kidney_if_that_is_asked_for(folders):
+    ours, truth = folders
+    path = truth / "case_00000" / "segmentation.nii.gz"
+    image = nib.load(path)
+    voxels = np.array(image.dataobj)
+    voxels[voxels == 1] = 3
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
+    command = ["score", str(ours), str(truth)]
+    refused = CliRunner().invoke(app, command)
+    assert "--cyst-as kidney" in str(refused.exception)
+    assert CliRunner().invoke(app, [*command, "--cyst-as", "kidney"]).exit_code == 0
+    assert score_pairs(ours, truth, cyst_as_kidney=True)[0]["whole"] == 1
+
+
+def test_a_name_that_is_no_text_is_written_as_one(folders, tmp_path):
+    rows = score_pairs(*folders)
+    rows[0]["case_id"] = "M\udcfcller"
+    write_pairs(tmp_path / "out.csv", rows)
+    assert read_pairs(tmp_path / "out.csv")[0]["case_id"] == "M\\xfcller"

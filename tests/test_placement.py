@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from tunet_lib import nifti, placement
 from tunet_lib.config import Config
+from tunet_lib.files import DataError
 from tunet_lib.kits19 import save_case
 from tunet_lib.metrics import dice
 from tunet_lib.placement import Axis, Placement, box_average, linear_interpolation
@@ -437,3 +438,13 @@ def test_a_constant_scan_read_block_by_block_is_constant_inside(tmp_path, monkey
     assert inner.any()
     np.testing.assert_allclose(grid_hu[inner], 40, atol=1.1)  # 0.001 of it may be air
     np.testing.assert_allclose(grid_hu.min(), SMALL.pad_hu)
+
+
+def test_what_is_of_another_scan_or_grid_is_a_data_error():
+    here = placed((8, 16, 16), (4.0, 2.0, 2.0))
+    label, prob = np.zeros((8, 16, 17), np.uint8), np.zeros((9, 16, 16), np.float32)
+    with pytest.raises(DataError, match=r"\(8, 16, 17\)"):
+        here.label_to_grid(label)
+    for back in (here.from_grid, here.label_from_grid):
+        with pytest.raises(DataError, match=r"\(9, 16, 16\)"):
+            back(prob)

@@ -70,7 +70,7 @@ def test_a_folder_without_a_tunet(tmp_path, folder):
 def test_models_of_two_configurations(tmp_path):
     described(tmp_path / "a", "tunet")
     described(tmp_path / "b", "lnet", scan_config(levels=1, pad_hu=-900.0))
-    with pytest.raises(DataError, match=r"b: was trained with another.*pad_hu differ"):
+    with pytest.raises(DataError, match=r"b: has another configuration.*pad_hu differ"):
         find_models(tmp_path)
 
 

@@ -10,6 +10,7 @@ from scans import SMALL, as_oriented
 from scipy import ndimage
 
 from tunet_lib import nifti, preprocess
+from tunet_lib.config import Config
 from tunet_lib.files import DataError, save_array
 from tunet_lib.kits19 import Case, find_cases, save_case
 from tunet_lib.placement import Placement
@@ -64,6 +65,14 @@ def test_normalize_by_hand():
 def test_constant_scan_is_zero_not_nan():
     scan = scan_of(np.full((8, 16, 16), 40, np.int16), (4.0, 2.0, 2.0))
     np.testing.assert_array_equal(prepare_scan(scan, SMALL)[False], 0)
+
+
+def test_a_constant_that_resampling_rounds_is_nearly_zero_and_fits_16_bits():
+    config = Config.preset("course")
+    scan = scan_of(np.full((40, 200, 200), 41, np.int16), (3.0, 0.7, 0.7))
+    volume = prepare_scan(scan, config)[False]
+    assert np.abs(volume[32, 56, 56]) < 1e-3
+    assert np.isfinite(volume.astype(np.float16)).all()
 
 
 def test_median_removes_salt_and_keeps_edges():

@@ -84,6 +84,12 @@ def test_a_damaged_note_is_named(run, note):
         write_provenance(run)
 
 
+def test_a_note_that_is_being_written_is_none_yet(run):
+    (run.folder / "times").mkdir()
+    (run.folder / "times" / ".tmp-1-2-node17~train-x.json").touch()  # of a host that was killed
+    write_provenance(run)
+
+
 def test_a_folder_that_became_no_run_gets_no_file(tmp_path):
     with timed(tmp_path / "run", "prepare"):
         pass

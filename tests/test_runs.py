@@ -43,6 +43,18 @@ def test_starting_again_prepares_nothing_new(run, data):
     assert {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")} == before
 
 
+def test_nothing_is_prepared_of_a_case_that_can_have_no_folder(tmp_path):
+    for folder, name in (
+        ("imagesTr", "Patient\u00a02_0000.nii.gz"),
+        ("labelsTr", "Patient\u00a02.nii.gz"),
+    ):
+        (tmp_path / "raw" / folder).mkdir(parents=True)
+        (tmp_path / "raw" / folder / name).touch()
+    with pytest.raises(DataError, match="no name of a case; rename its files"):
+        prepare_run(tmp_path / "raw", tmp_path / "run", scan_config())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_bad_case_is_left_out_as_the_message_says_and_stays_so(data, tmp_path):
     (data / "case_00001" / "imaging.nii.gz").write_bytes(b"<html>")
     folder = tmp_path / "run"

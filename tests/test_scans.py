@@ -218,8 +218,17 @@ def test_saved_label_keeps_the_geometry_of_the_header_and_drops_the_rest(tmp_pat
 
 
 def test_saving_a_label_of_another_shape_is_a_data_error(case, tmp_path):
-    with pytest.raises(DataError, match=r"x\.nii\.gz: label \(2, 5, 6\) does not match"):
+    with pytest.raises(DataError, match=r"x\.nii\.gz: takes 0, 1 and 2 only"):
         save_label(LABEL[:2], load_scan(case.image_path), tmp_path / "x.nii.gz")
+
+
+@pytest.mark.parametrize("value", [3, 257, -1, 0.9, np.nan])
+def test_saving_what_is_no_label_map_is_a_data_error(case, tmp_path, value):
+    label = LABEL.astype(float)
+    label[1, 2, 3] = value
+    with pytest.raises(DataError, match="takes 0, 1 and 2 only"):
+        save_label(label, load_scan(case.image_path), tmp_path / "x.nii.gz")
+    assert not (tmp_path / "x.nii.gz").exists()
 
 
 @pytest.mark.parametrize(

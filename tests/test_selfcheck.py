@@ -75,6 +75,8 @@ def test_what_goes_wrong_is_said(capsys):
     assert "another answer than it should: ndarray of shape (" in capsys.readouterr().out
     check("a1", "q1", lambda *_: "up")
     assert "'up' for '" in capsys.readouterr().out
+    check("a1", "q1", lambda *_: 10**70)
+    assert "100000" in capsys.readouterr().out
     with pytest.raises(DataError, match="choose from"):
         check("a99", "q1", len)
     with pytest.raises(DataError, match="q1"):

@@ -226,5 +226,7 @@ def test_no_slurm_no_queue(run, monkeypatch):
     script.write_text(f"#!/bin/sh\necho '5|3|RUNNING|n1|{comment_of(run.folder)}'\n")
     script.chmod(0o755)
     assert status.slurm_queue(run).elements[3].job == "5"
+    script.write_bytes(script.read_bytes() + b"echo '6|1|RUNNING|n1|f\xfcr M\xfcller'\n")
+    assert status.slurm_queue(run).elements[3].job == "5", "others write what they like"
     script.write_text("#!/bin/sh\nexit 1\n")
     assert status.slurm_queue(run) is None

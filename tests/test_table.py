@@ -216,3 +216,10 @@ def test_the_columns_are_those_of_the_table_that_the_book_shows(tmp_path):
     ]
     assert headers[0] == headers[1]
     assert len(headers[0].split(",")) == 4 + 12
+
+
+@pytest.mark.parametrize("strange", [math.inf, math.nan])
+def test_a_fold_without_a_finite_mean_leaves_no_sd(strange):
+    found = mean_sd([1.0, strange])
+    assert math.isnan(found.sd)
+    assert not math.isfinite(found.mean)

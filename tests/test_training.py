@@ -158,6 +158,7 @@ def test_training_lowers_the_loss_and_leaves_what_prediction_needs(trained, name
         "config.json",
         "history.csv",
         "model.weights.h5",
+        "training_cases.json",
         "variant.json",
     ]
     model = Model.load(parent / "whole")
@@ -218,10 +219,21 @@ def test_a_missing_label(tmp_path, cases, sampling):
 
     bad = Unlabeled(cases[1].case_id, cases[1].folder)
     config = tiny_config(patch_sampling=sampling, foreground_fraction=0.0, tumor_fraction=0.0)
-    for given in (Split(0, [*cases[2:], bad], cases[:1]), Split(0, cases[2:], [bad])):
+    splits = Split(0, [*cases[2:], bad], cases[:1]), Split(0, cases[2:], [bad])
+    for number, given in enumerate(splits):
+        folder = tmp_path / str(number)
         with pytest.raises(DataError, match="case_00001: has no label map"):
-            train(VARIANTS["unet2d"], config, given, folder=tmp_path / "run")
-    assert not (tmp_path / "run" / "model.weights.h5").exists()
+            train(VARIANTS["unet2d"], config, given, folder=folder)
+        assert not (folder / "model.weights.h5").exists()
+
+
+def test_a_training_goes_on_with_its_own_cases_only(tmp_path, cases, split):
+    config = tiny_config(epochs=1)
+    train(VARIANTS["unet2d"], config, split, folder=tmp_path)
+    other = Split(1, cases[:-1], cases[-1:])
+    assert other.training != split.training
+    with pytest.raises(DataError, match="was trained on other cases"):
+        train(VARIANTS["unet2d"], config, other, folder=tmp_path)
 
 
 def test_a_label_file_that_is_gone(tmp_path):

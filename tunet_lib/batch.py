@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.dicom import holds_dicom
-from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting
+from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting, readable
 from tunet_lib.formats import IMAGE_SUFFIXES, SECOND_OF_PAIR, check_label_name, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME
 from tunet_lib.layouts import find_data
@@ -178,7 +178,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome]) -> None:
             output = "" if each.failure else each.job.output
             notes = " | ".join(each.notes)
             row = [each.job.ct, output, *cells, f"{each.time_s:.1f}", notes, each.failure]
-            writer.writerow([_readable(cell) for cell in row])
+            writer.writerow([readable(cell) for cell in row])
 
 
 def _names_a_file(output: Path, count: int) -> bool:
@@ -219,11 +219,6 @@ def _stem(ct: Path) -> str:
     # In KiTS19's layout all CTs have one name, and their folders tell them apart.
     name = _absolute(ct).parent.name if ct.name == IMAGE_NAME else _absolute(ct).name
     return name if ct.is_dir() else name[: len(name) - len(suffix_of(Path(name)))]
-
-
-def _readable(cell: object) -> str:
-    """Give a text in which a file's name, which may be any bytes, is one."""
-    return str(cell).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _absolute(path: Path) -> Path:

@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -234,6 +234,7 @@ def score(
     truth: options.Truth,
     against: options.Against = None,
     out: options.ScoresCsv = None,
+    cyst_as: options.CystAs = None,
 ) -> None:
     """Score a folder of label maps against the true ones, and beside another folder's."""
     from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
@@ -241,17 +242,17 @@ def score(
     check_table_name(out)
     every = {"": predicted} | ({"against": against} if against is not None else {})
     with bar("score", len(find_labels(truth)) * len(every)) as advance:
-        rows = {k: score_pairs(p, truth, on_case=lambda _: advance()) for k, p in every.items()}
+        also: Any = {"cyst_as_kidney": bool(cyst_as), "on_case": lambda _: advance()}
+        rows = {k: score_pairs(p, truth, **also) for k, p in every.items()}
     if out is not None:
         write_pairs(out, rows[""])
-    for row in rows[""]:
-        if not row["predicted"]:
-            warn(f"{row['case_id']}: no prediction; it counts as an empty label map")
+    for row in (row for row in rows[""] if not row["predicted"]):
+        warn(f"{row['case_id']}: no prediction; it counts as an empty label map")
     for region in ("whole", "tumor"):
         say(f"DSC of {region}: {interval([row[region] for row in rows['']])}")
         if against is not None:
-            difference = interval(differences(rows[""], rows["against"], region))
-            say(f"  less that of {against}: {difference}")
+            less = interval(differences(rows[""], rows["against"], region))
+            say(f"  less that of {against}: {less}")
 
 
 @app.command()

@@ -15,6 +15,8 @@ from scipy import stats
 from tunet_lib.evaluation import Row
 from tunet_lib.files import DataError
 
+ROUNDING = 1e-12  # an SD below it is that of equal numbers
+
 
 class Changes(NamedTuple):
     """What every case gains from one system to another.
@@ -63,16 +65,18 @@ def pair_cases(
     Raises
     ------
     DataError
-        No case has this score of both, or one has two of a system.
+        No case has this score of both; or one has two of a system, or is of two folds.
     """
     scores: dict[str, dict[str, float]] = {before: {}, after: {}}
-    fold_of = {}
+    fold_of: dict[str, int] = {}
     for row in rows:
         if row["system"] in scores and row[field] is not None:
-            if row["case_id"] in scores[row["system"]]:
-                raise DataError(f"{row['case_id']} has two scores of {row['system']}")
-            scores[row["system"]][row["case_id"]] = row[field]
-            fold_of[row["case_id"]] = row["fold"]
+            case_id, of_system = row["case_id"], scores[row["system"]]
+            if case_id in of_system:
+                raise DataError(f"{case_id} has two scores of {row['system']}")
+            if fold_of.setdefault(case_id, row["fold"]) != row["fold"]:
+                raise DataError(f"{case_id} is of two folds")
+            of_system[case_id] = row[field]
     both = sorted(scores[before].keys() & scores[after].keys())
     if not both:
         raise DataError(f"no case has {field} of both {before} and {after}")
@@ -97,7 +101,9 @@ def resample_cases(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
 def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Interval:
     """Draw folds, then cases within each: what other trainings and other patients would change.
 
-    A fold's networks are one training, so that its cases are drawn or left out together.
+    A fold's networks are one training, so that its cases are drawn or left out together. Of few
+    folds the interval is too narrow and p too small, since few draws of few folds differ as much
+    as new folds would; to test, take `corrected_t`.
 
     Raises
     ------
@@ -150,7 +156,7 @@ def corrected_t(
     held_out_to_trained = 1 / ((of_folds or folds) - 1)
     error = math.sqrt((1 / folds + held_out_to_trained) * gains.var(ddof=1))
     reach = stats.t.ppf(0.975, folds - 1) * error
-    if not error:  # all folds gain alike
+    if error < ROUNDING:  # all folds gain alike
         return Interval(gains[0], gains[0], float(gains[0] == 0))
     p = 2 * stats.t.sf(abs(gains.mean()) / error, folds - 1)
     return Interval(gains.mean() - reach, gains.mean() + reach, float(p))
@@ -187,9 +193,16 @@ def effect_size(changes: Changes) -> float:
     """Give the mean gain in SDs of the gains: 0.2 is small, 0.5 medium, 0.8 large.
 
     0 where all gains are alike, which leaves nothing to measure them by.
+
+    Raises
+    ------
+    DataError
+        There is a single case, which says nothing of how cases vary.
     """
+    if len(changes.gains) < 2:
+        raise DataError("one case says nothing of how cases vary")
     spread = changes.gains.std(ddof=1)
-    return float(changes.gains.mean() / spread) if spread else 0.0
+    return float(changes.gains.mean() / spread) if spread > ROUNDING else 0.0
 
 
 def percentile_interval(means: np.ndarray) -> Interval:

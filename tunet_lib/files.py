@@ -202,6 +202,11 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def readable(cell: object) -> str:
+    """Give a text in which a file's name, which may be any bytes, is one."""
+    return str(cell).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def is_list_of(kind: type, value: Any) -> bool:
     """Tell whether what came of a file is a list with nothing but values of one type in it."""
     return isinstance(value, list) and all(isinstance(each, kind) for each in value)

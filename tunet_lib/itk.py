@@ -125,7 +125,17 @@ def lps_affine(axes_mm: np.ndarray, origin_mm: Any) -> np.ndarray:
 
 
 def simple_itk(path: Path) -> Any:
-    """Load SimpleITK, without its warnings on stderr; a `DataError` where it is missing."""
+    """Load SimpleITK, without its warnings on stderr, to read a file.
+
+    Raises
+    ------
+    DataError
+        It is missing; or the file's name is no text, on which it would end the whole process.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: has a name that is no UTF-8; rename it") from error
     sitk = formats_library("SimpleITK", path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk

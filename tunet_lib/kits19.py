@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -117,15 +118,27 @@ def save_case(
     Raises
     ------
     DataError
-        The folder cannot be written.
+        The folder cannot be written, or a value fits not into its type.
     """
     folder = Path(folder)
     for name, array, dtype in ((IMAGE_NAME, volume_hu, np.int16), (LABEL_NAME, label, np.uint8)):
         if array is not None:
-            voxels = array.astype(dtype, copy=False)
+            voxels = as_whole(folder / name, array, dtype)
             header = nifti_of(voxels, ipl_affine(spacing_mm)).header
             write_nifti(folder / name, voxels, header, compresslevel=compresslevel)
     return case_in(folder)
+
+
+def as_whole(path: Path, array: np.ndarray, dtype: type[np.integer[Any]]) -> np.ndarray:
+    """Round HU to whole ones; labels are whole already."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(invalid="ignore"):
+        voxels = np.rint(array).astype(dtype)
+    off = np.abs(voxels - array.astype(np.float64))
+    if not (off <= (0.5 if dtype is np.int16 else 0)).all():  # nor is NaN
+        raise DataError(f"{path}: has values that {np.dtype(dtype)} does not hold")
+    return voxels
 
 
 def case_in(folder: Path) -> Case:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.files import DataError, load_json
-from tunet_lib.formats import suffix_of
+from tunet_lib.formats import SECOND_OF_PAIR, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases
 
 CASE_FOLDER = r"case_\d{5}"
@@ -145,6 +145,8 @@ def _nnunet_data(folder: Path) -> Data | None:
 
 def _images_in(folder: Path, unused: dict[str, list[str]]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if suffix_of(path) in SECOND_OF_PAIR:  # its header stands for both
+            continue
         if suffix_of(path) and path.is_file() and not path.name.startswith("."):
             yield path
         elif not _is_expected(path.name):

@@ -129,9 +129,10 @@ class ModelFolder:
             It was trained on others before.
         """
         path = self.path / "training_cases.json"
-        if path.exists() and load_json(path) != case_ids:
+        if not path.exists():
+            save_json(path, case_ids)
+        elif load_json(path) != case_ids:
             raise DataError(f"{self.path}: was trained on other cases; remove it to train again")
-        save_json(path, case_ids)
 
     def seen(self) -> list[str]:
         """List the cases that the network was trained on.

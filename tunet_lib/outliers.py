@@ -72,6 +72,7 @@ def start_anew(run: Run, task: Task) -> None:
     """
     folder = run.model_folder(task)
     folder.keep_first_history()
+    folder.checkpoint.unlink(missing_ok=True)  # a kill may have left the first attempt's
     folder.weights.unlink(missing_ok=True)
 
 

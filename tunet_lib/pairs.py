@@ -8,14 +8,14 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tunet_lib.evaluation import SURFACE_TOLERANCE_MM
-from tunet_lib.files import DataError, atomic_path
+from tunet_lib.files import DataError, atomic_path, readable
 from tunet_lib.formats import SECOND_OF_PAIR, suffix_of
 from tunet_lib.metrics import kits19_score, surface_distances
 from tunet_lib.scans import load_label_map
@@ -74,6 +74,7 @@ def score_pairs(
     predicted: str | Path,
     truth: str | Path,
     *,
+    cyst_as_kidney: bool = False,
     on_case: Callable[[str], Any] | None = None,
 ) -> list[Row]:
     """Score each true label map's prediction on the scan's own voxels.
@@ -82,6 +83,8 @@ def score_pairs(
     ----------
     predicted, truth
         Folders of label maps, 0 background, 1 kidney, 2 tumor, in any format that is read.
+    cyst_as_kidney
+        Take the label 3, a cyst, as kidney, in both.
     on_case
         Called with each case that is scored.
 
@@ -102,7 +105,7 @@ def score_pairs(
         raise DataError(f"{predicted}: no file is named as a case, such as {min(true)}.nii.gz")
     rows = []
     for case_id, path in true.items():
-        rows.append(_score(case_id, ours.get(case_id), path))
+        rows.append(_score(case_id, ours.get(case_id), path, cyst_as_kidney))
         if on_case is not None:
             on_case(case_id)
     return rows
@@ -131,12 +134,12 @@ def differences(rows: Sequence[Row], others: Sequence[Row], region: str) -> list
     return [row[region] - other[row["case_id"]] for row in rows if row["case_id"] in other]
 
 
-def write_pairs(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_pairs(path: str | Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write scores as CSV, atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as out:
         writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(row | {"case_id": readable(row["case_id"])} for row in rows)
 
 
 def read_pairs(path: str | Path) -> list[Row]:
@@ -171,12 +174,12 @@ def _case_of(path: Path) -> str:
     return path.parent.name if stem in PLAIN and path.parent.name else ENDING.sub("", stem)
 
 
-def _score(case_id: str, predicted: Path | None, truth: Path) -> Row:
-    true = load_label_map(truth)
+def _score(case_id: str, predicted: Path | None, truth: Path, cyst_as_kidney: bool) -> Row:
+    true = load_label_map(truth, cyst_as_kidney=cyst_as_kidney)
     row: Row = {"case_id": case_id, "predicted": predicted is not None}
     if predicted is None:
         return row | {name: math.inf if name.endswith("_mm") else 0.0 for name in FIELDS[2:]}
-    ours = load_label_map(predicted, true).label
+    ours = load_label_map(predicted, true, cyst_as_kidney=cyst_as_kidney).label
     row |= kits19_score(ours, true.label)
     for region, above in (("whole", 0), ("tumor", 1)):
         surface = surface_distances(

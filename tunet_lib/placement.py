@@ -21,7 +21,7 @@ from scipy import sparse
 from tunet_lib.boxes import box_of
 from tunet_lib.config import Config
 from tunet_lib.files import DataError
-from tunet_lib.plausible import believed_hu, check_extent, without_padding
+from tunet_lib.plausible import believed_hu, check_extent, check_shape, without_padding
 from tunet_lib.scans import ScanFile, ipl_orientation
 
 Shape = tuple[int, int, int]
@@ -207,6 +207,7 @@ class Placement:
         numpy.ndarray
             `grid_shape`, uint8.
         """
+        check_shape(label, self.scan_shape)
         gridded = np.zeros(self.grid_shape, np.uint8)
         places: list[slice] = []
         for axis, (scan, grid) in enumerate(zip(*self.axes(), strict=True)):
@@ -231,6 +232,7 @@ class Placement:
         numpy.ndarray
             `scan_shape`, float32.
         """
+        check_shape(prob, self.grid_shape)
         volume = np.empty(self.scan_shape, np.float32)
         in_z, in_y, in_x = self.onto_scan
         for part in _slabs(self.scan_shape):
@@ -278,6 +280,7 @@ class Placement:
         """
         volume = np.zeros(self.scan_shape, np.uint8)
         for value, prob in ((1, whole_prob), (2, tumor_prob)):
+            check_shape(prob, self.grid_shape)
             places, sources, parts = [], [], []
             for matrix, reached in zip(self.onto_scan, box_of(prob >= threshold), strict=True):
                 # The scan voxels beside a grid voxel that reaches it, and all those depend on.

@@ -28,6 +28,12 @@ BODY_HU = -300.0
 SURE_PROB = 0.6  # chosen for the networks for CTs from anywhere (chapter 15)
 
 
+def check_shape(array: np.ndarray, expected: tuple[int, ...]) -> None:
+    """Raise a `DataError` where an array is of another scan or grid."""
+    if array.shape != expected:
+        raise DataError(f"an array of {array.shape} voxels, where {expected} are expected")
+
+
 def check_extent(scan: ScanFile) -> None:
     """Warn of a CT that is too short, too narrow or too large to be one of an abdomen.
 

@@ -171,7 +171,7 @@ def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder
     for other in (*localizers, *voters):
         if wrong := other.config().differences(config):
             raise DataError(
-                f"{other.path}: was trained with another configuration than {voters[0].path} "
+                f"{other.path}: has another configuration than {voters[0].path} "
                 f"({', '.join(wrong)} differ); keep the models of each in a folder of their own"
             )
     return localizers, voters

@@ -116,7 +116,8 @@ def normalize(grid_hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, floa
     """
     own = grid_hu[inside]
     mean_hu = float(own.mean(dtype=np.float64))
-    sd_hu = float(own.std(dtype=np.float64)) or 1.0
+    sd_hu = float(own.std(dtype=np.float64))
+    sd_hu = sd_hu if sd_hu > 1e-3 else 1.0  # a constant's is 0, but for rounding
     return (grid_hu - np.float32(mean_hu)) / np.float32(sd_hu), mean_hu, sd_hu
 
 

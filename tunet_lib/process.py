@@ -43,7 +43,7 @@ class Process:
 
     def is_dead(self) -> bool:
         """Tell whether it is known to have ended; nothing is known of another host."""
-        if self.host != this_process().host:
+        if self.host != this_process().host or self == this_process():
             return False
         try:
             found = psutil.Process(self.pid)

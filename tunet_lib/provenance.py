@@ -117,7 +117,8 @@ def write_provenance(run: Run) -> dict[str, Any]:
 
 def _notes(folder: Path) -> list[dict[str, Any]]:
     """Read what `timed` noted, the earliest first; also from the one file of earlier versions."""
-    notes = [_note(path) for path in (folder / TIMES_NAME).glob("*.json")]
+    # What begins with a dot is being written.
+    notes = [_note(path) for path in (folder / TIMES_NAME).glob("[!.]*.json")]
     if (path := folder / "times.json").exists():
         values = load_json(path)
         if not isinstance(values, dict):

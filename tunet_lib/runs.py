@@ -132,17 +132,16 @@ def prepare_run(
         on other cases; or a case could not be prepared, or there are too few.
     """
     folder, data = Path(folder), Path(data).resolve()
-    if (folder / "config.json").exists():
-        wrong = Config.load(folder / "config.json").differences(config)
-        if wrong:
-            raise DataError(
-                f"{folder}: holds a run with another configuration ({', '.join(wrong)} differ); "
-                "choose another folder"
-            )
+    check_config(folder, config)
     found = find_data(data, cyst_as_kidney=cyst_as_kidney).cases
     unused = {case.case_id: NO_LABEL for case in found if case.label_path is None}
     unused |= dict.fromkeys(left_out(folder), LEFT_OUT)
     cases = [case for case in found if case.case_id not in unused]
+    for case in cases:
+        try:
+            check_case_id(case.case_id)
+        except DataError as error:
+            raise DataError(f"{data}: {error}; rename its files") from error
     has_models = (folder / "models").exists()
     # Before anything that they were trained on is prepared anew.
     if has_models and not open_run(folder).is_of(data, cases, cyst_as_kidney):
@@ -161,6 +160,22 @@ def prepare_run(
         start = {"data": str(data), "folds": _deal(data, cases, config)}
         save_json(folder / "run.json", start | {"cyst_as_kidney": cyst_as_kidney})
     return open_run(folder), unused
+
+
+def check_config(folder: str | Path, config: Config) -> None:
+    """Make sure that a folder holds no run with another configuration.
+
+    Raises
+    ------
+    DataError
+        It does, and which fields differ.
+    """
+    path = Path(folder) / "config.json"
+    if path.exists() and (wrong := Config.load(path).differences(config)):
+        raise DataError(
+            f"{folder}: holds a run with another configuration ({', '.join(wrong)} differ); "
+            "choose another folder"
+        )
 
 
 def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> None:

@@ -267,10 +267,10 @@ def save_label(label: np.ndarray, scan: ScanFile, path: str | Path) -> None:
     Raises
     ------
     DataError
-        `label` has another shape than the scan, or `path` cannot be written.
+        `label` has another shape than the scan or other values, or `path` cannot be written.
     """
-    if label.shape != scan.shape:
-        raise DataError(f"{path}: label {label.shape} does not match scan {scan.shape}")
+    if label.shape != scan.shape or ((label != 0) & (label != 1) & (label != 2)).any():
+        raise DataError(f"{path}: takes 0, 1 and 2 only, {scan.shape} of them")
     back = orientations.ornt_transform(
         orientations.axcodes2ornt(IPL), orientations.io_orientation(scan.file.affine)
     )

@@ -105,5 +105,8 @@ def _shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     if len(text) <= LONG:
         return text
-    size = f"shape {value.shape}" if isinstance(value, np.ndarray) else f"length {len(value)}"
-    return f"{type(value).__name__} of {size}"
+    if isinstance(value, np.ndarray):
+        return f"ndarray of shape {value.shape}"
+    if hasattr(value, "__len__"):
+        return f"{type(value).__name__} of length {len(value)}"
+    return f"{text[:LONG]}…"

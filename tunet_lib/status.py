@@ -5,6 +5,7 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import statistics
 import subprocess
@@ -144,8 +145,8 @@ def slurm_queue(run: Run) -> Queue | None:
         return None
     command = ["squeue", "--noheader", "--array", "--format=%A|%K|%T|%N|%k"]
     try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", check=True, timeout=60
+        done = subprocess.run(  # the comments are everybody's, in whatever encoding
+            command, capture_output=True, encoding="utf-8", errors="replace", check=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -215,5 +216,8 @@ def _lives(owner: Owner, queue: Queue | None, patience_s: float) -> bool:
     if owner.process.host == this_process().host:
         return not owner.process.is_dead()
     # Of another machine only its files can tell.
-    last = max(path.stat().st_mtime for path in owner.folder.iterdir() if path.is_file())
+    last = 0.0
+    for path in owner.folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was being written
+            last = max(last, path.stat().st_mtime)
     return time.time() - last < patience_s

@@ -53,9 +53,10 @@ def prepare(
 ) -> None:
     """Prepare every case but those to be left out, and deal the cases into folds."""
     from tunet_lib.provenance import timed
-    from tunet_lib.runs import leave_out, left_out, prepare_run
+    from tunet_lib.runs import check_config, leave_out, left_out, prepare_run
 
     cases = count_cases(data)
+    check_config(run_folder, config)  # before anything is noted
     leave_out(data, run_folder, without or [])
     if names := left_out(run_folder):
         warn(f"left out of this run: {', '.join(names)}")
@@ -97,7 +98,8 @@ def train(
                 if task not in shown:
                     name = f"  {task[0]}, fold {task[1]}: epochs"
                     shown[task] = progress.add_task(name, total=run.config.epochs)
-                progress.update(shown[task], completed=len(run.model_folder(task).history()))
+                with contextlib.suppress(DataError):  # it ends that training, not what is shown
+                    progress.update(shown[task], completed=len(run.model_folder(task).history()))
             for task in set(shown) - set(active):
                 progress.remove_task(shown.pop(task))
 
@@ -161,7 +163,12 @@ def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None
     from tunet_lib.status import REPAIRED, array_of, slurm_queue, standings
 
     run = open_run(run_folder)
-    wrong, again = outliers(run), to_repeat(run)
+    wrong: dict[Task, str] = {}
+    again: list[Task] = []
+    try:
+        wrong, again = outliers(run), to_repeat(run)
+    except DataError as error:
+        warn(str(error))
     found = standings(run, run.tasks(variants, folds), queue=slurm_queue(run))
     for one in found:
         epochs = f"{one.epochs}/{run.config.epochs}"
@@ -169,7 +176,7 @@ def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None
         if one.state == "running" and one.left_s is not None:
             left = f"at most {one.left_s / 3600:.1f} hours left"
         name = f"{one.task[0]}, fold {one.task[1]}"
-        line = f"{one.number:4}  {name:24}{one.state:9}{epochs:>8}  {one.where:24}{left}"
+        line = f"{one.number:4}  {name:24}{one.state:9}{epochs:>8}  {one.where:24} {left}"
         say(line.rstrip())
     counts = Counter(one.state for one in found)
     say(", ".join(f"{count} {state}" for state, count in counts.items()))

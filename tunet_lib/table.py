@@ -148,10 +148,11 @@ def table_1(rows: Iterable[Row], on: Literal["grid", "native"] = "grid") -> list
 
 
 def mean_sd(fold_means: Sequence[float]) -> MeanSD:
-    """Give mean and SD (n - 1) over folds; nan for what so few of them do not give."""
+    """Give mean and SD (n - 1) over folds; nan for what too few or infinite ones do not give."""
     if not fold_means:
         return UNKNOWN
-    sd = statistics.stdev(fold_means) if len(fold_means) > 1 else math.nan
+    varies = len(fold_means) > 1 and all(map(math.isfinite, fold_means))
+    sd = statistics.stdev(fold_means) if varies else math.nan
     return MeanSD(statistics.fmean(fold_means), sd)
 
 

@@ -117,9 +117,9 @@ def train(
     Raises
     ------
     DataError
-        `folder` holds a training of another network or configuration, there is no case or no label
-        map, an epoch failed again and again (see `Training.run_epoch`), the disk is full, or
-        another start has taken the folder over.
+        `folder` holds a training of another network or configuration or on other cases, there is
+        no case or no label map, an epoch failed again and again (see `Training.run_epoch`), the
+        disk is full, or another start has taken the folder over.
     """
     files = ModelFolder(Path(folder))
     if not split.training or not split.validation:
@@ -128,6 +128,7 @@ def train(
             f"{len(split.validation)} to watch; add cases, or change folds"
         )
     files.check_config(config, variant)
+    files.note_cases([case.case_id for case in split.training])
     if files.is_trained:
         return read_history(files.history_path)
     owner = take_over(files.path)

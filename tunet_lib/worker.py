@@ -34,7 +34,6 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     name, fold = task
     folder = run.model_folder(task)
     split = split_cases(run.cases(), run.folds, fold, inner=run.config.inner_validation)
-    folder.note_cases([case.case_id for case in split.training])
     folder.note_code()
     train(
         VARIANTS[name],
