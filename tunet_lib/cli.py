@@ -246,8 +246,8 @@ def score(
         rows = {k: score_pairs(p, truth, **also) for k, p in every.items()}
     if out is not None:
         write_pairs(out, rows[""])
-    for row in (row for row in rows[""] if not row["predicted"]):
-        warn(f"{row['case_id']}: no prediction; it counts as an empty label map")
+    for case_id in [row["case_id"] for row in rows[""] if not row["predicted"]]:
+        warn(f"{case_id}: no prediction; it counts as an empty label map")
     for region in ("whole", "tumor"):
         say(f"DSC of {region}: {interval([row[region] for row in rows['']])}")
         if against is not None:

@@ -6,7 +6,7 @@ Chapters 14 (``notebooks/14_results.ipynb``) and 16 (``notebooks/16_ablations.ip
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -92,8 +92,7 @@ def resample_cases(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
     DataError
         There is a single case, which says nothing of how cases vary.
     """
-    if len(changes.gains) < 2:
-        raise DataError("one case says nothing of how cases vary")
+    check_several(changes.gains, "case")
     drawn = np.random.default_rng(seed).integers(0, len(changes.gains), (times, len(changes.gains)))
     return percentile_interval(changes.gains[drawn].mean(axis=1))
 
@@ -112,8 +111,7 @@ def resample_folds(changes: Changes, times: int = 4000, seed: int = 14) -> Inter
     """
     rng = np.random.default_rng(seed)
     folds = [changes.gains[changes.folds == fold] for fold in np.unique(changes.folds)]
-    if len(folds) < 2:
-        raise DataError("one fold says nothing of how folds vary")
+    check_several(folds, "fold")
     chosen = rng.integers(0, len(folds), (times, len(folds)))
     means = np.empty(chosen.shape)
     for fold, gains in enumerate(folds):
@@ -151,8 +149,7 @@ def corrected_t(
     """
     gains = np.asarray(fold_means, np.float64)
     folds = len(gains)
-    if folds < 2:
-        raise DataError("one fold says nothing of how folds vary")
+    check_several(gains, "fold")
     held_out_to_trained = 1 / ((of_folds or folds) - 1)
     error = math.sqrt((1 / folds + held_out_to_trained) * gains.var(ddof=1))
     reach = stats.t.ppf(0.975, folds - 1) * error
@@ -199,10 +196,15 @@ def effect_size(changes: Changes) -> float:
     DataError
         There is a single case, which says nothing of how cases vary.
     """
-    if len(changes.gains) < 2:
-        raise DataError("one case says nothing of how cases vary")
+    check_several(changes.gains, "case")
     spread = changes.gains.std(ddof=1)
     return float(changes.gains.mean() / spread) if spread > ROUNDING else 0.0
+
+
+def check_several(values: Sized, kind: str) -> None:
+    """Raise a `DataError` where there is one alone."""
+    if len(values) < 2:
+        raise DataError(f"one {kind} says nothing of how {kind}s vary")
 
 
 def percentile_interval(means: np.ndarray) -> Interval:

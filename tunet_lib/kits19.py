@@ -118,7 +118,7 @@ def save_case(
     Raises
     ------
     DataError
-        The folder cannot be written, or a value fits not into its type.
+        The folder cannot be written, or a value does not fit into its type.
     """
     folder = Path(folder)
     for name, array, dtype in ((IMAGE_NAME, volume_hu, np.int16), (LABEL_NAME, label, np.uint8)):
@@ -130,7 +130,7 @@ def save_case(
 
 
 def as_whole(path: Path, array: np.ndarray, dtype: type[np.integer[Any]]) -> np.ndarray:
-    """Round HU to whole ones; labels are whole already."""
+    """Round HU to whole ones; a label that is not whole is an error."""
     if array.dtype == dtype:
         return array
     with np.errstate(invalid="ignore"):
