@@ -75,12 +75,13 @@ fuzz: $(STAMP) ## damage 10,000 NIfTIs, 1,000 series of DICOM and 1,000 other fi
 	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py dicom 1000
 	PYTHONPATH=tests:. $(BIN)/python tests/faults/fuzz.py side 1000
 
-lint: $(STAMP) ## check style, types, import layers and spelling
+lint: $(STAMP) ## check style, types, import layers, spelling, and that chapters show today's library
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/python book/renew_sources.py --check notebooks/*.ipynb
 
 bench: $(STAMP) ## measure beside other libraries; writes book/results/benchmarks.csv
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[bench]"
