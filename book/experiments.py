@@ -192,6 +192,8 @@ class Experiment:
         The network, and the fields that differ from `COARSE`.
     loss
         A key of `LOSSES`.
+    adam
+        Options of Keras's Adam that `Config` does not have.
     cases
         Training cases.
     training_scored
@@ -205,6 +207,7 @@ class Experiment:
     variant: str = "tunet"
     config: dict[str, Any] = field(default_factory=dict)
     loss: str = "dice"
+    adam: dict[str, Any] = field(default_factory=dict)
     cases: int = 168
     training_scored: int = 0
     seed: int = 2019
@@ -300,6 +303,24 @@ EXPERIMENTS = (
             ("b8", "batch 8, as many steps", {"batch_size": 8, "epochs": 32}),
         )
     ),
+    # Four gradients of 2 windows each are of as many cases as a batch of 8, but the Dice of each is
+    # of 2. A quarter as many updates at as many voxels.
+    Experiment(
+        "space_accumulate",
+        "U-Net 3D, batch 2, mean gradient of four steps",
+        "unet3d",
+        SPACE,
+        adam={"gradient_accumulation_steps": 4},
+    ),
+    # Keras puts the average in place of the weights at the end of each `fit`, that is, each epoch:
+    # it is what is watched, kept, and trained on from.
+    Experiment(
+        "space_average",
+        "U-Net 3D, batch 2, an epoch ends at the average of its last hundred steps",
+        "unet3d",
+        SPACE,
+        adam={"use_ema": True, "ema_momentum": 0.99},
+    ),
     Experiment(
         "fine_lnet_prior",
         "L-Net, finer grid, first probability 0.05, 28 epochs",
@@ -363,7 +384,8 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
         network = training.network = with_heads(plain, config.first_prob)
         training.best = network.get_weights()
     # Anew: an optimizer belongs to the variables of one network, and heads bring more of them.
-    adam = type(plain.optimizer).from_config(plain.optimizer.get_config())
+    options = plain.optimizer.get_config() | experiment.adam
+    adam = type(plain.optimizer).from_config(options)
     network.compile(adam, loss, jit_compile=plain.jit_compile)
     adam.build(network.trainable_variables)
     training.restore(folder / "training.npz")

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import importlib.util
 import math
 import sys
@@ -114,6 +115,25 @@ def test_an_experiment_leaves_its_line(experiments, variant, loss, tmp_path, mon
         same = [{k: v for k, v in row.items() if k != "cpu_minutes"} for row in rows]
         assert same[0] == same[1]
         assert 0 <= float(rows[0]["whole"]) <= 1
+
+
+def test_gradients_can_be_summed_up_and_weights_averaged(experiments, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "WATCHED_CASES", 1)
+    config = SMALL | {"batch_size": 1, "epochs": 1}
+    small = experiments.Experiment("x", "a test", "lnet", config, cases=3)
+    cases = experiments.Cases(tmp_path, small.full_config).load("train", 3, 1)
+
+    def trained(name, **adam):
+        experiment = dataclasses.replace(small, adam=adam)
+        memory = list(map(experiments.InMemory, cases))
+        training, _ = experiments.train(experiment, memory, tmp_path / name)
+        assert int(training.network.optimizer._iterations) == 2
+        return np.concatenate([array.ravel() for array in training.network.get_weights()])
+
+    moved = trained("plain")
+    held = trained("held", gradient_accumulation_steps=3)  # the third never comes
+    average = trained("average", use_ema=True, ema_momentum=1.0)  # stays with the first step
+    assert 0 < np.abs(average - held).mean() < np.abs(moved - held).mean()
 
 
 def test_an_ablation_differs_from_its_base_in_one_thing(experiments, ablations):
