@@ -142,6 +142,16 @@ def test_exercises_have_solutions_that_unfold_and_are_checked(path):
     assert len(hidden) + text.count("<summary>Solution") >= len(kinds)
 
 
+@each_notebook
+def test_in_jupyterlab_solutions_unfold_as_well(path):
+    solutions = [
+        c["metadata"] for c in code_cells(path) if "hide-cell" in c["metadata"].get("tags", [])
+    ]
+    assert solutions
+    for metadata in solutions:
+        assert metadata["jupyter"] == {"outputs_hidden": True, "source_hidden": True}
+
+
 @each_chapter
 def test_the_quiz_has_one_right_answer_and_feedback_on_each(path):
     assert f'quiz("{path.stem}")' in "".join(code_cells(path)[-1]["source"])
