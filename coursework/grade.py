@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import inspect
+import json
 import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +33,11 @@ def grade(
     """Judge every paper, as many at a time as there are processors; say which one is done."""
 
     def mark(paper: Paper) -> Verdict:
-        verdict = judge(paper.code, exam, limits=limits, hidden=hidden)
+        try:
+            verdict = judge(paper.code, exam, limits=limits, hidden=hidden)
+        except Exception as error:  # of one paper; the others' marks must not be lost with it
+            verdict = judge([], exam, limits=limits, hidden=hidden)
+            verdict.notes.append(f"It ended the judge ({type(error).__name__}): mark it by hand.")
         print(f"{paper.student}: {verdict.points} of {exam.task.points}", flush=True)
         return verdict
 
@@ -45,16 +51,7 @@ def write_results(
     """Write grades.csv, feedback, the texts to mark by hand, and which papers are alike."""
     for name in ("feedback", "written"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    by_hand = marks_by_hand(folder / "grades.csv", task)
-    with (folder / "grades.csv").open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        names = [question.name for question in task.questions]
-        writer.writerow(["student", *names, task.written, "by tests", "of", "problem"])
-        for paper, verdict in zip(papers, verdicts, strict=True):
-            points = [verdict.of(name) for name in names]
-            written = by_hand.get(str(_harmless(paper.student)), "")
-            row = [paper.student, *points, written, verdict.points, task.points, paper.problem]
-            writer.writerow(map(_harmless, row))
+    write_grades(folder / "grades.csv", task, papers, verdicts)
     used: set[str] = set()
     for paper, verdict in zip(papers, verdicts, strict=True):
         name = _file_name(paper.student, used)
@@ -72,15 +69,39 @@ def write_results(
                 writer.writerow([f"{share:.2f}", _harmless(one), _harmless(other)])
 
 
-def marks_by_hand(path: Path, task: Task) -> dict[str, str]:
-    """Read what a teacher wrote into the column of the text, by student: it stays."""
+def write_grades(
+    path: Path, task: Task, papers: Sequence[Paper], verdicts: Sequence[Verdict]
+) -> None:
+    """Write a line for each paper. What a teacher added stays: marks, columns, others' lines."""
+    names = [question.name for question in task.questions]
+    columns = ["student", *names, task.written, "by tests", "of", "problem"]
+    before, now = lines_before(path, task), {}
+    for paper, verdict in zip(papers, verdicts, strict=True):
+        points = [*map(verdict.of, names), "", verdict.points, task.points, paper.problem]
+        line = dict(zip(columns, map(_harmless, [paper.student, *points]), strict=True))
+        kept = before.get(str(line["student"]), {})
+        now[str(line["student"])] = {**kept, **line, task.written: kept.get(task.written, "")}
+    more = [name for line in before.values() for name in line if name not in columns]
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, [*columns, *dict.fromkeys(more)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows((before | now).values())
+
+
+def lines_before(path: Path, task: Task) -> dict[str, dict[str, str]]:
+    """Read grades.csv as it is, after whatever spreadsheet: its lines by student."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        try:
-            return {row["student"]: row[task.written] or "" for row in csv.DictReader(file)}
-        except KeyError as error:
-            raise CourseworkError(f"{path}: has no column {error}; move it away") from None
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = list(csv.DictReader(file, restkey=""))
+        for line in lines:
+            line.pop("", None)  # columns without a name
+        return {line["student"]: {**line, task.written: line[task.written] or ""} for line in lines}
+    except KeyError as error:
+        raise CourseworkError(f"{path}: has no column {error}; move it away") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CourseworkError(f"{path}: save it as CSV in UTF-8, or move it away") from error
 
 
 def published_code(task: Task) -> dict[str, list[str]]:
@@ -109,16 +130,64 @@ def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
 
 
 def written_text(paper: Paper, task: Task) -> str:
-    """Find what a student wrote to the question marked by hand: all text after its title."""
+    """Find what a student wrote to the question marked by hand.
+
+    It is all from its title on, which comes last: text, also in the title's own cell, and code.
+    """
     number = task.written.removeprefix("q")
-    texts = [source for kind, source in paper.cells if kind == "markdown"]
+    published = {" ".join(line.split()) for cell in texts(task) for line in cell.splitlines()}
+    title = re.compile(rf"^#+ Question {number}\b", re.MULTILINE)
     places = [
-        n for n, text in enumerate(texts) if re.search(rf"^#+ Question {number}\b", text, re.M)
+        n for n, (kind, text) in enumerate(paper.cells) if kind != "code" and title.search(text)
     ]
-    if not places:
-        return "The question's title is gone. All text of the paper:\n\n" + "\n\n".join(texts)
-    after = [text.replace("<!-- END QUESTION -->", "") for text in texts[places[-1] + 1 :]]
-    return "\n\n".join(text.strip() for text in after if text.strip()) or "(nothing was written)"
+    kept = []
+    for kind, source in paper.cells[places[0] :] if places else paper.cells:
+        if kind == "code":
+            kept.append(f"```python\n{source.strip()}\n```" if places and source.strip() else "")
+        else:
+            new = [line for line in source.splitlines() if " ".join(line.split()) not in published]
+            kept.append("\n".join(new).replace("<!-- END QUESTION -->", "").strip())
+    found = "\n\n".join(filter(None, kept)) or "(nothing was written)"
+    return found if places else f"The question's title is gone. All text of the paper:\n\n{found}"
+
+
+def texts(task: Task) -> list[str]:
+    """Read the text of the notebook that students get."""
+    cells, is_solution = [], False
+    notebook = json.loads((task.folder / "master.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "raw":
+            is_solution = "BEGIN SOLUTION" in source
+        elif cell["cell_type"] == "markdown" and not is_solution:
+            cells.append(source)
+    return cells
+
+
+def of_another_task(paper: Paper, task: Task) -> Paper:
+    """Say so of a paper that answers another assignment, and none of this one's questions."""
+    asked = re.findall(r"^#\s*(a\d+) q\d", "\n".join(paper.code), re.MULTILINE | re.IGNORECASE)
+    names = {name.lower() for name in asked}
+    if not names or task.name in names:
+        return paper
+    return Paper(paper.student, problem=f"it is {', '.join(sorted(names))}, not {task.name}")
+
+
+def check_covered(paths: dict[str, Path]) -> None:
+    """Refuse to cover what the judge itself needs.
+
+    Raises
+    ------
+    CourseworkError
+        Python, or the folder of what is temporary, lies in one of the paths.
+    """
+    for name, path in paths.items():
+        for needed in (sys.prefix, sys.base_prefix, tempfile.gettempdir()):
+            if Path(needed).resolve().is_relative_to(path.resolve()):
+                raise CourseworkError(
+                    f"{name} {path}: no paper may read it, and {needed}, which every paper "
+                    "needs, lies in it; choose a folder of its own"
+                )
 
 
 def _file_name(student: str, used: set[str]) -> str:
@@ -145,19 +214,28 @@ def main() -> None:
     chosen = parser.parse_args()
     try:
         task, secret = load_task(chosen.assignment), read_secret(chosen.seed_file)
-        papers = read_papers(chosen.submissions)
+        papers, nobodys = read_papers(chosen.submissions)
         if not papers:
             raise CourseworkError(f"{chosen.submissions}: no notebook and no zip is in it")
+        check_covered({"SUBMISSIONS": chosen.submissions, "OUT": chosen.out})
+        lines_before(chosen.out / "grades.csv", task)  # a file that cannot stay is told at once
     except (CourseworkError, OSError) as error:
         sys.exit(f"Error: {error}")
+    if nobodys:
+        print(f"Neither notebooks nor in a student's folder: {', '.join(nobodys)}")
     if not can_isolate():
         print("This system isolates no process: coursework/README.md says what that means.")
     hidden = hidden_paths(chosen.seed_file, chosen.submissions, chosen.out)
+    exam = Exam.draw(task, secret)
+    trial = judge(solution(task), exam, hidden=hidden)
+    if trial.points != task.points:
+        why = "; ".join(dict.fromkeys(trial.notes + [mark.why for mark in trial.marks if mark.why]))
+        sys.exit(f"Error: the solution itself earns {trial.points} of {task.points} here: {why}")
+    papers = [of_another_task(paper, task) for paper in papers]
     try:
-        marks_by_hand(chosen.out / "grades.csv", task)  # a file that cannot stay is told at once
-        verdicts = grade(Exam.draw(task, secret), papers, hidden=hidden)
+        verdicts = grade(exam, papers, hidden=hidden)
         write_results(chosen.out, task, papers, verdicts)
-    except CourseworkError as error:
+    except (CourseworkError, OSError) as error:
         sys.exit(f"Error: {error}")
     points = sorted(verdict.points for verdict in verdicts)
     print(

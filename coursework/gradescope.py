@@ -29,9 +29,13 @@ def results(exam: Exam, verdict: Verdict, problem: str = "") -> dict[str, Any]:
 def main(root: Path = Path("/autograder")) -> None:
     """Judge the one notebook that was handed in."""
     exam = Exam.from_json(json.loads((root / "source" / "exam.json").read_text(encoding="utf-8")))
-    papers = read_papers(root / "submission")
+    papers, others = read_papers(root / "submission")
     paper = papers[0] if len(papers) == 1 else None
-    problem = paper.problem if paper else f"Hand in one notebook; {len(papers)} were found."
+    problem = f"Hand in one notebook; {len(papers)} were found."
+    if paper:
+        problem = paper.problem
+    elif others:
+        problem += f" What is there is {', '.join(others)}."
     code = paper.code if paper else []
     hidden = hidden_paths(root / "source" / "exam.json", root / "submission")
     verdict = judge(code, exam, limits=Limits(10, 10, 300), hidden=hidden)

@@ -206,6 +206,10 @@ class Student:
         self.done.append(source)
         return _error(reply)
 
+    def has(self, question: Question) -> bool:
+        """Tell whether a question's function is one now."""
+        return self.call(question, []) is not None
+
     def call(self, question: Question, cases: list[Any]) -> list[Any] | None:
         """Call a question's function; give what came back of each call, None if there is none."""
         limit_s = self.call_s
@@ -314,10 +318,12 @@ def judge(
             if wrong:
                 verdict.notes.append(f"Cell {number + 1} of code: {wrong}.")
             for question in exam.task.questions:
-                if places[question.name] == number:
+                # What is no function any more leaves the marks of what was one.
+                if number in places[question.name] and student.has(question):
                     marks[question.name] = list(mark_question(student, exam, question))
     for question in exam.task.questions:
-        none = [Mark(question.name, p, 0, f"no {question.function} found") for p in question.parts]
+        why = f"{question.function} is not defined, or is no function"
+        none = [Mark(question.name, p, 0, why) for p in question.parts]
         verdict.marks += marks.get(question.name, none)
     return verdict
 
@@ -331,12 +337,13 @@ def mark_question(student: Student, exam: Exam, question: Question) -> Iterator[
         yield Mark(question.name, part, 0 if why else part.points, why)
 
 
-def locate(sources: Sequence[str], task: Task) -> dict[str, int | None]:
-    """Find the cell after which each question is judged.
+def locate(sources: Sequence[str], task: Task) -> dict[str, list[int]]:
+    """Find the cells after which each question is judged; the last of them that counts wins.
 
     A question begins at the cell with its comment, such as ``# a6 q4``, or, where that was
-    deleted, at the first cell that defines its function. It ends before the next question. The
-    last definition in between counts, so that a name used later does no harm.
+    deleted, at the first cell that defines its function. It ends before the next question, so
+    that a name used later does no harm. In between count the last definition and what the name is
+    assigned afterwards, which may be a function as well, or an answer that was tried out.
     """
     starts: dict[str, int] = {}
     for question in task.questions:
@@ -344,14 +351,16 @@ def locate(sources: Sequence[str], task: Task) -> dict[str, int | None]:
         binding = [n for n, s in enumerate(sources) if question.function in _bound(s)]
         if marked or binding:
             starts[question.name] = (marked or binding)[0]
-    places: dict[str, int | None] = {}
+    places: dict[str, list[int]] = {}
     for question in task.questions:
-        places[question.name] = None
+        places[question.name] = []
         if question.name in starts:
             first = starts[question.name]
             end = min([s for s in starts.values() if s > first], default=len(sources))
-            inside = [n for n in range(first, end) if question.function in _bound(sources[n])]
-            places[question.name] = inside[-1] if inside else first
+            bound = {n: _bound(sources[n]).get(question.function) for n in range(first, end)}
+            last = max([n for n, by_def in bound.items() if by_def], default=first)
+            later = [n for n, by_def in bound.items() if n > last and by_def is False]
+            places[question.name] = [last, *later]
     return places
 
 
@@ -359,22 +368,23 @@ def _is_marked(source: str, task: str, question: str) -> bool:
     return bool(re.search(rf"^#\s*{task} {question}\b", source, re.MULTILINE | re.IGNORECASE))
 
 
-def _bound(source: str) -> set[str]:
-    """Name what a cell defines or assigns at its top level."""
+def _bound(source: str) -> dict[str, bool]:
+    """Name what a cell binds at its top level: True by a definition, False by another value."""
     try:
         with PARSING:
             body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return set(re.findall(r"^(?:def )?(\w+)\s*[=(]", source, re.MULTILINE))
-    names: set[str] = set()
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        found = re.findall(r"^(def |class )?(\w+)\s*[=(]", source, re.MULTILINE)
+        return {name: bool(by_def) for by_def, name in found}
+    names: dict[str, bool] = {}
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
+            names[node.name] = True
         elif isinstance(node, ast.Assign) and not isinstance(node.value, ast.Constant):
-            stored = ast.walk(node)
-            names |= {n.id for n in stored if isinstance(n, ast.Name) and _is_stored(n)}
+            stored = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and _is_stored(n)]
+            names |= dict.fromkeys(stored, isinstance(node.value, ast.Lambda))
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
+            names |= dict.fromkeys((alias.asname or alias.name for alias in node.names), True)
     return names
 
 
@@ -396,7 +406,7 @@ def _compare(replies: list[Any] | None, right: list[Any], question: Question) ->
         try:
             value = decode(reply["value"])
             is_right = same(value, answer, tolerance=question.tolerance)
-        except (ValueError, TypeError, RecursionError, OverflowError, MemoryError):
+        except Exception:  # whatever a reply that no function gave makes of its reader
             return "the answer cannot be read"
         if not is_right:
             return "nothing is returned" if value is None else "the answer is another one"
@@ -415,6 +425,6 @@ def _error(reply: dict[str, Any]) -> str:
 def _parsed(text: str | bytes) -> Any:
     try:
         parsed = json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return parsed if isinstance(parsed, dict) else None

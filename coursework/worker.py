@@ -5,8 +5,11 @@ to call a function with arguments. A call runs in a fork of this process, so it 
 it was when its question's cell had run, and what it breaks is broken for that call only.
 """
 
+import ast
+import asyncio
 import builtins
 import functools
+import inspect
 import json
 import os
 import re
@@ -21,6 +24,7 @@ import types
 GIGABYTE = 2**30
 OUTWARD = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"}
 OUTWARD |= {"socket.connect", "socket.sendto", "socket.getaddrinfo"}
+IPYTHON = re.compile(r"^([ \t]*)(?:[%!?].*|[^#\n]*\?[ \t]*|[\w, ]+=[ \t]*[%!].*)$", re.MULTILINE)
 BUILTIN_ERRORS = {name for name, thing in vars(builtins).items() if isinstance(thing, type)}
 
 
@@ -102,15 +106,20 @@ def _namespace():
 def _run(source, space):
     try:
         try:
-            code = compile(source, "<cell>", "exec")
+            code = _compiled(source)
         except SyntaxError:
-            # Perhaps only for a line of IPython: !pip, %matplotlib
-            without = re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
-            code = compile(without, "<cell>", "exec")
-        exec(code, space)
+            # Perhaps only for a line of IPython: !pip, %matplotlib, help?, files = !ls
+            code = _compiled(IPYTHON.sub(r"\1pass", source))
+        done = eval(code, space)
+        if inspect.iscoroutine(done):
+            asyncio.run(done)
     except BaseException as error:
         return _what(error)
     return {}
+
+
+def _compiled(source):
+    return compile(source, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def _call(function, asked, exchange):

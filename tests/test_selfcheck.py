@@ -66,6 +66,37 @@ def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
     assert printed.count("returns nothing yet") >= len(load_task(name).questions)
 
 
+def test_it_takes_what_the_judge_takes(capsys):
+    """NumPy's strings, and a set for a sorted list: on the way to the judge they become the same."""
+    answers = iter([answer for _, answer in calls("a2", "q4")])
+
+    def as_numpy(*_):
+        return {np.str_(key): {np.str_(x) for x in names} for key, names in next(answers).items()}
+
+    check("a2", "q4", as_numpy)
+    out = capsys.readouterr().out
+    assert "right." in out
+    assert "another answer" not in out
+
+
+def test_it_refuses_what_the_judge_refuses(capsys):
+    answers = iter([answer for _, answer in calls("a2", "q2")])
+
+    def careless(label, *_):
+        label[...] = 0
+        return next(answers)
+
+    check("a2", "q2", careless)
+    assert "call 1 changes what it is given, which counts as wrong." in capsys.readouterr().out
+
+
+def test_keys_of_several_values_come_back_and_nonsense_is_told():
+    assert decode(json.loads(json.dumps(encode({(1, "a"): 3})))) == {(1, "a"): 3}
+    for nonsense in ({"array": [1]}, {"lazy": 3}, {"dict": [1]}, {"dict": [[[[]], 2]]}):
+        with pytest.raises(ValueError, match="not a value that was encoded"):
+            decode(nonsense)
+
+
 def test_what_goes_wrong_is_said(capsys):
     check("a6", "q1", lambda window: 1 / 0)
     out = capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -71,12 +72,13 @@ def decode(value: Any) -> Any:
         return value
     if len(value) == 1:
         (kind, content), *_ = value.items()
-        if kind == ARRAY:
-            return _array(*content)
-        if kind == LAZY:
-            return iter([decode(item) for item in content])
-        if kind == DICT:
-            return {decode(key): decode(item) for key, item in content}
+        with contextlib.suppress(TypeError):  # what it holds is nothing of its kind
+            if kind == ARRAY:
+                return _array(*content)
+            if kind == LAZY:
+                return iter([decode(item) for item in content])
+            if kind == DICT:
+                return {_key(key): decode(item) for key, item in content}
     raise ValueError("not a value that was encoded")
 
 
@@ -102,8 +104,10 @@ def same(given: Any, right: Any, *, tolerance: float = 1e-6) -> bool:
         if not isinstance(given, dict) or given.keys() != right.keys():
             return False
         return all(same(given[key], right[key], tolerance=tolerance) for key in right)
-    if right is None or isinstance(right, str):
-        return type(given) is type(right) and given == right
+    if right is None:
+        return given is None
+    if isinstance(right, str):
+        return isinstance(given, str) and given == right
     a, b = _numbers(given), _numbers(right)
     if a is not None and b is not None:
         if a.shape != b.shape:
@@ -115,6 +119,11 @@ def same(given: Any, right: Any, *, tolerance: float = 1e-6) -> bool:
         pairs = zip(given, right, strict=False)
         return len(given) == len(right) and all(same(*p, tolerance=tolerance) for p in pairs)
     return False
+
+
+def _key(key: Any) -> Any:
+    found = decode(key)
+    return tuple(found) if isinstance(found, list) else found  # it was a tuple, as no list can be
 
 
 def _array(dtype: str, shape: list[int], bits: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tunet_lib.exchange import decode, same
+from tunet_lib.exchange import LAZY, decode, encode, same
 from tunet_lib.files import DataError
 
 CHECKS = Path(__file__).parent / "data" / "selfcheck"
@@ -93,11 +93,28 @@ def _first_wrong(function: Callable[..., Any], part: dict[str, Any], tolerance: 
             return f"call {number} raises {type(error).__name__}: {error}."
         if answer is None:
             return f"call {number} returns nothing yet. Hint: {hint}"
+        # As the judge sees it, who gets it from another process.
         right = decode(case["answer"])
-        if not same(answer, right, tolerance=tolerance):
+        try:
+            is_right = same(
+                decode(json.loads(json.dumps(encode(answer)))), right, tolerance=tolerance
+            )
+        except (TypeError, ValueError):  # nothing that can be handed over
+            is_right = False
+        if not is_right:
             told = f"call {number} of {len(cases)} gives another answer than it should"
             return f"{told}: {_shown(answer)} for {_shown(right)}. Hint: {hint}"
+        if _is_changed(arguments, case["arguments"]):
+            return f"call {number} changes what it is given, which counts as wrong."
     return ""
+
+
+def _is_changed(arguments: list[Any], encoded: list[Any]) -> bool:
+    return any(
+        json.dumps(encode(now)) != json.dumps(before)
+        for now, before in zip(arguments, encoded, strict=True)
+        if not (isinstance(before, dict) and LAZY in before)
+    )
 
 
 def _shown(value: Any) -> str:

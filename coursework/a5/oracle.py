@@ -175,7 +175,9 @@ TASK = Task(
                     _any_curve,
                     True,
                 ),
-                Part(2, "small steps", "Better than the best by more than delta.", _small_steps),
+                Part(
+                    2, "small steps", "Better by more than delta; steps add up.", _small_steps, True
+                ),
                 Part(1, "the lowest rate", "Never below, and it stays there.", _bottom),
             ),
             tolerance=1e-9,

@@ -130,7 +130,40 @@ def test_without_the_comments_the_first_definition_counts():
 def test_the_last_definition_before_the_next_question_counts():
     again = "def double(n):\n    return 2 * n"
     assert points("# t1 q1: keep this line\ndef double(n):\n    ...", again, Q2, Q3) == [1, 2, 3]
-    assert locate([Q1, again, Q2, Q3], TASK) == {"q1": 1, "q2": 2, "q3": 3}
+    assert locate([Q1, again, Q2, Q3], TASK) == {"q1": [1], "q2": [2], "q3": [3]}
+
+
+def test_a_name_used_for_an_answer_that_was_tried_out_costs_nothing():
+    assert points(Q1, "double = double(3)", Q2, "total = total([1])", Q3) == [1, 2, 3]
+
+
+def test_a_function_that_is_assigned_counts():
+    stub = "# t1 q1: keep this line\ndef double(n):\n    ..."
+    assert points(stub, "def mine(n):\n    return 2 * n\ndouble = mine", Q2, Q3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "line", ["double?", "?double", "files = !ls", "out, = %sx ls", "%matplotlib inline", "!ls"]
+)
+def test_a_line_of_ipython_costs_nothing(line):
+    assert points(f"{Q1}\n{line}", Q2, Q3) == [1, 2, 3]
+
+
+def test_a_cell_may_await():
+    waits = "import asyncio\nawait asyncio.sleep(0)\nN = 2"
+    assert points(waits, "# t1 q1\ndef double(n):\n    return N * n", Q2, Q3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("source", [f"x = {'-' * 99_999}1", f"x = {'+'.join('1' * 99_999)}"])
+def test_what_cannot_be_parsed_costs_its_own_cell(source):
+    assert points(source, Q1, Q2, Q3) == [1, 2, 3]
+
+
+def test_a_reply_that_the_function_writes_itself_earns_nothing():
+    reply = rb'{"results": [3]}\n'
+    writes = "import contextlib, os\n    for n in range(3, 30):\n        "
+    writes += f"with contextlib.suppress(OSError):\n            os.write(n, b'{reply.decode()}')"
+    assert points(f"# t1 q1\ndef double(n):\n    {writes}", Q2, Q3)[0] == 0
 
 
 def test_an_answer_that_is_defined_elsewhere_than_its_comment():

@@ -4,12 +4,26 @@ import csv
 import doctest
 import io
 import json
+import random
+import sys
+import tempfile
 import zipfile
+from pathlib import Path
 
 import pytest
 
+from coursework import grade as grade_module
 from coursework import papers as papers_module
-from coursework.grade import feedback, grade, published_code, write_results, written_text
+from coursework.grade import (
+    check_covered,
+    feedback,
+    grade,
+    of_another_task,
+    published_code,
+    texts,
+    write_results,
+    written_text,
+)
 from coursework.judge import Exam, Limits, Verdict
 from coursework.papers import Paper, read_notebook, read_papers
 from coursework.proof import solution, without_solution
@@ -60,19 +74,100 @@ def test_the_examples_are_true():
 def test_the_names_of_teaching_systems_are_read(tmp_path, name, student):
     (tmp_path / "ada" / "papers").mkdir(parents=True)
     put(tmp_path, name, notebook("x = 1"))
-    (paper,) = read_papers(tmp_path)
-    assert (paper.student, paper.code) == (student, ["x = 1"])
+    (paper,), others = read_papers(tmp_path)
+    assert (paper.student, paper.code, others) == (student, ["x = 1"], [])
+
+
+def found(folder):
+    """What comes of each student: the first line of code, or the problem."""
+    papers, others = read_papers(folder)
+    return {p.student: p.problem or p.code[0] for p in papers}, others
 
 
 def test_zips_are_read_and_so_is_a_zip_of_a_whole_class(tmp_path):
     nb = notebook("x = 1")
-    put(tmp_path, "ada.zip", zipped(**{"a6.ipynb": nb, "__MACOSX/._a6.ipynb": b"?"}))
+    put(tmp_path, "ada.zip", zipped(**{"work/a6.ipynb": nb, "__MACOSX/._a6.ipynb": b"?"}))
     moodle = "Grace Hopper_1_assignsubmission_file_"
-    whole = {f"{moodle}/a6.ipynb": nb, f"Emmy Noether_2{moodle[14:]}/a6.zip": zipped(a=b"")}
+    whole = {
+        f"{moodle}/a6.ipynb": nb,
+        f"Emmy Noether_2{moodle[14:]}/a6.zip": zipped(**{"a6.ipynb": notebook("x = 2")}),
+        "bob.zip": zipped(**{"a6/a6.ipynb": notebook("x = 3")}),
+    }
     put(tmp_path, "class.zip", zipped(**whole))
-    found = {paper.student: paper for paper in read_papers(tmp_path)}
-    assert {"ada", "Grace Hopper"} <= set(found)
-    assert found["ada"].code == ["x = 1"]
+    right = {"Grace Hopper": "x = 1", "Emmy Noether": "x = 2"}
+    assert found(tmp_path) == (right | {"ada": "x = 1", "class/bob": "x = 3"}, [])
+    assert found(tmp_path / "class.zip") == (right | {"bob": "x = 3"}, [])
+
+
+def test_a_folder_in_a_folder_has_its_students_name(tmp_path):
+    for name in ("ada/work/a6.ipynb", "bob.zip", "monday/eve/a6.ipynb", "monday/dan.ipynb"):
+        nb = notebook(name)
+        put(tmp_path, name, zipped(**{"Desktop/a6.ipynb": nb}) if name == "bob.zip" else nb)
+    put(tmp_path, "ada/.ipynb_checkpoints/a6-checkpoint.ipynb", notebook("old"))
+    assert set(found(tmp_path)[0]) == {"ada", "bob", "monday/eve", "monday/dan"}
+
+
+def test_two_of_one_name_are_told_apart_by_the_systems_number(tmp_path):
+    for number in (11, 12):
+        put(tmp_path, f"Ada L_{number}_assignsubmission_file_/a6.ipynb", notebook(f"x = {number}"))
+    assert found(tmp_path)[0] == {"Ada L, 11": "x = 11", "Ada L, 12": "x = 12"}
+
+
+def test_who_hands_in_no_notebook_is_told_and_other_files_are_named(tmp_path):
+    put(tmp_path, "ada/a6.IPYNB", notebook("x = 1"))
+    put(tmp_path, "ada/notes.pdf", b"")
+    put(tmp_path, "bob/a6.pdf", b"")
+    put(tmp_path, "eve.ipynb.txt", notebook("x = 2"))
+    put(tmp_path, "Dan D_7_assignsubmission_file_/a6.py", b"")
+    put(tmp_path, "fay.zip", zipped(**{"a6.pdf": b""}))
+    put(tmp_path, "c.7z", b"")
+    papers, others = found(tmp_path)
+    assert others == ["c.7z"]
+    assert papers == {
+        "ada": "x = 1",
+        "eve": "x = 2",
+        "bob": "no notebook, but a6.pdf",
+        "Dan D": "no notebook, but a6.py",
+        "fay": "no notebook is in the zip",
+    }
+
+
+def test_a_damaged_zip_costs_its_own_paper_and_no_other(tmp_path):
+    put(tmp_path, "bob.ipynb", notebook("x = 1"))
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a6.ipynb", notebook(*map(str, range(99))))
+        archive.writestr("b6.ipynb", notebook("x = 3"))
+    whole, rng = data.getvalue(), random.Random(0)
+    problems = set()
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        put(tmp_path, "ada.zip", bytes(damaged))
+        papers, _ = read_papers(tmp_path)
+        assert Paper("bob", (("code", "x = 1"),)) in papers
+        assert len(papers) >= 2
+        problems |= {paper.problem for paper in papers}
+    assert {"it cannot be unpacked (error)", "it cannot be unpacked (BadZipFile)"} < problems
+
+
+def test_zips_without_end_and_what_is_too_large_are_told(tmp_path, monkeypatch):
+    data = notebook("x = 1")
+    for _ in range(6):
+        data = zipped(**{"a.zip": data})
+    put(tmp_path, "ada.zip", data)
+    monkeypatch.setattr(papers_module, "MOST_BYTES", 500)
+    put(tmp_path, "bob.zip", zipped(**{"a6.ipynb": notebook("y" * 600)}))
+    put(tmp_path, "eve.ipynb", notebook("y" * 600))
+    papers, _ = found(tmp_path)
+    assert papers["bob"] == papers["eve"] == "too large to be a notebook"
+    assert papers["ada"] == "zips within zips, 4 times"
+
+
+def test_what_no_text_file_can_hold_is_replaced(tmp_path):
+    put(tmp_path, "ada\udcfc.ipynb", b'{"cells": [{"cell_type": "code", "source": "x = \\ud83d"}]}')
+    assert found(tmp_path)[0] == {"ada?": "x = ?"}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +181,7 @@ def test_what_is_no_notebook_is_told_and_earns_nothing(data):
 
 def test_a_broken_zip_is_a_paper_that_cannot_be_read(tmp_path):
     put(tmp_path, "ada.zip", b"PK\3\4 broken")
-    assert [paper.problem for paper in read_papers(tmp_path)] != [""]
+    assert found(tmp_path)[0] == {"ada": "the zip cannot be read (BadZipFile)"}
 
 
 def test_old_notebooks_and_sources_in_one_string_are_read():
@@ -99,7 +194,7 @@ def test_old_notebooks_and_sources_in_one_string_are_read():
 def test_who_hands_in_twice_is_there_twice(tmp_path):
     put(tmp_path, "ada_1_2_a6.ipynb", notebook("x = 1"))
     put(tmp_path, "ada_1_3_a6-1.ipynb", notebook("x = 2"))
-    assert [paper.student for paper in read_papers(tmp_path)] == ["ada", "ada (2)"]
+    assert found(tmp_path)[0] == {"ada": "x = 1", "ada (2)": "x = 2"}
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +240,21 @@ def test_marks_by_hand_stay_when_a_late_paper_comes(class_of_four, tmp_path):
     with path.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row, mark in zip(rows, ("3", "2.5", ""), strict=True):
-        row[TASK.written] = mark
+        row |= {TASK.written: mark, "my notes": "neat"}
     with path.open("w", encoding="utf-8-sig", newline="") as stream:  # as a spreadsheet does
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    write_results(tmp_path, TASK, papers, verdicts)
+    write_results(tmp_path, TASK, papers[3:], verdicts[3:])  # the late one alone
     with path.open(encoding="utf-8", newline="") as stream:
-        assert [row[TASK.written] for row in csv.DictReader(stream)] == ["3", "2.5", "", ""]
+        rows = {row["student"]: row for row in csv.DictReader(stream)}
+    marks = {"ada": "3", "'=bob": "2.5", "../eve": "", "mallory": ""}
+    assert {student: row[TASK.written] for student, row in rows.items()} == marks
+    assert rows["ada"]["by tests"] == str(TASK.points)
+    assert rows["ada"]["my notes"] == "neat"
+    path.write_bytes("student\nad\xe4\n".encode("cp1252"))
+    with pytest.raises(CourseworkError, match="UTF-8"):
+        write_results(tmp_path, TASK, papers, verdicts)
     path.write_text("name,mark\nada,3\n", encoding="utf-8")
     with pytest.raises(CourseworkError, match="has no column 'student'"):
         write_results(tmp_path, TASK, papers, verdicts)
@@ -186,7 +288,63 @@ def test_feedback_has_a_hint_for_each_part_and_no_value(class_of_four):
 def test_a_text_is_found_even_if_its_title_is_gone():
     paper = Paper("ada", (("markdown", "I think"), ("code", "x = 1")))
     assert "I think" in written_text(paper, TASK)
-    assert "nothing" in written_text(Paper("a", (("markdown", "## Question 6: x"),)), TASK)
+    (asked,) = [text for text in texts(TASK) if "Question 6" in text]
+    nothing = Paper("a", (("markdown", asked), ("markdown", "<!-- END QUESTION -->")))
+    assert written_text(nothing, TASK) == "(nothing was written)"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        [("markdown", "{asked}\n\nIt harms the healthy.")],
+        [("markdown", "{asked}"), ("markdown", "## Question 6: my answer\nIt harms the healthy.")],
+        [("markdown", "{asked}"), ("code", "# It harms the healthy.")],
+        [
+            ("markdown", "{asked}"),
+            ("markdown", "It harms"),
+            ("markdown", "# Question 6\nthe healthy."),
+        ],
+    ],
+)
+def test_a_text_is_found_wherever_it_stands_after_its_title(after):
+    (asked,) = [text for text in texts(TASK) if "Question 6" in text]
+    cells = [("code", "x = 1"), *((kind, text.format(asked=asked)) for kind, text in after)]
+    words = written_text(Paper("ada", tuple(cells)), TASK)
+    assert "harms" in words
+    assert "the healthy" in words
+    assert "x = 1" not in words
+    assert "In at most 200 words" not in words
+
+
+def test_one_paper_that_ends_the_judge_costs_the_others_nothing(monkeypatch, class_of_four):
+    papers, _, exam = class_of_four
+    judge = grade_module.judge
+
+    def ended(code, *arguments, **options):
+        if code and "boom" in code[0]:
+            raise RuntimeError("whatever")
+        return judge(code, *arguments, **options)
+
+    monkeypatch.setattr(grade_module, "judge", ended)
+    boom = Paper("boom", (("code", "boom"),))
+    first, second = grade(exam, [boom, papers[0]], limits=Limits(10, 5, 60))
+    assert (first.points, second.points) == (0, TASK.points)
+    assert "RuntimeError" in first.notes[0]
+
+
+def test_a_paper_of_another_assignment_is_told():
+    other = of_another_task(Paper("ada", (("code", "# a2 q1: keep this line"),)), TASK)
+    assert (other.code, other.problem) == ([], "it is a2, not a6")
+    mine = Paper("ada", (("code", "# a6 q1\n# a2 q1"),))
+    assert of_another_task(mine, TASK) is mine
+
+
+@pytest.mark.parametrize("name", ["temporary", "python"])
+def test_what_every_paper_needs_is_not_covered(name, tmp_path):
+    path = Path(tempfile.gettempdir()) if name == "temporary" else Path(sys.prefix).parent
+    with pytest.raises(CourseworkError, match="OUT"):
+        check_covered({"OUT": path})
+    check_covered({"OUT": tmp_path})
 
 
 def test_other_code_is_not_alike_and_renamed_code_is():

@@ -245,4 +245,4 @@ def test_gradescope_wants_one_notebook(tmp_path):
     gradescope.main(tmp_path)
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert "Hand in one notebook; 0 were found." in results["output"]
-    assert read_papers(tmp_path / "submission") == []
+    assert read_papers(tmp_path / "submission") == ([], [])
