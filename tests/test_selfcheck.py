@@ -67,7 +67,7 @@ def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
 
 
 def test_it_takes_what_the_judge_takes(capsys):
-    """NumPy's strings, and a set for a sorted list: on the way to the judge they become the same."""
+    """NumPy's strings, and sets for sorted lists: the judge gets the same."""
     answers = iter([answer for _, answer in calls("a2", "q4")])
 
     def as_numpy(*_):
