@@ -135,7 +135,7 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	mkdir -p $(VENDOR)/katex/fonts
 	cp $(NPM)/node_modules/katex/dist/katex.min.css $(VENDOR)/katex
 	cp $(NPM)/node_modules/katex/dist/fonts/*.woff2 $(VENDOR)/katex/fonts
-	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue $(VENDOR)/dicom-parser $(VENDOR)/dcm2niix
+	mkdir -p $(VENDOR)/onnxruntime $(VENDOR)/niivue $(VENDOR)/dicom-parser $(VENDOR)/dcm2niix $(VENDOR)/pako
 	cp $(NPM)/node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs \
 	    $(NPM)/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm \
 	    $(NPM)/node_modules/onnxruntime-web/dist/ort.jspi.bundle.min.mjs \
@@ -144,6 +144,7 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	cp $(NPM)/node_modules/dicom-parser/dist/dicomParser.min.js $(VENDOR)/dicom-parser
 	cp $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js \
 	    $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.wasm $(VENDOR)/dcm2niix
+	cp $(NPM)/node_modules/pako/dist/browser/pako_inflate.esm.min.mjs $(VENDOR)/pako
 	mkdir -p $(VENDOR)/reveal
 	cd $(NPM)/node_modules/reveal.js && cp LICENSE dist/reveal.css dist/reveal.js \
 	    dist/plugin/notes.js dist/plugin/zoom.js "$(CURDIR)/$(VENDOR)/reveal"

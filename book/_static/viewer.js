@@ -19,7 +19,11 @@
         const element = document.createElement("script");
         element.src = new URL(name, HERE);
         element.onload = resolve;
-        element.onerror = () => reject(new Error(`${name} could not be loaded`));
+        element.onerror = () => {
+          loaded.delete(name); // the next time may be another network
+          element.remove();
+          reject(new Error(`${name} could not be loaded`));
+        };
         document.head.append(element);
       }));
     return loaded.get(name);
@@ -82,6 +86,7 @@
         isRadiologicalConvention: true,
         sagittalNoseLeft: true,
         isNearestInterpolation: false,
+        dragAndDropEnabled: false, // niivue would throw away what is shown
         loadingText: "",
         logLevel: "error",
       });
@@ -103,6 +108,13 @@
       await this.#add(kind, file);
       if (isNew) this.#buildControls();
       this.choose(isNew || this.shown === "none" ? kind : this.shown);
+    }
+
+    /** Give back what it holds: the card's memory, and the CT. */
+    close() {
+      this.nv?.cleanup();
+      this.nv?.gl?.getExtension("WEBGL_lose_context")?.loseContext();
+      this.layers.clear();
     }
 
     /** Show one layer over the CT, or none. */
@@ -195,8 +207,13 @@
 
     #onKey(event) {
       // x grows toward the patient's right, which is on the left of the picture.
-      const steps = { ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0],
-        PageUp: [0, 0, 1], PageDown: [0, 0, -1] };
+      // To the left, up, and to the next slice, as each view shows it; with all four, as the axial one.
+      const axes = { [this.nv.sliceTypeCoronal]: [[1, 0, 0], [0, 0, 1], [0, 1, 0]],
+        [this.nv.sliceTypeSagittal]: [[0, 1, 0], [0, 0, 1], [1, 0, 0]] };
+      const [left, up, next] = axes[this.nv.opts.sliceType] ?? [[1, 0, 0], [0, 1, 0], [0, 0, 1]];
+      const back = (step) => step.map((count) => -count);
+      const steps = { ArrowLeft: left, ArrowRight: back(left), ArrowUp: up, ArrowDown: back(up),
+        PageUp: next, PageDown: back(next) };
       if (!(event.key in steps)) return;
       event.preventDefault();
       this.nv.moveCrosshairInVox(...steps[event.key]);

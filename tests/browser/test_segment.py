@@ -18,6 +18,7 @@ from tiny import random_model
 from tunet_lib.config import Config
 from tunet_lib.export import export_onnx
 from tunet_lib.files import notes_taken
+from tunet_lib.model import Model
 from tunet_lib.phantom import make_phantom
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import postprocess
@@ -97,6 +98,35 @@ DECIDE = """async ([whole, tumor, mask, shape, config, paper]) => {PACKING
   const [a, b] = [whole, tumor].map((text) => new Float32Array(unpacked(text).buffer));
   return packed(algorithm1(a, b, unpacked(mask), { shape, config, paper }));
 }""".replace("PACKING", PACKING)
+READ_AND_WRITE = """async ([file]) => {PACKING
+  const segment = new URL("../_static/segment/", location.href);
+  const { readNifti, writeNifti } = await import(new URL("nifti.js", segment));
+  const ct = await readNifti(new Blob([unpacked(file)]), "ct.nii");
+  const label = new Uint8Array(ct.voxels.length).fill(2, 7, 9);
+  const [voxels, written] = [Float32Array.from(ct.voxels), await writeNifti(label, ct)];
+  return { affine: ct.affine, voxels: await packed(voxels), label: await packed(written) };
+}""".replace("PACKING", PACKING)
+# What a hurried reader does, to a page whose viewer takes its time to open.
+SLOW_VIEWER = """() => {
+  const { open } = window.ctViewer;
+  window.ctViewer.open = async (...given) => {
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    window.opened = (window.opened ?? 0) + 1;
+    return open(...given);
+  };
+  const { page } = document.querySelector(".segment-here");
+  const { hear } = page;
+  page.hear = (data) => {
+    if (data.say === "result") window.result = data;
+    return hear.call(page, data);
+  };
+}"""
+SHOWN = """() => {
+  const { viewer, ct } = document.querySelector(".segment-here").page;
+  const names = viewer.nv.volumes.map(({ name }) => name);
+  const ours = [...viewer.layers.values()].every((one) => viewer.nv.volumes.includes(one));
+  return { names, ours, ct: ct.name };
+}"""
 # Switches line 14 off and on again, and gives what the page tells its worker.
 SWITCHED = """async () => {
   const { page } = document.querySelector(".segment-here");
@@ -433,12 +463,192 @@ def test_a_reader_stops_and_begins_again(visitor):
     tab.click(".stop")
 
 
+@pytest.fixture
+def hurried(visitor, quick):
+    """Give the page with quick networks and a slow viewer, when it has a first result."""
+    tab = visitor.tab
+    open_with(visitor, quick)
+    tab.evaluate(SLOW_VIEWER)
+    tab.click("[data-case=small]")
+    tab.wait_for_function("window.result")
+    return tab
+
+
+def test_of_two_cts_in_a_hurry_the_second_is_shown(hurried):
+    hurried.evaluate("window.result = null")
+    hurried.click("[data-case=large]")  # the viewer of the first is about to open
+    hurried.wait_for_function(
+        "window.opened === 2 && document.querySelector('.segment-here').page.viewer"
+    )
+    shown = hurried.evaluate(SHOWN)
+    assert shown["names"] == [shown["ct"], "truth.nii.gz", "found.nii", "map.nii"]
+    assert shown["ours"]
+    assert hurried.locator(".stage canvas").count() == 1
+    # The first one's are given back; those of the second as well, when it goes.
+    hurried.evaluate("() => { window.old = document.querySelector('.segment-here').page.viewer; }")
+    hurried.click("[data-case=small]")
+    hurried.wait_for_function("window.old.nv.gl.isContextLost()")
+
+
+def test_results_that_come_faster_than_they_are_shown(hurried):
+    wait_until_done(hurried)
+    hurried.evaluate("""async () => {
+      const { page } = document.querySelector(".segment-here");
+      await Promise.all([1, 2, 3, 4].map(() => page.hear(window.result)));
+    }""")
+    shown = hurried.evaluate(SHOWN)
+    assert sorted(shown["names"]) == sorted([shown["ct"], "truth.nii.gz", "found.nii", "map.nii"])
+    assert shown["ours"]
+
+
+STOPPED = """async ([name, file, threshold]) => {PACKING
+  const script = new URL("../_static/segment/worker.js", location.href);
+  const worker = new Worker(script, { type: "module" });
+  const said = [];
+  const next = (kind) => new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => {
+      said.push(data.say);
+      if (data.say === kind) resolve(data);
+      else if (["result", "failed"].includes(data.say)) reject(new Error(data.say));
+    };
+  });
+  const decide = (number) =>
+    worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number });
+  const config = { lnet_threshold: threshold };
+  worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name, config });
+  await next("result");
+  decide(1);
+  const { all } = await next("window");
+  worker.postMessage({ do: "stop" });
+  await next("stopped");
+  const before = said.filter((one) => one === "window").length;
+  decide(2);
+  await next("result");
+  worker.terminate();
+  return { all, before, after: said.filter((one) => one === "window").length - before };
+}""".replace("PACKING", PACKING)
+
+
+def test_a_stop_comes_between_two_windows_and_what_is_done_stays_done(visitor, quick, tmp_path):
+    path = write(*phantom(), tmp_path / "ct.nii")
+    scan, lnet = load_scan(path), Model.load(quick / "models" / "lnet")
+    prob = lnet.predict(prepare_scan(scan, lnet.config))
+    open_with(visitor, quick)
+    threshold = float(np.unique(prob)[-2:].mean())  # of one voxel: few windows
+    given = [path.name, text_of(path.read_bytes()), threshold]
+    found = visitor.tab.evaluate(STOPPED, given)
+    first = found["before"] + found["after"] - found["all"]  # those of the first result
+    assert 0 < first < found["before"] < first + found["all"]
+    assert found["after"] > 0
+
+
+def test_who_stops_later_windows_keeps_what_was_found(hurried, tmp_path):
+    wait_until_done(hurried)
+    told = hurried.evaluate("""() => {
+      const { page } = document.querySelector(".segment-here");
+      const { worker } = page, told = [], postMessage = (message) => told.push(message);
+      page.worker = { postMessage, terminate: () => told.push("ended") };
+      page.hear({ say: "window", done: 1, all: 2, where: "here" });
+      document.querySelector(".stop").click();
+      page.hear({ say: "stopped" });
+      page.worker = worker;
+      return told;
+    }""")
+    assert told == [{"do": "stop"}]
+    said = hurried.locator(".said").inner_text()
+    assert said == "Stopped. What is shown is that of before."
+    assert hurried.locator(".working").is_hidden()
+    assert nib.load(saved(hurried, tmp_path / "label.nii.gz")).ndim == 3
+
+
+def test_a_ct_may_be_dropped_on_the_one_that_is_shown(hurried, tmp_path):
+    wait_until_done(hurried)
+    volume_hu, spacing_mm = one_kidney()
+    path = write(volume_hu, spacing_mm, tmp_path / "mine.nii.gz")
+    canvas = hurried.locator(".stage canvas")
+    canvas.scroll_into_view_if_needed()
+    box, session = canvas.bounding_box(), hurried.context.new_cdp_session(hurried)
+    given = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": box["x"] + 50, "y": box["y"] + 50, "data": given}
+        session.send("Input.dispatchDragEvent", event)
+    hurried.wait_for_function(
+        "document.querySelector('.segment-here').page.ct?.name === 'mine.nii.gz'"
+    )
+    wait_until_done(hurried)
+    assert hurried.evaluate(SHOWN)["names"][0] == "mine.nii.gz"
+
+
+def test_what_was_offline_is_asked_for_again(visitor):
+    tab = visitor.tab
+    visitor.open(PAGE)
+    tab.route("**/made/typical.js", lambda route: route.abort())
+    tab.click("[data-case=typical]")
+    said = "document.querySelector('.said').textContent"
+    tab.wait_for_function(f"{said} === 'made/typical.js could not be loaded.'")
+    tab.unroute("**/made/typical.js")
+    tab.click("[data-case=typical]")
+    tab.wait_for_function(f"{said}.startsWith('TuNet') || {said}.startsWith('L-Net')")
+    tab.click(".stop")
+    visitor.troubles.clear()  # the request that was refused
+
+
+def torn(packed):
+    """Change a byte of the check sum, and leave the length."""
+    return packed[:-6] + bytes([packed[-6] ^ 0xFF]) + packed[-5:]
+
+
+def gzips(whole):
+    """Pack a file as some programs do, and browsers do not unpack it."""
+    middle = len(whole) // 3
+    yield "one", gzip.compress(whole)
+    yield "several", gzip.compress(whole[:middle]) + gzip.compress(whole[middle:])
+    yield "zeros behind", gzip.compress(whole) + bytes(512)
+    yield "more behind", gzip.compress(whole) + b"signature"
+
+
+def test_whatever_python_reads_is_read(visitor):
+    """Of 8 MB: browsers drop what they have not given out when they meet what follows the end."""
+    values = np.random.default_rng(0).integers(-900, 900, (160, 160, 160), np.int16)
+    affine = np.diag([0.8, 0.8, 3, 1])
+    files = dict(gzips(nib.Nifti1Image(values, affine).to_bytes()))
+    files["64 bits"] = nib.Nifti1Image(
+        values[:40].astype(np.int64), affine, dtype=np.int64
+    ).to_bytes()
+    visitor.open(PAGE)
+    for name, data in files.items():
+        found = visitor.tab.evaluate(READ_AND_WRITE, [text_of(data)])
+        voxels = np.frombuffer(base64.b64decode(found["voxels"]), np.float32)
+        expected = values[:40] if name == "64 bits" else values
+        np.testing.assert_array_equal(voxels, expected.ravel("F"), err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_label_map_keeps_its_cts_unit_and_nothing_of_its_values(visitor, kind):
+    image = kind(np.full((12, 11, 10), 40, np.int16), np.diag([800, 800, 3000, 1]))
+    header = image.header
+    header.set_xyzt_units("micron")
+    header.set_intent("t test", (10,), name="mine")
+    header["descrip"], header["cal_min"], header["cal_max"] = b"Jane Doe", -160, 240
+    visitor.open(PAGE)
+    found = visitor.tab.evaluate(READ_AND_WRITE, [text_of(image.to_bytes())])
+    label = kind.from_bytes(gzip.decompress(base64.b64decode(found["label"])))
+    assert label.header.get_xyzt_units()[0] == "micron"
+    np.testing.assert_allclose(label.affine, image.affine)
+    assert label.header.get_intent() == ("none", (), "")
+    for name in ("descrip", "cal_min", "cal_max", "intent_p1"):
+        assert not label.header[name].item()
+    assert np.asarray(label.dataobj).ravel("F")[6:10].tolist() == [0, 2, 2, 0]
+
+
 def bad_files(path):
     scan = scan_of(np.zeros((20, 30, 30), np.int16), (5.0, 5.0, 5.0))
     image = nib.Nifti1Image(np.full((30, 30, 20), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1]))
     whole = nib.Nifti1Image(scan.volume_hu, scan.affine).to_bytes()
     yield "empty.nii.gz", b"", "is empty"
     yield "page.nii.gz", b"<html>not found</html>" * 99, "not a NIfTI image"
+    yield "nothing.nii.gz", gzip.compress(b""), "is empty"
+    yield "torn.nii.gz", torn(gzip.compress(whole)), "cut short or damaged"
     yield "half.nii", whole[: len(whole) // 2], "cut short or damaged"
     yield "half.nii.gz", gzip.compress(whole)[:-99], "cut short or damaged"
     yield "movie.nii", nib.Nifti1Image(np.zeros((9, 9, 9, 5)), np.eye(4)).to_bytes(), "three axes"

@@ -129,6 +129,18 @@ def test_each_key_moves_the_cross_by_a_voxel(visitor):
         start = tab.evaluate(STATE)["cross"]
         tab.keyboard.press(key)
         assert tuple(np.subtract(tab.evaluate(STATE)["cross"], start)) == step, key
+    # In a view of its own the arrows stay within the slice: to the left, up, to the next one.
+    for view, moves in {
+        "coronal": ((1, 0, 0), (0, 0, 1), (0, 1, 0)),
+        "sagittal": ((0, 1, 0), (0, 0, 1), (1, 0, 0)),
+        "all": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    }.items():
+        tab.locator(".ct-viewer select").first.select_option(view, timeout=SLOW)
+        tab.locator(".ct-viewer canvas").first.evaluate("(one) => one.focus()")
+        for key, step in zip(("ArrowLeft", "ArrowUp", "PageUp"), moves, strict=True):
+            start = tab.evaluate(STATE)["cross"]
+            tab.keyboard.press(key)
+            assert tuple(np.subtract(tab.evaluate(STATE)["cross"], start)) == step, (view, key)
     for _ in range(4):
         tab.keyboard.press("PageDown")
     at = tuple(tab.evaluate(STATE)["cross"])

@@ -9,12 +9,15 @@ const OFF_VOXELS = 0.05;
 const LOST =
   "The slices cannot be read: one is cut short or damaged, or compressed in a way that this page " +
   "does not know. tunet predict may take them.";
+const APART =
+  "The slices come apart into several volumes, as with a gantry that was tilted a little, or with headers " +
+  "that differ from slice to slice. tunet predict may take them.";
 const MOVED =
   "The slices come out elsewhere than their headers say, as with a gantry that was tilted a little, or " +
   "with slices that all have one number. tunet predict may take them.";
 
 /** Convert a stack, as findStack gives it without what lies around its files. */
-export async function niftiOfStack({ files, pixels, shape, affine }) {
+export async function niftiOfStack({ files, pixels, shape, affine, gaps }) {
   const silent = () => {};
   const { FS, callMain } = await makeDcm2niix({ print: silent, printErr: silent });
   FS.mkdir("/in");
@@ -28,14 +31,30 @@ export async function niftiOfStack({ files, pixels, shape, affine }) {
   // No note of the patient beside it, nothing packed, all slices in one.
   callMain(["-b", "n", "-z", "n", "-m", "y", "-f", "ct", "-o", "/out", "/in"]);
   const made = FS.readdir("/out").filter((name) => name.endsWith(".nii"));
-  if (made.length !== 1) throw new BadFile(LOST);
-  const blob = new Blob([FS.readFile(`/out/${made[0]}`)]);
+  if (made.length !== 1) throw new BadFile(made.length ? APART : LOST);
+  const bytes = FS.readFile(`/out/${made[0]}`);
+  spaceEvenly(bytes, affine, gaps);
+  const blob = new Blob([bytes]);
   const ct = await readNifti(blob, "The series");
   const mm = Math.min(...[0, 1, 2].map((k) => Math.hypot(...affine.map((row) => row[k]))));
   const isSame = corners(affine, shape).every((corner) =>
     corners(ct.affine, ct.shape).some((other) => Math.hypot(...corner.map((at, k) => at - other[k])) < OFF_VOXELS * mm));
   if (!isSame || product(ct.shape) !== product(shape)) throw new BadFile(MOVED);
   return blob;
+}
+
+/**
+ * Correct the distance of slices in a NIfTI of dcm2niix. It takes that of two slices for all, which of
+ * positions that were rounded is off by a little, and after hundreds of slices by a lot.
+ */
+function spaceEvenly(bytes, affine, gaps) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const rows = [280, 296, 312].map((at) => at + 8); // of sform, the third column
+  const theirs = Math.hypot(...rows.map((at) => view.getFloat32(at, true)));
+  const mine = Math.hypot(...affine.map((row) => row[2]));
+  if (theirs < Math.min(...gaps) - 1e-3 || theirs > Math.max(...gaps) + 1e-3) return; // it is another matter
+  for (const at of rows) view.setFloat32(at, view.getFloat32(at, true) * mine / theirs, true);
+  view.setFloat32(88, mine, true); // pixdim
 }
 
 /** The centers of the eight outermost voxels, in mm. */

@@ -18,6 +18,8 @@ const TYPES = {
   256: ["getInt8", 1, Int8Array],
   512: ["getUint16", 2, Uint16Array],
   768: ["getUint32", 4, Uint32Array],
+  1024: ["getBigInt64", 8, null],
+  1280: ["getBigUint64", 8, null],
 };
 
 /** Read a file. Gives its shape (fastest axis first), affine (to RAS+ mm), and voxels in HU. */
@@ -37,7 +39,9 @@ export async function writeNifti(label, ct, { isPacked = true } = {}) {
   const view = new DataView(file.buffer);
   const little = ct.isLittle;
   // Free text may name the patient, and slope and display range belong to the CT's values.
-  const blank = isSecond ? [[176, 24], [240, 104], [508, 16]] : [[4, 36], [112, 16], [124, 8], [148, 104], [328, 16]];
+  const blank = isSecond
+    ? [[80, 24], [176, 32], [240, 104], [504, 20]]
+    : [[4, 36], [56, 12], [112, 11], [124, 8], [148, 104], [328, 16]];
   for (const [start, count] of blank) file.fill(0, start, start + count);
   if (isSecond) {
     view.setInt16(12, 2, little);
@@ -63,21 +67,31 @@ async function unpack(blob, name) {
   if (first !== 0x1f || second !== 0x8b) return new Uint8Array(await blob.arrayBuffer());
   const parts = [];
   const reader = blob.stream().pipeThrough(new DecompressionStream("gzip")).getReader();
-  for (;;) {
-    let part;
-    try {
-      part = await reader.read();
-    } catch (error) {
-      if (/junk|trailing/i.test(error.message)) break; // some programs leave bytes behind the end
-      throw new BadFile(`${name} is cut short or damaged. Get it again from where it came from.`);
-    }
-    if (part.done) break;
-    parts.push(part.value);
+  try {
+    for (let part; !(part = await reader.read()).done; ) parts.push(part.value);
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  } catch {
+    return unpackPatiently(new Uint8Array(await blob.arrayBuffer()), name);
   }
+}
+
+/** Unpack several gzips in a row, or one with bytes behind its end: browsers refuse both. */
+async function unpackPatiently(packed, name) {
+  const { Inflate } = await import("../vendor/pako/pako_inflate.esm.min.mjs");
+  const inflate = new Inflate({ chunkSize: 2 ** 20 });
+  const parts = [];
+  inflate.onData = (part) => parts.push(part);
+  inflate.push(packed);
+  const { ended, err, strm } = inflate;
+  if (err) parts.push(strm.output.subarray(0, strm.next_out));
+  // Where the last gzip is none, since it gave nothing, those before it were whole.
+  const isWhole = ended && (!err || (strm.total_out === 0 && parts.some(({ length }) => length)));
+  if (!isWhole) throw new BadFile(`${name} is cut short or damaged. Get it again from where it came from.`);
   return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
 function readHeader(bytes, name) {
+  if (bytes.length < 4) throw new BadFile(`${name} is empty.`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const size = [true, false].map((little) => view.getInt32(0, little));
   const isLittle = size[0] === HEADER_BYTES || size[0] === HEADER_2_BYTES;
@@ -196,11 +210,11 @@ function voxelsOf(bytes, header, name) {
   const isPlain = !(header.slope !== 0 && Number.isFinite(header.slope)) || (header.slope === 1 && header.intercept === 0);
   const start = bytes.byteOffset + header.offset;
   const isAligned = header.isLittle && start % size === 0;
-  if (isPlain && isAligned && Kind !== Float64Array) return finite(new Kind(bytes.buffer, start, count), name);
+  if (isPlain && isAligned && Kind && Kind !== Float64Array) return finite(new Kind(bytes.buffer, start, count), name);
   const view = new DataView(bytes.buffer, start);
   const voxels = new Float32Array(count);
   const [slope, intercept] = isPlain ? [1, 0] : [header.slope, header.intercept];
-  for (let k = 0; k < count; k++) voxels[k] = view[getter](k * size, header.isLittle) * slope + intercept;
+  for (let k = 0; k < count; k++) voxels[k] = Number(view[getter](k * size, header.isLittle)) * slope + intercept;
   return finite(voxels, name);
 }
 

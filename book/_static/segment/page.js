@@ -44,41 +44,56 @@ class Page {
   #listen() {
     for (const button of this.root.querySelectorAll("[data-case]"))
       button.onclick = async () => {
-        this.#say("Loading the phantom");
+        const run = this.#clear("Loading the phantom …");
         try {
           const { ct, truth } = await window.ctViewer.caseFiles(button.dataset.case);
-          this.start(ct, truth);
-        } catch (error) { this.#say(`${error.message}.`); }
+          if (run === this.run) this.start(ct, truth);
+        } catch (error) { if (run === this.run) this.#say(`${error.message}.`); }
       };
     for (const input of this.root.querySelectorAll("input[type=file]"))
-      input.onchange = () => { if (input.files.length) this.take([...input.files]); };
+      input.onchange = () => {
+        const files = [...input.files];
+        input.value = ""; // so that the same one can be chosen again
+        if (files.length) this.take(files);
+      };
     const drop = this.part(".drop");
-    drop.ondragover = (event) => { event.preventDefault(); drop.classList.add("over"); };
-    drop.ondragleave = () => drop.classList.remove("over");
-    drop.ondrop = (event) => {
+    // Also onto a CT that is shown: before its viewer, which keeps such events for itself.
+    const listen = (name, handle) => this.root.addEventListener(name, handle, { capture: true });
+    listen("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+    listen("dragleave", () => drop.classList.remove("over"));
+    listen("drop", async (event) => {
       event.preventDefault();
       drop.classList.remove("over");
       // What was dropped can be asked for now only; what it holds, later.
       const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-      Promise.all(entries.map(filesOf)).then((files) => this.take(files.flat()))
-        .catch((error) => this.#say(`${error.message}.`)); // a folder that cannot be read
+      if (!entries.length) return; // a text, or a picture of the page
+      const run = this.#clear("Looking what there is …");
+      try {
+        const files = (await Promise.all(entries.map(filesOf))).flat();
+        if (run === this.run) this.take(files);
+      } catch (error) { if (run === this.run) this.#say(`${error.message}.`); } // a folder that cannot be read
+    });
+    this.part(".stop").onclick = () => {
+      // What was decided already stays, and so does the worker that can change it.
+      if (!this.part(".result").hidden) return this.worker.postMessage({ do: "stop" });
+      this.#end();
+      this.#say("Stopped.");
     };
-    this.part(".stop").onclick = () => { this.#end(); this.#say("Stopped."); };
     this.part(".save").onclick = () => this.worker.postMessage({ do: "save", label: this.label });
     this.part(".sliders").oninput = () => this.#decide();
   }
 
   /** Take files that were dropped or chosen: one NIfTI, or DICOM, of which there may be several series. */
   async take(files) {
-    this.#clear();
-    const taken = this.taken = {}; // whoever drops something else meanwhile wants that
+    const run = this.#clear(`Looking through ${files.length} files …`);
     try {
       const [first] = files;
-      if (files.length === 1 && !(await isDicom(first))) return this.start(first);
-      this.#say(`Looking through ${files.length} files …`);
+      const isSingle = files.length === 1 && !(await isDicom(first));
+      if (run !== this.run) return;
+      if (isSingle) return this.start(first);
       await window.ctViewer.script("vendor/dicom-parser/dicomParser.min.js");
       const { series, leftOut } = await findSeries(files);
-      if (this.taken !== taken) return;
+      if (run !== this.run) return;
       const without = leftOut && `Left out: ${leftOut}.`;
       if (!series.length)
         throw new BadFile(`There are no CT slices here. ${without || "Drop one .nii or .nii.gz, or one folder of DICOM."}`);
@@ -92,41 +107,44 @@ class Page {
         return button;
       }));
     } catch (error) {
+      if (run !== this.run) return;
       this.#say(error instanceof BadFile ? error.message : `The files cannot be read: ${error.message}.`);
     }
   }
 
   #startSeries(series, doubt) {
     try {
-      const { slices, affine, shape } = findStack(series);
-      const stack = { files: slices.map(({ file }) => file), pixels: slices.map(({ pixels }) => pixels), affine, shape };
+      const { slices, ...where } = findStack(series);
+      const stack = { files: slices.map(({ file }) => file), pixels: slices.map(({ pixels }) => pixels), ...where };
       this.start(new File([], "ct.nii"), null, { stack, doubt });
     } catch (error) {
       if (!(error instanceof BadFile)) throw error;
-      this.#clear();
-      this.#say(error.message);
+      this.#say(error.message); // of several series another one may do
     }
   }
 
   /** Begin with a CT; of a stack of DICOM the worker makes it. */
   start(file, truth, { stack, doubt = "" } = {}) {
-    this.#clear();
+    const run = this.#clear("");
     this.ct = file;
     this.truth = truth;
     this.doubt = doubt;
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-    this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = () => { this.#end(); this.#say("The networks could not be loaded in this browser."); };
+    this.worker.onmessage = ({ data }) => { if (run === this.run) this.hear(data); };
+    this.worker.onerror = () => this.#fail("The networks could not be loaded in this browser.");
     this.#work(0);
     this.worker.postMessage({ do: "segment", blob: file, stack, name: file.name });
   }
 
-  /** What went before is given up. */
-  #clear() {
+  /** What went before is given up. Gives the new run: who waits for something, asks whether it is still that. */
+  #clear(text) {
     this.#end();
+    this.viewer?.close();
     this.viewer = null;
     for (const part of [".stage", ".series", ".doubts"]) this.part(part).replaceChildren();
     this.part(".result").hidden = true;
+    this.#say(text);
+    return (this.run = {});
   }
 
   /** What the worker says. */
@@ -149,7 +167,8 @@ class Page {
       this.#fill(result);
       await this.#show(result);
     },
-    failed: ({ sentence }) => { this.#end(); this.#say(sentence); },
+    stopped: () => { this.part(".working").hidden = true; this.#say("Stopped. What is shown is that of before."); },
+    failed: ({ sentence }) => this.#fail(sentence),
     file: ({ blob }) => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
@@ -187,17 +206,42 @@ class Page {
     this.part(".result").hidden = false;
   }
 
-  async #show({ files }) {
+  /** Show what was found, one result after the other; of those that wait, the newest. */
+  #show({ files }) {
+    const { run } = this;
+    this.newest = files;
+    const isWanted = () => run === this.run && files === this.newest;
+    this.showing = (this.showing ?? Promise.resolve()).then(() => isWanted() && this.#layOver(files, run));
+    return this.showing;
+  }
+
+  async #layOver(files, run) {
     const found = new File([files.label], "found.nii");
     const map = new File([files.tumor], "map.nii");
     try {
       if (this.viewer) {
         await this.viewer.show("found", found);
-        await this.viewer.show("map", map);
-      } else this.viewer = await window.ctViewer.open(this.part(".stage"), { ct: this.ct, truth: this.truth, found, map });
+        if (run === this.run) await this.viewer.show("map", map);
+        return;
+      }
+      const stage = document.createElement("div");
+      this.part(".stage").replaceChildren(stage);
+      const viewer = await window.ctViewer.open(stage, { ct: this.ct, truth: this.truth, found, map });
+      if (run === this.run) this.viewer = viewer;
+      else viewer.close(); // something else was chosen meanwhile
     } catch (error) {
+      if (run !== this.run) return;
+      this.viewer?.close();
+      this.viewer = null; // the next result opens another
       this.part(".stage").textContent = `The viewer cannot be shown: ${error.message}. The label map can be downloaded.`;
     }
+  }
+
+  /** End with a sentence; without a worker nothing that is shown could be changed or saved. */
+  #fail(sentence) {
+    this.#end();
+    this.part(".result").hidden = true;
+    this.#say(sentence);
   }
 
   #end() {

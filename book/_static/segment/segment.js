@@ -48,20 +48,26 @@ export class Segmentation {
       !this.done.has(start) && (!mask || holdsSome(mask, this.shape, start, config.patch_shape)));
   }
 
-  /** Let every TuNet see the windows that are missing; `onWindow` hears of each. */
+  /**
+   * Let every TuNet see the windows that are missing. `onWindow` hears of each, is waited for, and ends
+   * it by giving false; windows that are done stay done. Says whether it came to its end.
+   */
   async predict(config, onWindow = () => {}) {
     const window = config.patch_shape;
     const starts = this.missing(config);
     const steps = starts.length * this.voters.length;
     let step = 0;
     for (const start of starts) {
+      let goesOn = true;
       for (const [k, one] of this.voters.entries()) {
         const patch = cutPatch(this.volumes.get(one.median), this.shape, start, window);
         this.means[k].add(await this.run(one, patch, window), start, window);
-        onWindow(++step, steps);
+        goesOn = await onWindow(++step, steps);
       }
-      this.done.add(start);
+      this.done.add(start); // seen by all
+      if (goesOn === false) return step === steps;
     }
+    return true;
   }
 
   /** L-Net's mask; null where it is empty, or there is no L-Net: then everywhere counts. */

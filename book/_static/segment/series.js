@@ -4,6 +4,8 @@
 import { BadFile } from "./nifti.js";
 import { axesOf } from "./placement.js";
 
+// The first element of a file without preamble, of group 2 or 8 (tunet_lib/dicom.py).
+const BARE = [[2, [0, 1, 2]], [8, [0, 1, 5, 8, 0x12, 0x16]]];
 const HEADER_BYTES = 2 ** 16; // in which most headers end; of the others all is read
 const PIXELS = "x7fe00010";
 const MULTI_FRAME = ["1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"]; // enhanced CT, legacy
@@ -13,7 +15,12 @@ const DIRECTION = 0.01; // how far two directions may be off length 1 and right 
 
 /** Say whether a file is DICOM, by its content. */
 export async function isDicom(file) {
-  return (await file.slice(128, 132).text()) === "DICM";
+  return (await file.slice(128, 132).text()) === "DICM" || isBare(file);
+}
+
+async function isBare(file) {
+  const [group, none, element, zero] = new Uint8Array(await file.slice(0, 4).arrayBuffer());
+  return !none && !zero && BARE.some(([one, elements]) => one === group && elements.includes(element));
 }
 
 /**
@@ -96,7 +103,8 @@ export function findStack({ slices, fault }) {
   });
   const affine = [0, 1, 2].map((k) => [right, down, step, first].map((mm) => (k < 2 ? -mm[k] : mm[k])));
   axesOf(affine, "The series"); // refuses what lies askew
-  return { slices: sorted, affine, shape: [one.columns, one.rows, sorted.length] };
+  const gaps = sorted.slice(1).map((each, k) => height(each) - height(sorted[k]));
+  return { slices: sorted, affine, shape: [one.columns, one.rows, sorted.length], gaps };
 }
 
 function checkHeights(slices, heights) {
@@ -120,6 +128,8 @@ async function headerOf(file) {
     const start = await parse(file.slice(0, HEADER_BYTES)).catch(() => null);
     return start?.elements[PIXELS] ? start : await parse(file);
   } catch (error) {
+    if (await isBare(file))
+      throw new BadFile(`${file.name}: lacks the first 132 bytes of a DICOM file; tunet predict takes it.`);
     throw new BadFile(
       `${file.name}: its DICOM header is damaged, or compressed in a way that this page does not know. ` +
         "tunet predict may take it.");

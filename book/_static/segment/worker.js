@@ -11,10 +11,18 @@ let segmentation = null;
 let networks = null; // of each entry of the list, a Network
 let ct = null;
 let waiting = Promise.resolve();
+let isStopped = false;
 let newest = 0; // of several settings that wait, only the newest counts
 
 self.onmessage = ({ data }) => {
-  if (data.do === "decide") newest = data.number;
+  if (data.do === "stop") {
+    isStopped = true; // what runs looks, between two windows
+    return;
+  }
+  if (data.do === "decide") {
+    newest = data.number;
+    isStopped = false;
+  }
   waiting = waiting.then(() => TASKS[data.do](data)).catch((error) => {
     postMessage({ say: "failed", sentence: sentenceOf(error) });
   });
@@ -56,7 +64,12 @@ const TASKS = {
 
 /** Let the networks see what they have not seen yet, and decide. */
 async function decide(config) {
-  await segmentation.predict(config, (done, all) => postMessage({ say: "window", done, all, where: where() }));
+  const isDone = await segmentation.predict(config, async (done, all) => {
+    postMessage({ say: "window", done, all, where: where() });
+    await new Promise((resolve) => setTimeout(resolve)); // for what the page says meanwhile
+    return !isStopped;
+  });
+  if (!isDone) return postMessage({ say: "stopped" });
   const { label, whole, tumor, mask: _, ...more } = segmentation.decide(config);
   const inCt = (map) => writeNifti(segmentation.placement.mapFromGrid(map), ct, { isPacked: false });
   const files = {
