@@ -130,6 +130,33 @@ def test_names_that_fit_no_case_and_another_geometry_are_told(folders, tmp_path)
         score_pairs(other, truth)
 
 
+def test_of_two_systems_it_is_said_which_lacks_a_case(folders, tmp_path):
+    ours, truth = folders
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "prediction_00000.nii.gz").write_bytes((ours / "prediction_00000.nii.gz").read_bytes())
+    command = ["score", str(ours), str(truth), "--against", str(other)]
+    printed = " ".join(CliRunner().invoke(app, command).output.split())
+    assert printed.count(f"no prediction in {ours};") == 1
+    assert printed.count(f"no prediction in {other};") == 2
+    with pytest.raises(DataError, match="nowhere: is no folder"):
+        find_labels(tmp_path / "nowhere")
+
+
+def test_label_maps_of_nnunet_and_kits21_are_found_by_their_cases(folders, tmp_path):
+    folder = tmp_path / "more"
+    true = load_label_map(folders[1] / "case_00000" / "segmentation.nii.gz")
+    for name in ("ours/pat_0_0000_label", "truth/pat_0", "truth/case_00007/aggregated_MAJ_seg"):
+        save_label(true.label, true, folder / f"{name}.nii.gz")
+    for name in ("aggregated_AND_seg", "aggregated_OR_seg", "segmentations/kidney_1_annotation-1"):
+        save_label(true.label, true, folder / f"truth/case_00007/{name}.nii.gz")
+    assert list(find_labels(folder / "truth")) == ["case_00007", "pat_0"]
+    found = {
+        row["case_id"]: row["predicted"] for row in score_pairs(folder / "ours", folder / "truth")
+    }
+    assert found == {"case_00007": False, "pat_0": True}
+
+
 def test_scores_come_back_from_their_file(folders, tmp_path):
     rows = score_pairs(*folders)
     write_pairs(tmp_path / "scores.csv", rows)
@@ -159,7 +186,7 @@ def test_an_interval_of_one_number_has_no_width_and_of_many_holds_their_mean():
     mean, low, high = interval(values)
     assert low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / 10, rel=0.3)
-    assert str(interval([0.5])) == "0.500 [0.500, 0.500]"
+    assert str(interval([0.5])) == "0.500, of one case"
 
 
 def test_differences_are_of_the_same_case():

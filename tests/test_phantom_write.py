@@ -7,7 +7,7 @@ import pytest
 
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import find_cases
-from tunet_lib.phantom import write_phantoms
+from tunet_lib.phantom import make_phantom, write_phantoms
 from tunet_lib.phantom.kidneys import Traits
 from tunet_lib.phantom.write import GENERATOR, _draw_size
 from tunet_lib.scans import load_label, load_scan
@@ -135,3 +135,13 @@ def test_phantoms_of_another_generator_are_refused_and_kept(folder, tmp_path, ve
     with pytest.raises(DataError, match=f"version {version} of the generator.* delete this one"):
         write_phantoms(tmp_path, 2, seed=5)
     assert hashes(tmp_path) == before
+
+
+@pytest.mark.parametrize("wrong", [{"size": "small"}, {"looks": "Wide"}, {"seed": -1}])
+def test_what_there_is_not_is_refused_before_anything_is_written(tmp_path, wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"{name} is "):
+        write_phantoms(tmp_path / "new", 1, **wrong)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="looks is 'Portal'; choose one of portal, wide"):
+        make_phantom(np.random.default_rng(0), looks="Portal")

@@ -12,12 +12,14 @@ import pytest
 from scans import scan_config
 from typer.testing import CliRunner
 
-from tunet_lib import cli, status
-from tunet_lib.files import load_json, save_json
+from tunet_lib import cli, status, steps
+from tunet_lib.evaluation import SCORE_FIELDS, SYSTEMS, write_scores
+from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.history import write_history
 from tunet_lib.owner import OWNER_NAME, take_over
 from tunet_lib.runs import Run, Task
 from tunet_lib.status import array_of, comment_of, read_queue, standings, untrained
+from tunet_lib.worker import train_task
 
 SUBMIT = Path(__file__).parents[1] / "cluster" / "submit"
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -153,6 +155,12 @@ def test_broken_and_why(run, damage, reason):
     assert one.state == "broken"
     assert re.search(reason, one.where)
     assert "lnet" in one.where
+    printed = CliRunner().invoke(cli.app, ["status", str(run.folder)]).stdout
+    assert "To go on, submit again with: --array=1-19" in printed
+    assert "First remove what is named beside them, then submit as well: --array=0" in printed
+    if damage is not break_history:  # which is written anew from the checkpoint
+        with pytest.raises(DataError, match=reason):
+            train_task(run, ("lnet", 0))
 
 
 def test_numbers_as_an_array():
@@ -194,7 +202,13 @@ def test_a_script_can_notice_that_something_lacks(run, monkeypatch, verb):
     """What is there is scored all the same, and without --complete that is no failure."""
     monkeypatch.setattr("tunet_lib.scoring.evaluate_run", lambda *_, **__: ([], {}))
     monkeypatch.setattr("tunet_lib.scoring.tabulate_run", lambda *_: [])
-    (run.folder / "scores.csv").touch()
+    rows = [
+        {name: 0.5 for name in SCORE_FIELDS} | {"system": system, "case_id": case_id, "fold": fold}
+        for fold, case_ids in enumerate(run.folds)
+        for case_id in case_ids
+        for system in SYSTEMS
+    ]
+    write_scores(run.folder / "scores.csv", rows)
     (run.folder / "provenance.json").touch()
     for task in run.tasks():
         begin(run, task, 1).weights.write_bytes(HDF5)
@@ -204,6 +218,22 @@ def test_a_script_can_notice_that_something_lacks(run, monkeypatch, verb):
     assert partial.exit_code == 0
     assert "1 of 20 trainings are not complete: tunet (fold 0)" in partial.stdout
     assert CliRunner().invoke(cli.app, [verb, str(run.folder), "--complete"]).exit_code == 1
+
+
+def test_a_table_of_old_scores_says_so(run):
+    with pytest.raises(DataError, match="nothing is scored yet; run `tunet evaluate` first"):
+        steps.table(run.folder)
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    first = {"system": "tunet", "case_id": run.folds[0][0], "fold": 0}
+    write_scores(run.folder / "scores.csv", [{name: 0.5 for name in SCORE_FIELDS} | first])
+    printed = CliRunner().invoke(cli.app, ["table", str(run.folder)])
+    said = " ".join(printed.output.split())
+    assert printed.exit_code == 0
+    assert "unet3d, fold 0" in said
+    assert "tunet, fold 0" not in said
+    assert "ensemble_postprocess, fold 1: trained, and not scored yet; run `tunet evaluate`" in said
+    assert CliRunner().invoke(cli.app, ["table", str(run.folder), "--complete"]).exit_code == 1
 
 
 @pytest.mark.parametrize(

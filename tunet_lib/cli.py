@@ -6,7 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -237,22 +237,8 @@ def score(
     cyst_as: options.CystAs = None,
 ) -> None:
     """Score a folder of label maps against the true ones, and beside another folder's."""
-    from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
-
     check_table_name(out)
-    every = {"": predicted} | ({"against": against} if against is not None else {})
-    with bar("score", len(find_labels(truth)) * len(every)) as advance:
-        also: Any = {"cyst_as_kidney": bool(cyst_as), "on_case": lambda _: advance()}
-        rows = {k: score_pairs(p, truth, **also) for k, p in every.items()}
-    if out is not None:
-        write_pairs(out, rows[""])
-    for case_id in [row["case_id"] for row in rows[""] if not row["predicted"]]:
-        warn(f"{case_id}: no prediction; it counts as an empty label map")
-    for region in ("whole", "tumor"):
-        say(f"DSC of {region}: {interval([row[region] for row in rows['']])}")
-        if against is not None:
-            less = interval(differences(rows[""], rows["against"], region))
-            say(f"  less that of {against}: {less}")
+    steps.score(predicted, truth, against=against, out=out, cyst_as_kidney=bool(cyst_as))
 
 
 @app.command()

@@ -200,6 +200,8 @@ def export_onnx(
     found = [each for several in find_models(models) for each in several]
     wanted = None if variants is None else set(variants)
     chosen = [each for each in found if wanted is None or each.variant().name in wanted]
+    if wanted is not None and not wanted:
+        raise DataError("no network is named; name one, or leave `variants` out for all")
     if missing := (wanted or set()) - {each.variant().name for each in chosen}:
         raise DataError(f"{models}: holds no trained {', '.join(sorted(missing))}")
     paths, entries = [], []

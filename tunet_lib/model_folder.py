@@ -6,6 +6,7 @@ A training writes all of it; the weights come last, so a folder that holds them 
 from __future__ import annotations
 
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,22 @@ class ModelFolder:
                 f"{self.path}: holds a training with another configuration ({', '.join(wrong)} "
                 "differ); use another folder, or remove it to train again"
             )
+
+    def check_files(self, config: Config) -> None:
+        """Make sure that what is here can be used, or gone on with.
+
+        Raises
+        ------
+        DataError
+            Its weights or its checkpoint are damaged; or as for `check_config`.
+        """
+        self.check_config(config)
+        if self.is_trained:
+            with self.weights.open("rb") as stream:
+                if stream.read(8) != b"\x89HDF\r\n\x1a\n":
+                    raise DataError(f"{self.weights}: is no weight file; remove {self.path}")
+        elif self.checkpoint.exists() and not zipfile.is_zipfile(self.checkpoint):
+            raise DataError(f"{self.checkpoint}: is no checkpoint; remove it to start anew")
 
     def describe(self, variant: Variant, config: Config) -> None:
         """Write down what is trained here, before there are weights."""

@@ -25,7 +25,12 @@ FIELDS = (
     *(f"{region}_{name}" for region in ("whole", "tumor") for name in ("hd95_mm", "surface_dice")),
 )
 NUMBERED = re.compile(r"(?:case|prediction)_(\d{5})(?!\d)")  # KiTS19's cases and its submissions
-ENDING = re.compile(r"_(?:label|labels|seg|segmentation|pred|prediction|mask)$", re.IGNORECASE)
+# Of the label map of a CT of nnU-Net's, whose own name says its channel, and of others.
+ENDING = re.compile(
+    r"(?:_0000)?(?:_(?:label|labels|seg|segmentation|pred|prediction|mask))?$", re.IGNORECASE
+)
+# KiTS21's other label maps of a case: each annotator's, and more and less of what they marked.
+OTHERS = re.compile(r"(?:^|/)(?:segmentations/|aggregated_(?:AND|OR)_seg\.)")
 PLAIN = ("segmentation", "prediction", "label", "aggregated_MAJ_seg")  # their folder has the name
 DRAWS = 4000
 
@@ -33,7 +38,7 @@ Row = dict[str, Any]
 
 
 class Interval(NamedTuple):
-    """A mean over cases, and the middle 95 % of what it is when the cases are drawn anew."""
+    """A mean over cases, and the middle 95 % of what it is when they are drawn anew; NaN of one."""
 
     mean: float
     low: float
@@ -41,6 +46,8 @@ class Interval(NamedTuple):
 
     def __str__(self) -> str:
         """Give ``0.412 [0.340, 0.481]``."""
+        if math.isnan(self.low):
+            return f"{self.mean:.3f}, of one case"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -56,12 +63,15 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
         There is none, or there are two of one case.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         is_other = suffix_of(path) in ("", *SECOND_OF_PAIR) or not path.is_file()
-        if is_other or path.name.startswith((".", "imaging.")):
+        within = path.relative_to(folder)
+        if is_other or path.name.startswith((".", "imaging.")) or OTHERS.search(within.as_posix()):
             continue
-        case_id = _case_of(path.relative_to(folder))
+        case_id = _case_of(within)
         if case_id in found:
             raise DataError(f"{path}: {case_id} is also in {found[case_id]}; leave one of them")
         found[case_id] = path
@@ -124,7 +134,7 @@ def interval(values: Sequence[float], seed: int = 14) -> Interval:
     numbers = np.asarray(values, float)
     rng = np.random.default_rng(seed)
     means = numbers[rng.integers(0, len(numbers), (DRAWS, len(numbers)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile(means, [2.5, 97.5]) if len(numbers) > 1 else (math.nan, math.nan)
     return Interval(float(numbers.mean()), float(low), float(high))
 
 

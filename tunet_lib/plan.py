@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,15 +121,15 @@ def of_machine(run: Run) -> list[str]:
     return lines
 
 
-def of_study(run: Run, paces: Iterable[Pace]) -> list[str]:
-    """Say what a study takes by the paces of its networks, a sentence each.
+def of_study(run: Run, paces: Iterable[Pace], variants: Sequence[str] | None = None) -> list[str]:
+    """Say what a study, or some of its variants, takes by the paces of its networks.
 
-    A network takes as long with the median filter as without.
+    A sentence each. A network takes as long with the median filter as without.
     """
     by_name = {pace.variant.removesuffix("_median"): pace for pace in paces}
     chosen = [
         (task, by_name[name])
-        for task in run.tasks()
+        for task in run.tasks(variants)
         if (name := task[0].removesuffix("_median")) in by_name
     ]
     left = [pace for task, pace in chosen if not run.model_folder(task).is_trained]
@@ -154,7 +154,7 @@ def of_network(run: Run, pace: Pace) -> str:
         f"{pace.variant}: {pace.step_s:.2f} s a step ({pace.timed} timed), {pace.steps} steps and "
         f"{duration(pace.epoch_s)} an epoch, at most {duration(pace.epoch_s * run.config.epochs)} "
         f"a training; a checkpoint of {pace.save_mb:.0f} MB in {pace.save_s:.1f} s; "
-        f"memory {used_gb:.1f} GB{on_gpu}"
+        f"memory so far {used_gb:.1f} GB{on_gpu}"
     )
 
 
@@ -198,4 +198,6 @@ def _peaks_gb() -> tuple[float, float | None]:
         return used_gb, None
     from tunet_lib.quiet import tf
 
-    return used_gb, tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
+    peak_gb = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
+    tf.config.experimental.reset_memory_stats("GPU:0")  # the next network has its own
+    return used_gb, peak_gb

@@ -215,6 +215,17 @@ def tabulate_run(run: Run) -> list[TableRow]:
     return table
 
 
+def unscored(run: Run) -> list[str]:
+    """List the systems, ``"tunet, fold 1"``, that are trained and lack scores of some case."""
+    scored = {(row["system"], row["case_id"]) for row in read_scores(run.folder / "scores.csv")}
+    return [
+        f"{system}, fold {fold}"
+        for fold, case_ids in enumerate(run.folds)
+        for system in systems_of(v for v in VARIANTS if run.model_folder((v, fold)).is_trained)
+        if system in SYSTEMS and not scored.issuperset((system, each) for each in case_ids)
+    ]
+
+
 class FoldScores:
     """The scores of one fold's cases, kept in files; its networks are loaded when needed.
 

@@ -10,20 +10,18 @@ import shutil
 import statistics
 import subprocess
 import time
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from tunet_lib.files import DataError
-from tunet_lib.model_folder import ModelFolder
 from tunet_lib.owner import Owner, read_owner
 from tunet_lib.process import this_process
 from tunet_lib.runs import Run, Task
 
 State = Literal["done", "running", "queued", "stopped", "broken", "missing"]
-REPAIRED: tuple[State, ...] = ("stopped", "broken", "missing")
+REPAIRED: tuple[State, ...] = ("stopped", "missing")  # by going on; what is broken has to go first
 QUIET_S = 600  # a training of another machine that saved nothing for so long is taken for dead
 
 
@@ -180,7 +178,7 @@ def _standing(run: Run, number: int, task: Task, queue: Queue | None) -> Standin
     try:
         history = folder.history()
         epochs = len(history)
-        _check(folder, run)
+        folder.check_files(run.config)
         if folder.is_trained:
             return Standing(number, task, "done", epochs)
         owner = read_owner(folder.path)
@@ -196,17 +194,6 @@ def _standing(run: Run, number: int, task: Task, queue: Queue | None) -> Standin
     if owner is not None and _lives(owner, queue, max([QUIET_S, *(3 * t for t in times_s)])):
         return Standing(number, task, "running", epochs, str(owner), left_s)
     return Standing(number, task, "stopped" if epochs else "missing", epochs, "", left_s)
-
-
-def _check(folder: ModelFolder, run: Run) -> None:
-    """Raise a `DataError` where a training can neither be used nor gone on with."""
-    folder.check_config(run.config)
-    if folder.is_trained:
-        with folder.weights.open("rb") as stream:
-            if stream.read(8) != b"\x89HDF\r\n\x1a\n":
-                raise DataError(f"{folder.weights}: is no weight file; remove {folder.path}")
-    elif folder.checkpoint.exists() and not zipfile.is_zipfile(folder.checkpoint):
-        raise DataError(f"{folder.checkpoint}: is no checkpoint; remove it to start anew")
 
 
 def _lives(owner: Owner, queue: Queue | None, patience_s: float) -> bool:

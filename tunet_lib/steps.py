@@ -176,7 +176,7 @@ def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None
         if one.state == "running" and one.left_s is not None:
             left = f"at most {one.left_s / 3600:.1f} hours left"
         name = f"{one.task[0]}, fold {one.task[1]}"
-        line = f"{one.number:4}  {name:24}{one.state:9}{epochs:>8}  {one.where:24} {left}"
+        line = f"{one.number:4}  {name:25}{one.state:9}{epochs:>8}  {one.where:24} {left}"
         say(line.rstrip())
     counts = Counter(one.state for one in found)
     say(", ".join(f"{count} {state}" for state, count in counts.items()))
@@ -185,6 +185,8 @@ def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None
             warn(f"{one.number}: went wrong: {wrong[one.task]}")
     if to_repair := [one.number for one in found if one.state in REPAIRED or one.task in again]:
         say(f"To go on, submit again with: {array_of(to_repair)}")
+    if broken := [one.number for one in found if one.state == "broken"]:
+        say(f"First remove what is named beside them, then submit as well: {array_of(broken)}")
 
 
 def plan(run_folder: Path, variants: list[str] | None) -> None:
@@ -202,8 +204,39 @@ def plan(run_folder: Path, variants: list[str] | None) -> None:
     for variant in plain_variants(variants):
         paces.append(measure(run, variant))
         say(of_network(run, paces[-1]))
-    for line in of_study(run, paces):
+    for line in of_study(run, paces, variants):
         say(line)
+
+
+def score(
+    predicted: Path,
+    truth: Path,
+    *,
+    against: Path | None = None,
+    out: Path | None = None,
+    cyst_as_kidney: bool = False,
+) -> None:
+    """Score a folder of label maps, and print its figures, and how they differ from another's."""
+    from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
+
+    folders = [predicted] if against is None else [predicted, against]
+    with bar("score", len(find_labels(truth)) * len(folders)) as advance:
+        scored = [
+            score_pairs(folder, truth, cyst_as_kidney=cyst_as_kidney, on_case=lambda _: advance())
+            for folder in folders
+        ]
+    if out is not None:
+        write_pairs(out, scored[0])
+    for folder, rows in zip(folders, scored, strict=True):
+        for row in rows:
+            if not row["predicted"]:
+                case = f"{row['case_id']}: no prediction in {folder}"
+                warn(f"{case}; it counts as an empty label map")
+    for region in ("whole", "tumor"):
+        say(f"DSC of {region}: {interval([row[region] for row in scored[0]])}")
+        if against is not None:
+            less = interval(differences(scored[0], scored[1], region))
+            say(f"  less that of {against}: {less}")
 
 
 def tell_untrained(run_folder: Path) -> bool:
@@ -223,11 +256,18 @@ def tell_untrained(run_folder: Path) -> bool:
 
 def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, str]:
     """Score every case, and give what failed: case_id → reason."""
+    from tunet_lib.allowance import gpu_is_promised, gpus
     from tunet_lib.provenance import PROVENANCE_NAME, timed, write_provenance
     from tunet_lib.runs import open_run
     from tunet_lib.scoring import evaluate_run
+    from tunet_lib.worker import check_gpu
 
     run = open_run(run_folder)
+    if gpu_is_promised():
+        check_gpu()
+    if jobs > 1 and gpus():
+        warn("all folds are scored by one process: several would want one GPU's memory at once")
+        jobs = 1
     cases = sum(map(len, run.folds))
     scores = run_folder / "scores.csv"
     before = scores.read_bytes() if scores.exists() else None
@@ -242,11 +282,16 @@ def evaluate(run_folder: Path, batch_size: int, *, jobs: int = 1) -> dict[str, s
 
 
 def table(run_folder: Path) -> bool:
-    """Print Table 1 of what was scored, and tell whether every training is done."""
+    """Print Table 1 of what was scored; tell whether every training is done, and scored."""
     from tunet_lib.runs import open_run
-    from tunet_lib.scoring import tabulate_run
+    from tunet_lib.scoring import tabulate_run, unscored
     from tunet_lib.table import format_table
 
+    run = open_run(run_folder)
+    if not (run_folder / "scores.csv").exists():
+        raise DataError(f"{run_folder}: nothing is scored yet; run `tunet evaluate` first")
     say("Dice similarity coefficient on the grid, mean (SD over folds):")
-    print(format_table(tabulate_run(open_run(run_folder)), markdown=False))
-    return tell_untrained(run_folder)
+    print(format_table(tabulate_run(run), markdown=False))
+    if left := unscored(run):
+        warn(f"{', '.join(left)}: trained, and not scored yet; run `tunet evaluate`")
+    return tell_untrained(run_folder) and not left

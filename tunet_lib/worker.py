@@ -25,14 +25,16 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     Raises
     ------
     DataError
-        Slurm gave the job a GPU, and none is to be seen; or as for `training.train`.
+        Slurm gave the job a GPU, and none is to be seen; its files are damaged; or as for
+        `training.train`.
     """
     from tunet_lib.training import train  # loads TensorFlow
 
     if gpu_is_promised():
-        _check_gpu()
+        check_gpu()
     name, fold = task
     folder = run.model_folder(task)
+    folder.check_files(run.config)
     split = split_cases(run.cases(), run.folds, fold, inner=run.config.inner_validation)
     # `train` asks as well; here a start that is refused has not yet noted its code.
     folder.note_cases([case.case_id for case in split.training])
@@ -47,7 +49,8 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     )
 
 
-def _check_gpu() -> None:
+def check_gpu() -> None:
+    """Raise a `DataError` where no GPU is to be seen."""
     from tunet_lib.quiet import keras
 
     if not keras.distribution.list_devices("gpu"):

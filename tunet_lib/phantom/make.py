@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -49,8 +49,8 @@ def make_phantom(
         height of 180-336 mm with slices 0.5-5 mm apart.
     looks
         ``"portal"``: those of KiTS19, contrast-enhanced, with two kidneys and at least one
-        tumor. ``"wide"``: any (`tunet_lib.phantom.wide`), with
-        two kidneys, one or none, and maybe a tumor; if `spacing_mm` is None, a field of view of
+        tumor, as far as they lie in the field of view. ``"wide"``: any
+        (`tunet_lib.phantom.wide`), with two kidneys, one or none, and maybe a tumor; if `spacing_mm` is None, a field of view of
         250-500 mm, and a height of 50-500 mm.
 
     Returns
@@ -62,7 +62,14 @@ def make_phantom(
         fat of the renal sinus is background.
     spacing_mm : tuple of float
         Voxel size (z, y, x).
+
+    Raises
+    ------
+    ValueError
+        There are no such looks.
     """
+    if looks not in get_args(Looks):
+        raise ValueError(f"looks is {looks!r}; choose one of {', '.join(get_args(Looks))}")
     if looks == "wide":
         return make_wide_phantom(rng, shape, spacing_mm)
     if spacing_mm is None:

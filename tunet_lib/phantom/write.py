@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from scipy import ndimage
@@ -17,6 +17,8 @@ from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, save_case
 from tunet_lib.phantom.canvas import Point
 from tunet_lib.phantom.make import Looks, make_phantom
 
+Size: TypeAlias = Literal["course", "real"]
+
 GENERATOR = 2  # raised whenever a seed gives other phantoms of the same looks than before
 
 
@@ -25,7 +27,7 @@ def write_phantoms(
     count: int = 80,
     seed: int = 2019,
     *,
-    size: Literal["course", "real"] = "course",
+    size: Size = "course",
     looks: Looks = "portal",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Case]:
@@ -61,7 +63,14 @@ def write_phantoms(
     DataError
         The folder holds other cases or those of another version of the generator, or cannot
         be written.
+    ValueError
+        There is no such size, no such looks, or `seed` is negative.
     """
+    for name, value, known in (("size", size, get_args(Size)), ("looks", looks, get_args(Looks))):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; choose 0 or more")
     folder = Path(folder)
     listing = folder / "kits.json"
     if not listing.exists() and any(folder.glob("case_*")):
@@ -116,7 +125,7 @@ def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[
 
 
 def _draw_size(
-    size: Literal["course", "real"], looks: Looks, rng: np.random.Generator
+    size: Size, looks: Looks, rng: np.random.Generator
 ) -> tuple[tuple[int, int, int], Point | None]:
     if size == "course":
         few, many = (40, 100) if looks == "wide" else (52, 72)

@@ -231,6 +231,7 @@ def figure_5(examples: Sequence[Example]) -> Figure:
         if len(set(shapes)) > 1:
             raise ValueError(f"CT, truth and result differ in shape: {shapes}")
         top, bottom, left, right = body(example.volume_hu[largest_slice(example.truth)])
+        check_spacing(example.spacing_mm)
         _, row_mm, column_mm = example.spacing_mm
         heights.append((bottom - top) * row_mm / ((right - left) * column_mm))
         bodies.append((top, bottom, left, right))
