@@ -50,8 +50,8 @@ def make_phantom(
     looks
         ``"portal"``: those of KiTS19, contrast-enhanced, with two kidneys and at least one
         tumor, as far as they lie in the field of view. ``"wide"``: any
-        (`tunet_lib.phantom.wide`), with two kidneys, one or none, and maybe a tumor; if `spacing_mm` is None, a field of view of
-        250-500 mm, and a height of 50-500 mm.
+        (`tunet_lib.phantom.wide`), with two kidneys, one or none, and maybe a tumor; if
+        `spacing_mm` is None, a field of view of 250-500 mm, and a height of 50-500 mm.
 
     Returns
     -------
@@ -69,7 +69,8 @@ def make_phantom(
         There are no such looks.
     """
     if looks not in get_args(Looks):
-        raise ValueError(f"looks is {looks!r}; choose one of {', '.join(get_args(Looks))}")
+        known = ", ".join(get_args(Looks))
+        raise ValueError(f"looks is {looks!r}; choose one of {known}")
     if looks == "wide":
         return make_wide_phantom(rng, shape, spacing_mm)
     if spacing_mm is None:
