@@ -13,6 +13,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import requests
 from typer.testing import CliRunner
 
 from tunet_lib import cli, download
@@ -440,3 +441,19 @@ def test_the_command(server, tmp_path):
     assert failed.exit_code == 1
     assert "case_00002/imaging.nii.gz: the server answered 404" in failed.output
     assert "complete" not in failed.output
+
+
+def test_without_a_network_it_is_said_soon(tmp_path, monkeypatch):
+    """One file waits in vain, and not two hundred."""
+    tried = []
+
+    def refuse(url, **_):
+        tried.append(url)
+        raise requests.ConnectionError
+
+    monkeypatch.setattr(requests, "get", refuse)
+    monkeypatch.setattr(download, "WAITS_S", (0.01, 0.01))
+    failures = download_kits19(tmp_path, range(200), labels_only=True, workers=2)
+    assert len(failures) == 201
+    assert len(tried) < 30
+    assert failures["case_00199/segmentation.nii.gz"].startswith("was not tried: nobody answered")

@@ -42,6 +42,10 @@ BLOCK = 1 << 18
 OnBytes = Callable[[int], Any]
 
 
+class Unreachable(DataError):
+    """Nobody answered, however often it was tried."""
+
+
 @dataclass(frozen=True)
 class Remote:
     """One file to download.
@@ -155,21 +159,37 @@ def download_kits19(
         _make_room(folder, missing)
     if on_size is not None:
         on_size(missing)
-    pool = ThreadPoolExecutor(workers)
-    try:
-        futures = {pool.submit(_fetch_listing, folder, stop): LISTING_NAME}
-        for remote in wanted:
-            future = pool.submit(_fetch, folder, remote, on_bytes or (lambda _: None), stop)
-            futures[future] = remote.path
-        for future in as_completed(futures):
-            if (fault := future.exception()) is not None:
-                failures[futures[future]] = str(fault)
-    finally:  # Ctrl-C waits for no file
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+    failures |= _fetch_all(folder, wanted, on_bytes or (lambda _: None), stop, workers)
     with contextlib.suppress(OSError):  # it stays while it holds a part of a file
         (folder / PART_FOLDER).rmdir()
     return dict(sorted(failures.items()))
+
+
+def _fetch_all(
+    folder: Path, wanted: list[Remote], on_bytes: OnBytes, stop: threading.Event, workers: int
+) -> dict[str, str]:
+    """Download the listing and files, some at a time; give path → reason of what failed."""
+    pool, answered = ThreadPoolExecutor(workers), threading.Event()
+    failures = {}
+
+    def on_answer(count: int) -> None:
+        answered.set()
+        on_bytes(count)
+
+    try:
+        futures = {pool.submit(_fetch_listing, folder, stop): LISTING_NAME}
+        for remote in wanted:
+            futures[pool.submit(_fetch, folder, remote, on_answer, stop)] = remote.path
+        for future in as_completed(futures):
+            if (fault := future.exception()) is not None:
+                failures[futures[future]] = str(fault)
+                # Where one file has waited in vain, and none ever came, the others need not.
+                if isinstance(fault, Unreachable) and not answered.is_set():
+                    stop.set()
+    finally:  # Ctrl-C waits for no file
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    return failures
 
 
 def _find_labels(case_ids: list[str]) -> list[Remote]:
@@ -251,6 +271,8 @@ def _fetch_listing(folder: Path, stop: threading.Event) -> None:
 
 def _fetch(folder: Path, remote: Remote, on_bytes: OnBytes, stop: threading.Event) -> None:
     """Download one file, go on where an earlier try ended, and give it its name."""
+    if stop.is_set():
+        raise DataError("was not tried: nobody answered for the others")
     path, part = folder / remote.path, _part(folder, remote)
     path.parent.mkdir(exist_ok=True)
     _try_again(lambda: _receive(remote, part, on_bytes, stop), stop)
@@ -308,7 +330,7 @@ def _try_again(action: Callable[[], Any], stop: threading.Event) -> Any:
     import requests
 
     for wait in (*WAITS_S, None):
-        final = False
+        final, kind = False, DataError
         try:
             return action()
         except requests.HTTPError as error:
@@ -316,9 +338,10 @@ def _try_again(action: Callable[[], Any], stop: threading.Event) -> Any:
             reason = f"the server answered {status} {error.response.reason}"
             final = status < 500 and status not in (408, 429)
         except requests.RequestException as error:
+            kind = Unreachable
             reason = f"there is no connection, or a bad one ({type(error).__name__})"
         except DataError as error:
             reason = str(error)
         if final or wait is None or stop.wait(wait):
             break
-    raise DataError(reason)
+    raise kind(reason)
