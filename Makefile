@@ -114,9 +114,9 @@ clean: ## remove what was built, not the data, runs or .venv
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(BROWSER): $(STAMP)
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
-	    echo "No chromium was found. On Debian: apt-get install chromium"; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	    $(BIN)/playwright install chromium
 	@touch $@
 
 # In an environment of its own, since it lowers Sphinx. pyproject.toml says which version.
@@ -144,6 +144,9 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	cp $(NPM)/node_modules/dicom-parser/dist/dicomParser.min.js $(VENDOR)/dicom-parser
 	cp $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js \
 	    $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.wasm $(VENDOR)/dcm2niix
+	for name in katex dicom-parser pako; do \
+	    cp $(NPM)/node_modules/$$name/LICENSE $(VENDOR)/$$name; done
+	for name in niivue dcm2niix onnxruntime; do cp $(NPM)/licenses/$$name.txt $(VENDOR)/$$name/LICENSE; done
 	cp $(NPM)/node_modules/pako/dist/browser/pako_inflate.esm.min.mjs $(VENDOR)/pako
 	mkdir -p $(VENDOR)/reveal
 	cd $(NPM)/node_modules/reveal.js && cp LICENSE dist/reveal.css dist/reveal.js \

@@ -10,7 +10,6 @@ training and case); what is in the first is not run again.
 from __future__ import annotations
 
 import argparse
-import csv
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from experiments import (
     UNIFORM,
     Experiment,
     append,
+    finished,
     summary,
     try_out,
 )
@@ -109,15 +109,6 @@ def run(experiment: Experiment, data: Path, results: Path) -> None:
     append(results / "ablations.csv", [name | trial.facts | summary(scores)])
 
 
-def finished(results: Path) -> set[str]:
-    """Name the trainings whose line is there."""
-    path = results / "ablations.csv"
-    if not path.exists():
-        return set()
-    with path.open(encoding="utf-8") as stream:
-        return {row["name"] for row in csv.DictReader(stream)}
-
-
 def main() -> None:
     """Run what is missing of the ablations that are named, or of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -127,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     arguments = parser.parse_args()
     for experiment in trainings(arguments.name or list(ABLATIONS), arguments.seeds):
-        if experiment.name not in finished(arguments.results):
+        if experiment.name not in finished(arguments.results / "ablations.csv"):
             run(experiment, arguments.data, arguments.results)
 
 

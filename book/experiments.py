@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import json
 import math
 import platform
 import subprocess
@@ -384,7 +385,7 @@ class InMemory:
 
 
 def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[Training, float]:
-    """Train, or go on with it; give the training and its seconds of processor time."""
+    """Train, or go on with it; give the training and its processor time in s, NaN if unknown."""
     folder.mkdir(parents=True, exist_ok=True)
     config, variant = experiment.full_config, VARIANTS[experiment.variant]
     split = Split(0, cases[WATCHED_CASES:], cases[:WATCHED_CASES])
@@ -400,16 +401,21 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     network.compile(adam, loss, jit_compile=plain.jit_compile)
     adam.build(network.trainable_variables)
     training.restore(folder / "training.npz")
-    started_s = time.process_time()
+    spent = folder / "cpu_s.json"  # by all processes that worked on it
+    is_known = spent.exists() or not training.schedule.epoch
+    cpu_s = json.loads(spent.read_text()) if spent.exists() else 0.0 if is_known else math.nan
     while not training.schedule.finished(config):
+        started_s = time.process_time()
         if isinstance(loss, WholeFirst):
             loss.begin(network, training.schedule.epoch / config.epochs)
         log = training.run_epoch()
         training.save(folder / "training.npz")
+        cpu_s += time.process_time() - started_s
+        spent.write_text(json.dumps(cpu_s))
         print(experiment.name, *(f"{name} {value:.4g}" for name, value in log.items()), flush=True)
     network.set_weights(training.best)
     training.best = plain.get_weights()  # without the heads, if there are any
-    return training, time.process_time() - started_s
+    return training, cpu_s
 
 
 def score_case(prob: np.ndarray, label: np.ndarray, voxel_ml: float) -> dict[str, float]:
@@ -614,8 +620,16 @@ def run(experiment: Experiment, data: Path, results: Path) -> None:
     print(row, flush=True)
 
 
+def finished(table: Path) -> set[str]:
+    """Name the experiments whose line is there."""
+    if not table.exists():
+        return set()
+    with table.open(encoding="utf-8", newline="") as stream:
+        return {row["name"] for row in csv.DictReader(stream)}
+
+
 def main() -> None:
-    """Run the experiments that are named."""
+    """Run the experiments that are named and have no line yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [experiment.name for experiment in EXPERIMENTS]
     parser.add_argument("name", nargs="+", choices=names)
@@ -623,7 +637,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     wanted, data, results = vars(parser.parse_args()).values()
     for experiment in EXPERIMENTS:
-        if experiment.name in wanted:
+        lnet = "_lnet" if experiment.variant == "lnet" else ""
+        if experiment.name in set(wanted) - finished(results / f"experiments{lnet}.csv"):
             run(experiment, data, results)
 
 

@@ -27,6 +27,7 @@ from tunet_lib.folds import split_cases, split_folds
 from tunet_lib.kits19 import Case
 from tunet_lib.metrics import kits19_score
 from tunet_lib.model import Model
+from tunet_lib.model_folder import ModelFolder
 from tunet_lib.phantom import write_phantoms
 from tunet_lib.postprocess import threshold_labels
 from tunet_lib.predict import COURSE_WEIGHTS
@@ -39,15 +40,24 @@ RESULTS = Path(__file__).parent / "results"
 def trained(
     variant: str, config: Config, data: Path, cases: list[Case], folds: list[list[str]]
 ) -> Model:
-    """Train, or go on with it; give the network of the best epoch, and note the epochs."""
+    """Train, or go on with it; give the network of the best epoch."""
     prepared, failures = prepare_cases(cases, data / "prepared", config)
     assert not failures, failures
     split = split_cases(prepared, folds, FOLD, inner=config.inner_validation)
     folder = data / "seeds" / f"{variant}_{config.seed}"
-    history = train(VARIANTS[variant], config, split, folder=folder, on_epoch=print)
-    of = {"variant": variant, "seed": config.seed, "machine": f"{machine()} {config.precision}"}
-    append("seeds_history.csv", (of | log for log in history))
+    train(VARIANTS[variant], config, split, folder=folder, on_epoch=print)
     return Model.load(folder)
+
+
+def is_noted(variant: str, seed: int) -> bool:
+    """Tell whether its scores are there."""
+    path = RESULTS / "seeds.csv"
+    if not path.exists():
+        return False
+    with path.open(encoding="utf-8", newline="") as stream:
+        return any(
+            (r["variant"], r["seed"]) == (variant, str(seed)) for r in csv.DictReader(stream)
+        )
 
 
 def append(name: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -69,6 +79,8 @@ def main() -> None:
     parser.add_argument("--precision", default=course_config().precision, help="of training")
     arguments = parser.parse_args()
     variant, seed, data = arguments.variant, arguments.seed, arguments.data
+    if is_noted(variant, seed):
+        return
     cases, config = write_phantoms(data / "phantoms", STUDY_CASES), course_config()
     # The study's folds, whatever the seed of the training
     folds = split_folds([case.case_id for case in cases], config.folds, config.seed)
@@ -86,6 +98,10 @@ def main() -> None:
         row = {"variant": variant, "seed": seed, "case_id": case.case_id}
         rows.append(row | {region: round(score[region], 4) for region in ("whole", "tumor")})
     append("seeds.csv", rows)
+    if seed != config.seed:
+        of = {"variant": variant, "seed": seed, "machine": f"{machine()} {arguments.precision}"}
+        folder = ModelFolder(data / "seeds" / f"{variant}_{seed}")
+        append("seeds_history.csv", (of | log for log in folder.history()))
 
 
 if __name__ == "__main__":

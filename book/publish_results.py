@@ -27,16 +27,24 @@ from tunet_lib.runs import Run, Task, open_run
 from tunet_lib.weights import halve_weights
 
 BOOK = Path(__file__).parent
+SCORED = ("scores.csv", "algorithm_1.csv", "table_1.csv", "provenance.json")
 LIMIT_MB = 30  # weights are downloaded with every clone
 
 
 def main(folder: str) -> None:
     """Publish the run in `folder`."""
     run = open_run(folder)
+    if missing := [name for name in SCORED if not (run.folder / name).exists()]:
+        raise DataError(
+            f"{run.folder}: lacks {', '.join(missing)}; first `tunet evaluate`, then `tunet table`"
+        )
     copy_weights(run)
-    (BOOK / "results").mkdir(exist_ok=True)
-    for name in ("scores.csv", "algorithm_1.csv", "table_1.csv", "provenance.json"):
-        shutil.copyfile(run.folder / name, BOOK / "results" / name)
+    results = BOOK / "results"
+    results.mkdir(exist_ok=True)
+    for added in results.glob("provenance_*.json"):  # of trainings that were added to another run
+        added.unlink()
+    for name in SCORED:
+        shutil.copyfile(run.folder / name, results / name)
     write_learning_curves(BOOK / "results" / "learning_curves.csv", epochs_of(run, run.tasks()))
     write_maps()
     result_picture.main()

@@ -34,7 +34,9 @@ def old_sources(notebook: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any],
                 exec(call, names)
             elif call.startswith("show_source("):
                 outputs = [output.get("data", {}) for output in cell["outputs"]]
-                stored = next(data for data in outputs if "text/markdown" in data)
+                stored = next((data for data in outputs if "text/markdown" in data), None)
+                if stored is None:
+                    raise SystemExit(f"{call} was never run; execute its notebook")
                 source = eval(call, names).data
                 if "".join(stored["text/markdown"]) != source:
                     yield call, stored, source

@@ -140,7 +140,12 @@ def test_one_job_a_processor_but_no_more_than_four_and_one_a_gpu(machine, monkey
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "3")
     assert (default_jobs(), loaders()) == (3, 1)
     monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(["/dev/nvidia3", "/dev/nvidia0"]))
-    assert (default_jobs(), gpus(), loaders()) == (2, ["0", "3"], 3)
+    assert (default_jobs(), gpus(), loaders()) == (2, ["0", "1"], 3)
+    monkeypatch.setattr(
+        allowance.Path, "glob", lambda _, what: iter(["/dev/dxg"] if what == "dxg" else [])
+    )
+    assert (default_jobs(), gpus()) == (1, ["0"])  # the Linux of Windows
+    monkeypatch.setattr(allowance.Path, "glob", lambda *_: iter(["/dev/nvidia3", "/dev/nvidia0"]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert (default_jobs(), gpus()) == (1, ["3"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # it is there, and not to be seen

@@ -114,3 +114,18 @@ def test_a_damaged_description_is_refused_and_the_case_prepared_anew(
         load_prepared(tmp_path / "prepared", scan_config())
     assert prepare_case(case, tmp_path / "prepared", scan_config()) == prepared
     assert path.read_bytes() == good
+
+
+def test_a_ct_and_a_label_map_of_one_name_count_both(case, tmp_path):
+    paths = [tmp_path / name / "p.nii.gz" for name in ("ct", "seg")]
+    for path, source in zip(paths, (case.image_path, case.label_path), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(source.read_bytes())
+    ours = Case("p", *paths)
+    before = origin_of(ours, scan_config()), digests_of(ours)
+    paths[0].write_bytes(b"another CT")
+    assert all(
+        old != new
+        for old, new in zip(before, (origin_of(ours, scan_config()), digests_of(ours)), strict=True)
+    )
+    assert len(digests_of(ours)) == 2

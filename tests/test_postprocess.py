@@ -267,3 +267,9 @@ def test_chapter_13_prints_all_28_lines_beside_the_code_that_is_there():
     for line, _, beside in rows:
         for code in re.findall("`(.+?)`", beside):
             assert code in source, f"line {line}: {code}"
+
+
+@pytest.mark.parametrize("mask", [np.full((2, 2, 2), 0.9), np.full((2, 2, 2), 255, np.uint8)])
+def test_a_map_of_probabilities_is_no_mask(mask):
+    with pytest.raises(TypeError, match="according to the rule 'safe'"):
+        apply_lnet(np.ones((2, 2, 2), np.uint8), mask)

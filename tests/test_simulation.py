@@ -102,3 +102,9 @@ def test_the_cheapest_interval_is_where_the_formulas_say():
     best = tried[int(np.argmin(gpu_h))]
     assert 0.6 < best / daly_h(save_h, 4.0) < 1.6
     assert 0.6 < best / young_h(save_h, 4.0) < 1.6
+
+
+def test_a_limit_before_the_first_checkpoint_is_refused():
+    with pytest.raises(ValueError, match="no checkpoint is reached in 1 h"):
+        simulate([4.0], Cluster(gpus=1, limit_h=1.0), rng(), interval_h=2.0)
+    assert simulate([0.5], Cluster(gpus=1, limit_h=1.0), rng(), interval_h=2.0).wall_h == 0.5

@@ -49,7 +49,10 @@ def memory_bytes() -> int:
 def gpus() -> list[str]:
     """List the GPUs that this process may see, as CUDA_VISIBLE_DEVICES names them."""
     # Asking TensorFlow would load it here; the driver's devices are enough to know.
-    found = sorted(Path(path).name[6:] for path in Path("/dev").glob("nvidia[0-9]*"))
+    # CUDA counts from 0 whatever their names, as in a container that got one of several; in
+    # Windows' Linux there is one device for all.
+    devices = [*Path("/dev").glob("nvidia[0-9]*")] or [*Path("/dev").glob("dxg")]
+    found = [str(number) for number in range(len(devices))]
     # Where Slurm names none for a job, those of the node belong to others.
     given = [os.environ.get(f"SLURM_{name}_GPUS", "") for name in ("STEP", "JOB")]
     default = next(filter(None, given), "") if "SLURM_JOB_ID" in os.environ else ",".join(found)
@@ -104,6 +107,8 @@ def _groups(controller: str) -> Iterator[Path]:
             continue
         # Version 1 has a tree for each set of controllers, version 2 a single one.
         root = CGROUPS / controllers if controllers else CGROUPS
+        if not root.is_dir():  # named in another order
+            root = CGROUPS / controller
         inner = root / own.strip("/")
         # Within a container the path may be the host's, which is not to be seen there.
         for folder in (inner, *inner.parents) if inner.is_dir() else (root,):

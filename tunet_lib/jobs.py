@@ -21,9 +21,11 @@ from tunet_lib.runs import Run, Task
 
 OnPoll = Callable[[list[Task]], Any]
 
-# Unlike with -m, the user's working folder is not searched, where a keras.py may lie.
+# Unlike with -m, the user's working folder is not searched, where a keras.py may lie; and of two
+# libraries it is the parent's.
 BOOT = (
-    "import sys; sys.path[:] = [*filter(None, sys.path), {library!r}]; "
+    "import sys; path = [*filter(None, sys.path), {library!r}]; "
+    "sys.path[:] = path[::-1]; import tunet_lib; sys.path[:] = path; "
     "from {module} import main; main(sys.argv[1:])"
 )
 

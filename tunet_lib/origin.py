@@ -38,15 +38,15 @@ def origin_of(case: Case, config: Config) -> Origin:
     origin = numbers(config)
     if case.cyst_as_kidney:
         origin["cyst_as_kidney"] = True
-    for path in _files(case):
+    for name, path in _files(case).items():
         status = path.stat()
-        origin[path.name] = [status.st_size, status.st_mtime_ns]
+        origin[name] = [status.st_size, status.st_mtime_ns]
     return origin
 
 
 def digests_of(case: Case) -> dict[str, str]:
     """Give name → SHA-256 of a case's files."""
-    return {path.name: _sha256(path) for path in _files(case)}
+    return {name: _sha256(path) for name, path in _files(case).items()}
 
 
 def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
@@ -64,7 +64,7 @@ def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
     made_from, digests = noted.get("made_from"), noted.get("sha256")
     if not isinstance(made_from, dict) or not isinstance(digests, dict):
         return False
-    names = {path.name for path in _files(case)}
+    names = _files(case).keys()
 
     def untimed(values: Origin) -> Origin:
         return {k: v[:1] if k in names and isinstance(v, list) else v for k, v in values.items()}
@@ -112,13 +112,15 @@ def _triple(values: Any, kind: type) -> Any:
     return triple
 
 
-def _files(case: Case) -> list[Path]:
-    files: list[Path] = []
+def _files(case: Case) -> dict[str, Path]:
+    files: dict[str, Path] = {}
     for path in (require_image(case), case.label_path):
         if path is not None and path.exists():
             # The voxels of such a header lie in a file of their own beside it.
             beside = path.parent.glob(f"{glob.escape(path.stem)}.*") if _is_header(path) else ()
-            files += [path, *sorted(each for each in beside if each != path)]
+            for each in (path, *sorted(other for other in beside if other != path)):
+                # A CT and its label map may have one name, in two folders.
+                files[f"label/{each.name}" if each.name in files else each.name] = each
     return files
 
 

@@ -273,6 +273,11 @@ def apply_lnet(label: np.ndarray, lnet_mask: np.ndarray) -> np.ndarray:
     UserWarning
         The mask is empty, and `label` is returned as it is.
 
+    Raises
+    ------
+    TypeError
+        The mask is not bool: of a map of probabilities nothing would be left.
+
     Source
     ------
     Vu et al. 2019, Algorithm 1, line 28.
@@ -280,7 +285,7 @@ def apply_lnet(label: np.ndarray, lnet_mask: np.ndarray) -> np.ndarray:
     if not lnet_mask.any():
         warnings.warn("L-Net found no kidney: its mask is not applied", stacklevel=3)
         return label
-    return label * lnet_mask.astype(np.uint8)
+    return label * lnet_mask.astype(bool, casting="safe")
 
 
 def _check_shapes(

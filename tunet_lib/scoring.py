@@ -314,5 +314,8 @@ class FoldScores:
         path = self._path(case)
         if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in made_from):
             return None
-        rows = read_scores(path)
+        try:
+            rows = read_scores(path)
+        except DataError:  # damaged, or of an earlier version: it is scored anew
+            return None
         return rows if [row["system"] for row in rows] == systems_of(self.folders) else None

@@ -98,7 +98,15 @@ def simulate(
         Hours of training between two checkpoints.
     save_h, start_h
         How long a checkpoint and a start take.
+
+    Raises
+    ------
+    ValueError
+        A job is over before its first checkpoint.
     """
+    longest_h = max((min(h, interval_h) for h in trainings_h), default=0.0)
+    if start_h + longest_h + save_h > cluster.limit_h:
+        raise ValueError(f"no checkpoint is reached in {cluster.limit_h:g} h: it would never end")
     free_at = [0.0] * cluster.gpus
     queue = [(0.0, number) for number in range(len(trainings_h))]  # since when, and which
     left_h = list(trainings_h)

@@ -28,6 +28,20 @@ const reachWide = () => {
 ["DOMContentLoaded", "resize"].forEach((when) => window.addEventListener(when, reachWide));
 // How wide a picture is, is known once it is loaded; that event does not bubble.
 document.addEventListener("load", reachWide, true);
-// Paper does not unfold.
-window.addEventListener("beforeprint", () =>
-  document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+// Paper does not unfold, and is white. What was folded, and dark, is so again afterwards.
+let before = null;
+window.addEventListener("beforeprint", () => {
+  if (before) return; // some browsers say it twice
+  before = { theme: document.documentElement.dataset.theme, folded: [...document.querySelectorAll("details:not([open])")] };
+  document.documentElement.dataset.theme = "light";
+  before.folded.forEach((one) => { one.open = true; });
+});
+window.addEventListener("afterprint", () => {
+  if (!before) return;
+  document.documentElement.dataset.theme = before.theme;
+  before.folded.forEach((one) => { one.open = false; });
+  before = null;
+});
+// What an answer in a quiz gets said, is said aloud as well. Quizzes are built after the page.
+window.addEventListener("load", () =>
+  document.querySelectorAll(".Feedback").forEach((one) => one.setAttribute("aria-live", "polite")));
