@@ -69,6 +69,41 @@ def test_a_folder_stands_for_the_cts_in_it(tmp_path, data):
     assert names == ["a.nii", "b.nii.gz", "pair.hdr"]
 
 
+def test_no_label_map_replaces_a_file_of_a_series(tmp_path):
+    folder = tmp_path / "ct"
+    folder.mkdir()
+    (folder / "IM000.dcm").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(DataError, match="is the CT itself"):
+        plan([folder], folder / "IM000.dcm")
+    assert plan([folder], folder / "label.dcm")[0].output == folder / "label.dcm"
+
+
+def test_a_folder_may_be_predicted_into_itself_again(tmp_path):
+    for name in ("a.nii.gz", "b.nii.gz", "of_label.nii.gz"):
+        (tmp_path / name).touch()
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "not mounted.nii.gz")
+    jobs = plan([tmp_path], tmp_path)
+    names = ["a.nii.gz", "b.nii.gz", "gone.nii.gz", "of_label.nii.gz"]
+    assert [job.ct.name for job in jobs] == names
+    for job in jobs:
+        job.output.touch()
+    assert [job.ct.name for job in plan([tmp_path], tmp_path)] == names
+
+
+def test_a_folder_that_may_not_be_looked_into_stops_no_other(tmp_path, monkeypatch):
+    (tmp_path / "a.nii.gz").touch()
+    locked, is_dir = tmp_path / "locked" / "b.nii.gz", Path.is_dir
+
+    def refuse(path):
+        if path == locked:
+            raise PermissionError
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    jobs = plan([tmp_path / "a.nii.gz", locked], tmp_path / "out")
+    assert [job.ct for job in jobs] == [tmp_path / "a.nii.gz", locked]
+
+
 def test_a_link_into_a_cache_is_named_as_it_is_called(tmp_path):
     """rordenlab/MRIcroGL#39: the output was named after the blob."""
     (tmp_path / "blobs").mkdir()

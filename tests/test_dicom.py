@@ -292,6 +292,31 @@ def test_an_empty_file_that_may_have_been_the_last_slice_is_told(tmp_path):
         assert open_scan(folder).shape == (5, 6, 8)
 
 
+def test_links_that_lead_nowhere_or_to_folders_are_told(tmp_path):
+    folder = write(tmp_path / "ct", series())
+    (folder / "IM009").symlink_to(tmp_path / "not mounted")
+    (folder / "more").symlink_to(write(tmp_path / "other", series(SeriesInstanceUID=STUDY + ".9")))
+    with pytest.warns(UserWarning, match="left out: 1 of folder that is a link.*1 of link that"):
+        assert open_scan(folder).shape == (5, 6, 8)
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_pixels_without_a_value_are_air(tmp_path, is_signed):
+    """GE writes -2000 around a round field of view, some as 63536 in files without a sign."""
+    pixels = stored().astype(np.int64) % 3000 - (1024 if is_signed else 0)
+    pixels[:, 0, :2] = -2000
+    bits = {"BitsStored": 16, "HighBit": 15, "PixelRepresentation": int(is_signed)}
+    bits |= {"RescaleIntercept": 0 if is_signed else -1024}
+    value = -2000 if is_signed else 63536
+    slices = series(pixels=pixels.astype("<i2").view("<u2"), **bits)
+    for each in slices:
+        each.add_new("PixelPaddingValue", "SS" if is_signed else "US", value)
+    hu = load_scan(write(tmp_path / "ct", slices)).volume_hu
+    assert (hu[:, 0, :2] == -1024).all()
+    expected = pixels[::-1] - (0 if is_signed else 1024)
+    np.testing.assert_array_equal(hu[:, 1:], expected[:, 1:])
+
+
 def test_cts_of_another_format_beside_a_series_are_not_passed_over_in_silence(tmp_path):
     folder = write(tmp_path / "ct", series())
     for name in ("A.nii.gz", "b.NRRD", "notes.txt"):

@@ -75,6 +75,17 @@ def test_an_empty_label_map_is_written_too(scan, label, tmp_path):
     assert not pydicom.dcmread(tmp_path / "none.dcm").pixel_array.any()
 
 
+@pytest.mark.parametrize("names", ["\\ISO 2022 IR 87", "ISO 2022 IR 100", "ISO_IR 6", ""])
+def test_whatever_letters_its_series_is_written_in(label, tmp_path, names):
+    changes = {"SpecificCharacterSet": names.split("\\") if "\\" in names else names}
+    if "87" in names:
+        changes["PatientName"] = "Yamada^Tarou=山田^太郎"
+    scan = load_scan(dicoms.write(tmp_path / "ct", dicoms.series(**changes)))
+    save_label(label, scan, tmp_path / "label.dcm")
+    back = pydicom.dcmread(tmp_path / "label.dcm")
+    assert str(back.PatientName) == changes.get("PatientName", "Phantom^A")
+
+
 def test_what_anonymizing_leaves_is_no_hindrance(label, tmp_path):
     changes = {"PatientBirthDate": "unknown", "StudyDate": "2020.01.01", "PatientSex": "Male"}
     changes |= {"StudyID": "x" * 40, "PatientName": "y" * 99}

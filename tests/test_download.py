@@ -48,6 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         body = server.files[path]
         if fault == "page":
             return self.reply(200, PAGE)
+        if fault == "page without length":  # as of a proxy that asks for a password
+            self.reply(200, PAGE, {"Content-Type": "text/html", "Content-Length": None})
+            self.close_connection = True
+            return None
         if fault == "wrong bytes":
             body = bytes(len(body))
         status, extra = 200, {}
@@ -198,7 +202,7 @@ def test_another_file_under_the_name_is_never_overwritten(server, tmp_path):
     }
 
 
-@pytest.mark.parametrize("fault", [503, 429, 404, "page", "full"])
+@pytest.mark.parametrize("fault", [503, 429, 404, "page", "page without length", "full"])
 def test_a_good_part_outlives_a_busy_server_a_page_and_a_full_disk(server, tmp_path, fault):
     server.faults[LABEL_URL] = ["cut"] * 200
     get(tmp_path, labels_only=True)

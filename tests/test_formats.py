@@ -164,6 +164,7 @@ def test_a_voxel_size_that_is_missing_is_not_taken_for_a_millimeter(tmp_path):
     bare = {"space": None, "space directions": None, "space origin": None}
     for name, changes in (
         *(("a.nrrd", bare), ("b.nrrd", {"space directions": None})),
+        ("c.nrrd", {"space directions": None, "spacings": "1 1 nan"}),
         ("a.mha", {"ElementSpacing": None}),
     ):
         with pytest.raises(DataError, match="does not say how large a voxel is"):

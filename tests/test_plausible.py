@@ -49,6 +49,21 @@ def test_hu_plus_1024_is_mended(tmp_path):
     assert notes[0].endswith("HU + 1024; 1024 is subtracted")
 
 
+@pytest.mark.parametrize("padding", [-2000, -1024])
+def test_hu_plus_1024_within_a_round_field_of_view_is_mended(tmp_path, padding):
+    """What lies between the padding and air, once averaged, is no air of a CT in HU."""
+    y, x = np.indices(SHAPE[1:]) - (np.array(SHAPE[1:])[:, None, None] - 1) / 2
+    outside = np.hypot(y / SHAPE[1], x / SHAPE[2]) > 0.5
+    plain, _ = gridded(tmp_path, np.maximum(np.where(outside, -1024, trunk()), -1024))
+    mended, notes = gridded(tmp_path, np.where(outside, padding, trunk() + 1024))
+    inside = plain > -200
+    assert np.median(np.abs(mended - plain)[inside]) < 1
+    assert mended.min() >= -1024
+    assert notes[-1].endswith("HU + 1024; 1024 is subtracted")
+    _, notes = gridded(tmp_path, np.where(outside, padding, trunk()))
+    assert not any("subtracted" in note for note in notes)
+
+
 @pytest.mark.parametrize("noise", [0, 40])
 def test_hu_whose_sign_is_turned_are_refused_and_not_taken_for_hu_plus_1024(tmp_path, noise):
     noisy = trunk() + np.random.default_rng(1).normal(0, noise, SHAPE)

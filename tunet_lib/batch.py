@@ -96,7 +96,7 @@ def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii
         check_label_name(job.output)
         if output is None and job.output.exists():
             raise DataError(f"{job.output}: is there already; name another file with --output")
-        if os.path.realpath(job.output) in {os.path.realpath(ct) for ct in found}:
+        if _is_of(job.output, found):
             raise DataError(f"{job.output}: is the CT itself; name another file with --output")
         check_writable(job.output)
     return jobs
@@ -187,17 +187,34 @@ def _names_a_file(output: Path, count: int) -> bool:
     return not output.is_dir() and (known or (count == 1 and bool(output.suffix)))
 
 
+def _is_of(output: Path, cts: Iterable[Path]) -> bool:
+    """Tell whether a name is a CT's, or that of a file that is there in the folder of one."""
+    place = Path(os.path.realpath(output))
+    folders = {place, *(place.parents if os.path.exists(place) else ())}
+    return any(Path(os.path.realpath(ct)) in folders for ct in cts)
+
+
 def _cts_in(path: Path) -> list[Path]:
     """Give a CT itself; of a folder that is no DICOM, the CTs in it."""
-    if not path.is_dir() or holds_dicom(path):
-        return [path]
     try:
-        cts = [case.image_path for case in find_data(path).cases if case.image_path]
-    except DataError:  # another layout
-        suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
-        files = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]
-        cts = [each for each in files if each.is_file() and suffix_of(each) in suffixes]
-    return cts or [path]  # what is wrong with the folder is said when its turn comes
+        if not path.is_dir() or holds_dicom(path):
+            return [path]
+        try:
+            cts = [case.image_path for case in find_data(path).cases if case.image_path]
+        except DataError:  # another layout
+            suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
+            files = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]
+            cts = [each for each in files if not each.is_dir() and suffix_of(each) in suffixes]
+            stems = {_stem(each) for each in cts}
+            # Label maps of an earlier call lie beside their CTs.
+            cts = [
+                each
+                for each in cts
+                if _stem(each).removesuffix("_label") not in stems - {_stem(each)}
+            ]
+    except OSError:  # that it may not be read is said when its turn comes, as all else
+        return [path]
+    return cts or [path]
 
 
 def _names(cts: Sequence[Path], suffix: str) -> list[str]:
@@ -209,8 +226,8 @@ def _names(cts: Sequence[Path], suffix: str) -> list[str]:
             names[index] = f"{_absolute(ct).parent.name}_{names[index]}"
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise DataError(
-            f"{twice[0]}{suffix}: would be the label map of two CTs; rename one, or predict them "
-            "one by one"
+            f"{twice[0]}_label{suffix}: would be the label map of two CTs; rename one, or "
+            "predict them one by one"
         )
     return [f"{name}_label{suffix}" for name in names]
 
@@ -218,7 +235,7 @@ def _names(cts: Sequence[Path], suffix: str) -> list[str]:
 def _stem(ct: Path) -> str:
     # In KiTS19's layout all CTs have one name, and their folders tell them apart.
     name = _absolute(ct).parent.name if ct.name == IMAGE_NAME else _absolute(ct).name
-    return name if ct.is_dir() else name[: len(name) - len(suffix_of(Path(name)))]
+    return name if os.path.isdir(ct) else name[: len(name) - len(suffix_of(Path(name)))]
 
 
 def _absolute(path: Path) -> Path:

@@ -40,7 +40,7 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
     *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
-    "HighBit",
+    *("HighBit", "PixelPaddingValue"),
 ]
 PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
 UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
@@ -66,10 +66,7 @@ class DicomFile(NiftiFile):
         packed = functools.lru_cache(maxsize=1)(packed_frames)
         for part in self.parts():
             planes = np.stack(
-                [
-                    each.pixels.plane(each.frame or 0, packed) * each.slope + each.intercept
-                    for each in self.slices[part]
-                ]
+                [each.hu(each.pixels.plane(each.frame or 0, packed)) for each in self.slices[part]]
             )
             check_finite(self.path, planes)
             yield part, planes.astype(self.dtype, copy=False).T
@@ -222,12 +219,20 @@ def _files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]
         return
     for parent, folders, names in os.walk(folder, onerror=note):
         folders.sort()
+        if left_out is not None and (links := [each for each in folders if _is_link(parent, each)]):
+            left_out["folder that is a link, and is not followed"] += len(links)
         yield from (Path(parent) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _is_link(parent: str, name: str) -> bool:
+    return not name.startswith(".") and os.path.islink(os.path.join(parent, name))
 
 
 def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, Any]]:
     for path in _files(folder, left_out):
-        if path.is_file() and not os.access(path, os.R_OK):
+        if path.is_symlink() and not path.exists():
+            left_out["link that leads nowhere"] += 1
+        elif path.is_file() and not os.access(path, os.R_OK):
             left_out["file that may not be read"] += 1
         elif path.is_file() and not path.stat().st_size:
             left_out["empty file"] += 1  # it may have been the first or the last slice

@@ -102,6 +102,8 @@ def _sources(pydicom: Any, file: DicomFile, planes: np.ndarray) -> tuple[list[An
     paths = list(dict.fromkeys(each.path for each in file.slices))
     headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
     for header in headers:
+        header.decode()  # a segmentation is written in UTF-8, whatever its series is
+        header.SpecificCharacterSet = "ISO_IR 192"
         _fill_in(header, step_mm)
         header.Rows, header.Columns = planes.shape[1:]
     if file.slices[0].frame is not None:

@@ -12,6 +12,8 @@ from tunet_lib.dicom_pixels import AS_IT_IS, BIG_ENDIAN, IMPLICIT, Pixels
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError
 
+AIR_HU = -1024  # the least that a scanner writes
+
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, legacy
 DIRECTION = 0.01  # how far two directions may be off length 1 and right angles, by rounding
 
@@ -36,6 +38,9 @@ class Slice:
         Of pixels, to HU.
     frame
         Which one of a file with several, from 0; None if the file is this slice.
+    padding
+        What a pixel without a value holds, such as outside of a round field of view; None if
+        the file names nothing.
     """
 
     path: Path
@@ -46,6 +51,16 @@ class Slice:
     slope: float
     intercept: float
     frame: int | None = None
+    padding: int | None = None
+
+    def hu(self, stored: np.ndarray) -> np.ndarray:
+        """Turn pixels as they are stored into HU; those without a value are air."""
+        found = stored * self.slope + self.intercept
+        if self.padding is not None:
+            # Some write a number below 0 as if it had no sign.
+            off = stored.astype(np.int64) - self.padding
+            found[off % 2**self.pixels.stored == 0] = AIR_HU
+        return found
 
     @property
     def rows(self) -> int:
@@ -174,7 +189,15 @@ def _slice_of(path: Path, header: Any, pixels: Pixels, frame: int | None = None)
         slope=slope,
         intercept=intercept,
         frame=frame,
+        padding=_padding(header),
     )
+
+
+def _padding(header: Any) -> int | None:
+    value = header.get("PixelPaddingValue")
+    if isinstance(value, bytes):  # of a VR that pydicom could not tell
+        value = int.from_bytes(value, "little")
+    return value if isinstance(value, int) else None
 
 
 def _numbers(value: Any, name: str, count: int) -> list[float]:

@@ -293,7 +293,8 @@ def _receive(remote: Remote, part: Path, on_bytes: OnBytes, stop: threading.Even
                 # A server that cannot go on in mid-file sends all of it again.
                 start = done if answer.status_code == 206 else 0
                 length = str(remote.size - start)
-                if answer.headers.get("Content-Length", length) != length:
+                is_page = "text/html" in answer.headers.get("Content-Type", "")
+                if is_page or answer.headers.get("Content-Length", length) != length:
                     raise DataError("comes with another size than announced: is it a web page?")
                 on_bytes(start - done)
                 stream.truncate(start)

@@ -53,7 +53,10 @@ def check_head(path: Path) -> bool:
             f"{path}: names {outside[0]} for its voxels, which is elsewhere; put it beside this "
             "file, and correct its header"
         )
-    if fields and not any(fields.get(key) for key in SIZES):
+    # NRRD writes "nan" for what is not known, which SimpleITK takes for 1 mm.
+    sizes = [fields[key].lower().split() for key in SIZES if fields.get(key)]
+    known = [word for size in sizes for word in size if b"nan" not in word]
+    if fields and (not sizes or (len(known) < min(3, sum(map(len, sizes))))):
         raise DataError(f"{path}: does not say how large a voxel is; correct its header")
     space = fields.get(b"space", b"").lower()
     return any(key in fields for key in DIRECTIONS) or SPACES.fullmatch(space) is not None

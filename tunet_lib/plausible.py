@@ -135,6 +135,7 @@ def believed_hu(grid_hu: np.ndarray, coverage: np.ndarray, scan: ScanFile) -> np
     elif _is_shifted(own):
         _warn(path, f"has {shown}: HU + {SHIFT_HU}; {SHIFT_HU} is subtracted")
         grid_hu -= np.float32(SHIFT_HU) * coverage.astype(np.float32)
+        np.maximum(grid_hu, np.float32(PADDING_HU), out=grid_hu)  # its padding was air already
     elif low > NO_AIR_HU:
         _warn(path, f"has {shown}, and so no air; make sure that they are HU")
     else:
@@ -219,7 +220,7 @@ def _extent_mm(scan: ScanFile) -> list[float]:
 
 def _is_shifted(own: np.ndarray) -> bool:
     """Say whether values are HU + 1024: nothing where air would be, and tissue about 1024."""
-    if (own < BODY_HU).mean() > 0.5 or ((own > -900) & (own < BODY_HU)).mean() > 0.001:
+    if (own < BODY_HU).mean() > 0.5 or ((own > -900) & (own < BODY_HU)).mean() > 0.05:
         return False
     body = own[own > SHIFT_HU + BODY_HU]
     enough = body.size > 0.05 * own.size
