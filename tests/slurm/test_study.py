@@ -198,7 +198,7 @@ def chain(slurm, folder, tunet) -> Chain:
 
 def test_a_job_that_was_given_a_gpu_and_sees_none_ends_with_a_sentence(plain, limited, chain):
     chain.submit("--array=2,4,12", gpu="gpu:1", partition="gpu", cpu_partition="main")
-    assert "look:    tunet status" in chain.shown
+    assert "once prepared: tunet status" in chain.shown
     chain.until(lambda: chain.state(chain.jobs["score"]) == "FAILED")
     assert [chain.state(chain.element(n)) for n in (2, 4, 12)] == ["FAILED"] * 3
     assert chain.log("train").count("was given a GPU by Slurm") == 3
