@@ -69,12 +69,13 @@ def test_a_folder_stands_for_the_cts_in_it(tmp_path, data):
     assert names == ["a.nii", "b.nii.gz", "pair.hdr"]
 
 
-def test_no_label_map_replaces_a_file_of_a_series(tmp_path):
-    folder = tmp_path / "ct"
-    folder.mkdir()
-    (folder / "IM000.dcm").write_bytes(bytes(128) + b"DICM")
+def test_no_label_map_replaces_a_slice_of_a_series(tmp_path):
+    dicoms = pytest.importorskip("dicoms", reason="the extra formats is not installed")
+    folder = dicoms.write(tmp_path / "ct", dicoms.series(), "IM{:03d}.dcm")
     with pytest.raises(DataError, match="is the CT itself"):
-        plan([folder], folder / "IM000.dcm")
+        plan([folder], folder / "IM003.dcm")
+    # One of an earlier call is no slice.
+    dicoms.slice_of(dicoms.stored()[0], (0, 0, 0), Modality="SEG").save_as(folder / "label.dcm")
     assert plan([folder], folder / "label.dcm")[0].output == folder / "label.dcm"
 
 

@@ -317,6 +317,16 @@ def test_pixels_without_a_value_are_air(tmp_path, is_signed):
     np.testing.assert_array_equal(hu[:, 1:], expected[:, 1:])
 
 
+def test_a_padding_that_tissue_has_as_well_is_none(tmp_path):
+    """Water stays water, and a value that 12 bits cannot hold is that of no pixel."""
+    for number, value in enumerate((1024, 63536)):
+        slices = series()
+        for each in slices:
+            each.add_new("PixelPaddingValue", "US", value)
+        scan = load_scan(write(tmp_path / str(number), slices))
+        np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+
+
 def test_cts_of_another_format_beside_a_series_are_not_passed_over_in_silence(tmp_path):
     folder = write(tmp_path / "ct", series())
     for name in ("A.nii.gz", "b.NRRD", "notes.txt"):

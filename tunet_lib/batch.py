@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunet_lib.dicom import holds_dicom
+from tunet_lib.dicom import holds_dicom, is_slice
 from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting, readable
 from tunet_lib.formats import IMAGE_SUFFIXES, SECOND_OF_PAIR, check_label_name, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME
@@ -188,9 +188,9 @@ def _names_a_file(output: Path, count: int) -> bool:
 
 
 def _is_of(output: Path, cts: Iterable[Path]) -> bool:
-    """Tell whether a name is a CT's, or that of a file that is there in the folder of one."""
+    """Tell whether a name is a CT's, or that of a slice in the folder of one."""
     place = Path(os.path.realpath(output))
-    folders = {place, *(place.parents if os.path.exists(place) else ())}
+    folders = {place, *(place.parents if is_slice(place) else ())}
     return any(Path(os.path.realpath(ct)) in folders for ct in cts)
 
 

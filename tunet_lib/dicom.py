@@ -207,6 +207,14 @@ def is_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or start.startswith(BARE)
 
 
+def is_slice(path: Path) -> bool:
+    """Tell whether a file is a slice of a CT in DICOM, or several."""
+    try:
+        return is_dicom(path) and not _no_slice(_header(path)[0])
+    except Exception:  # pydicom raises whatever a damaged header leads to
+        return False
+
+
 def _files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:
     """Give the files below a folder, and count the folders that cannot be looked into."""
 
