@@ -80,7 +80,7 @@ def test_a_training_writes_down_the_code_that_it_runs(run, monkeypatch, fake_tra
         train_task(run, task)  # the second time is as the first, the third goes on with other code
     assert [made["git"]["commit"] for made in folder.trained_with()] == ["a", "b"]
     assert folder.trained_with()[0]["versions"]["numpy"] == np.__version__
-    folder.weights.touch()
+    folder.weights.write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setattr(model_folder, "git_state", lambda: None)
     train_task(run, task)
     assert len(folder.trained_with()) == 2
