@@ -402,8 +402,9 @@ def train(experiment: Experiment, cases: list[InMemory], folder: Path) -> tuple[
     adam.build(network.trainable_variables)
     training.restore(folder / "training.npz")
     spent = folder / "cpu_s.json"  # by all processes that worked on it
-    is_known = spent.exists() or not training.schedule.epoch
-    cpu_s = json.loads(spent.read_text()) if spent.exists() else 0.0 if is_known else math.nan
+    cpu_s = math.nan if training.schedule.epoch else 0.0
+    if spent.exists():
+        cpu_s = json.loads(spent.read_text())
     while not training.schedule.finished(config):
         started_s = time.process_time()
         if isinstance(loss, WholeFirst):

@@ -236,7 +236,7 @@ def _by_system(parts: Parts) -> re.Match[str] | None:
 
 
 def _owner(parts: Parts) -> Parts:
-    """Give the name and number by which a teaching system tells an owner, or the path itself."""
+    """Give name and number of an owner as Moodle writes them, for `students`; or the path."""
     match = _by_system(parts)
     return (f"{match['who']}_{match['id']}_assignsubmission_file_",) if match else parts
 

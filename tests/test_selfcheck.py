@@ -88,6 +88,14 @@ def test_it_refuses_what_the_judge_refuses(capsys):
 
     check("a2", "q2", careless)
     assert "call 1 changes what it is given, which counts as wrong." in capsys.readouterr().out
+    lists = iter([answer for _, answer in calls("a5", "q1")])
+
+    def strange(losses, *_):
+        losses.append(object())
+        return next(lists)
+
+    check("a5", "q1", strange)
+    assert "call 1 changes what it is given" in capsys.readouterr().out
 
 
 def test_keys_of_several_values_come_back_and_nonsense_is_told():

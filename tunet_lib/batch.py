@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import time
@@ -196,25 +197,24 @@ def _is_of(output: Path, cts: Iterable[Path]) -> bool:
 
 def _cts_in(path: Path) -> list[Path]:
     """Give a CT itself; of a folder that is no DICOM, the CTs in it."""
-    try:
-        if not path.is_dir() or holds_dicom(path):
-            return [path]
-        try:
-            cts = [case.image_path for case in find_data(path).cases if case.image_path]
-        except DataError:  # another layout
-            suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
-            files = [each for each in sorted(path.iterdir()) if not each.name.startswith(".")]
-            cts = [each for each in files if not each.is_dir() and suffix_of(each) in suffixes]
-            stems = {_stem(each) for each in cts}
-            # Label maps of an earlier call lie beside their CTs.
-            cts = [
-                each
-                for each in cts
-                if _stem(each).removesuffix("_label") not in stems - {_stem(each)}
-            ]
-    except OSError:  # that it may not be read is said when its turn comes, as all else
-        return [path]
-    return cts or [path]
+    # What is wrong with the path, or may not be read, is said when its turn comes.
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not holds_dicom(path):
+            return _listed(path) or [path]
+    return [path]
+
+
+def _listed(folder: Path) -> list[Path]:
+    with contextlib.suppress(DataError):  # another layout
+        return [case.image_path for case in find_data(folder).cases if case.image_path]
+    suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
+    files = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
+    images = [each for each in files if not each.is_dir() and suffix_of(each) in suffixes]
+    stems = {_stem(each) for each in images}
+    # Label maps of an earlier call lie beside their CTs.
+    return [
+        each for each in images if _stem(each).removesuffix("_label") not in stems - {_stem(each)}
+    ]
 
 
 def _names(cts: Sequence[Path], suffix: str) -> list[str]:

@@ -12,7 +12,7 @@ from tunet_lib.dicom_pixels import AS_IT_IS, BIG_ENDIAN, IMPLICIT, Pixels
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError
 
-AIR_HU, MOST_HU = -1024, 3071  # between which scanners write, unless metal is on their scale
+LOWEST_HU, HIGHEST_HU = -1024, 3071  # between which scanners write, unless metal is on their scale
 
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, legacy
 DIRECTION = 0.01  # how far two directions may be off length 1 and right angles, by rounding
@@ -59,7 +59,7 @@ class Slice:
         if self.padding is not None:
             # Some write a number below 0 as if it had no sign, and some name one that tissue has.
             is_named = (stored.astype(np.int64) - self.padding) % 2**self.pixels.allocated == 0
-            found[is_named & ((found < AIR_HU) | (found > MOST_HU))] = AIR_HU
+            found[is_named & ((found < LOWEST_HU) | (found > HIGHEST_HU))] = LOWEST_HU
         return found
 
     @property

@@ -56,7 +56,7 @@ def check_head(path: Path) -> bool:
     # NRRD writes "nan" for what is not known, which SimpleITK takes for 1 mm.
     sizes = [fields[key].lower().split() for key in SIZES if fields.get(key)]
     known = [word for size in sizes for word in size if b"nan" not in word]
-    if fields and (not sizes or (len(known) < min(3, sum(map(len, sizes))))):
+    if fields and (not sizes or len(known) < min(3, sum(map(len, sizes)))):
         raise DataError(f"{path}: does not say how large a voxel is; correct its header")
     space = fields.get(b"space", b"").lower()
     return any(key in fields for key in DIRECTIONS) or SPACES.fullmatch(space) is not None

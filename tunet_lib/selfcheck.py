@@ -110,11 +110,14 @@ def _first_wrong(function: Callable[..., Any], part: dict[str, Any], tolerance: 
 
 
 def _is_changed(arguments: list[Any], encoded: list[Any]) -> bool:
-    return any(
-        json.dumps(encode(now)) != json.dumps(before)
-        for now, before in zip(arguments, encoded, strict=True)
-        if not (isinstance(before, dict) and LAZY in before)
-    )
+    try:
+        return any(
+            json.dumps(encode(now)) != json.dumps(before)
+            for now, before in zip(arguments, encoded, strict=True)
+            if not (isinstance(before, dict) and LAZY in before)
+        )
+    except (TypeError, ValueError):  # they hold what was never given
+        return True
 
 
 def _shown(value: Any) -> str:

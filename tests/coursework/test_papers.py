@@ -100,7 +100,7 @@ def test_zips_are_read_and_so_is_a_zip_of_a_whole_class(tmp_path):
 
 
 def test_a_folder_in_a_folder_has_its_students_name(tmp_path):
-    for name in ("ada/work/a6.ipynb", "bob.zip", "monday/eve/a6.ipynb", "monday/dan.ipynb"):
+    for name in ("ada/mine/a6.ipynb", "bob.zip", "monday/eve/a6.ipynb", "monday/dan.ipynb"):
         nb = notebook(name)
         put(tmp_path, name, zipped(**{"Desktop/a6.ipynb": nb}) if name == "bob.zip" else nb)
     put(tmp_path, "ada/.ipynb_checkpoints/a6-checkpoint.ipynb", notebook("old"))
