@@ -457,3 +457,16 @@ def test_the_book_is_read_from_a_folder(visitor):
     # Only the excerpts are missing: no browser lets a script read another file of the folder.
     visitor.tab.close()
     visitor.troubles.clear()
+
+
+def test_paper_is_white_and_all_is_as_before_once_it_is_printed(visitor):
+    visitor.open("notebooks/01_kits19.html")
+    set_theme(visitor.tab, "dark")
+    found = visitor.tab.evaluate("""() => ["beforeprint", "afterprint"].map((when) => {
+      window.dispatchEvent(new Event(when));
+      const folded = document.querySelectorAll("details:not([open])").length;
+      return [document.documentElement.dataset.theme, folded];
+    })""")
+    (on_paper, none), (afterwards, folded) = found
+    assert (on_paper, none, afterwards) == ("light", 0, "dark")
+    assert folded > 5
