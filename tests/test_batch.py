@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from tunet_lib import batch, model
 from tunet_lib.batch import Job, plan, predict_each, write_report
 from tunet_lib.cli import app
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, DataWarning
 from tunet_lib.kits19 import save_case
 from tunet_lib.scans import load_label, load_scan
 
@@ -67,6 +67,22 @@ def test_a_folder_stands_for_the_cts_in_it(tmp_path, data):
         (plain / name).touch()
     names = [job.ct.name for job in plan([plain], tmp_path / "out")]
     assert names == ["a.nii", "b.nii.gz", "pair.hdr"]
+
+
+def test_of_a_data_set_it_is_said_what_is_not_predicted(tmp_path):
+    for name in ("imagesTr/a_0000.nii.gz", "imagesTr/b.nii.gz", "imagesTs/c_0000.nii.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "imagesTr" / "notes.txt").touch()  # no image, and not missed
+    with pytest.warns(DataWarning) as caught:
+        (job,) = plan([tmp_path], tmp_path / "out")
+    assert job.ct.name == "a_0000.nii.gz"
+    assert [str(each.message).removeprefix(f"{tmp_path}: ") for each in caught] == [
+        "not used: imagesTr/b.nii.gz: lacks the channel, _0000, in its name",
+        "not used: imagesTs: is the test set",
+    ]
+    shown = tunet("predict", tmp_path, "-o", tmp_path / "out", "--models", tmp_path / "none")
+    assert "not used: imagesTs: is the test set" in shown.output
 
 
 def test_no_label_map_replaces_a_slice_of_a_series(tmp_path):

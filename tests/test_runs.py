@@ -14,6 +14,12 @@ from tunet_lib.kits19 import save_case
 from tunet_lib.runs import LEFT_OUT, leave_out, left_out, open_run, prepare_run
 
 
+def write_model(run, variant):
+    """Leave what a training leaves first."""
+    run.model_folder((variant, 0)).path.mkdir(parents=True)
+    (run.model_folder((variant, 0)).path / "history.csv").touch()
+
+
 @pytest.fixture
 def data(tmp_path):
     write_scans(tmp_path / "data")
@@ -68,7 +74,7 @@ def test_a_bad_case_is_left_out_as_the_message_says_and_stays_so(data, tmp_path)
         run, unused = prepare_run(data, folder, scan_config())
         assert unused == {"case_00001": LEFT_OUT}
         assert sorted(run.folds[0] + run.folds[1]) == ["case_00000", "case_00002", "case_00003"]
-    (folder / "models").mkdir()
+    write_model(run, "lnet")
     leave_out(data, folder, ["case_00001"])  # nothing new
     assert prepare_run(data, folder, scan_config())[0] == run
     with pytest.raises(DataError, match="were trained with case_00002; choose another folder"):
@@ -106,7 +112,7 @@ def test_what_cannot_be_prepared_stops_before_folds_are_dealt_over_the_rest(data
 
 
 def test_a_case_that_fails_when_a_run_goes_on_changes_no_folds(run, data, monkeypatch):
-    run.model_folder(("tunet", 0)).path.mkdir(parents=True)
+    write_model(run, "tunet")
     (run.prepared / "case_00002" / "volume.npy").unlink()
 
     def full(*_):
@@ -146,14 +152,17 @@ def test_a_wrong_data_folder_leaves_the_run_folder_free(tmp_path, data):
 def test_cases_may_be_added_until_something_is_trained(run, data):
     save_case(data / "case_00004", *box_scan(4), spacing_mm=SPACING_MM)
     assert sum(map(len, prepare_run(data, run.folder, run.config)[0].folds)) == 5
-    run.model_folder(("tunet", 0)).path.mkdir(parents=True)
+    run.model_folder(("unet2d", 0)).path.mkdir(parents=True)  # nothing is in it
+    save_case(data / "case_00006", *box_scan(6), spacing_mm=SPACING_MM)
+    assert sum(map(len, prepare_run(data, run.folder, run.config)[0].folds)) == 6
+    write_model(run, "tunet")
     save_case(data / "case_00005", *box_scan(5), spacing_mm=SPACING_MM)
     with pytest.raises(DataError, match="trained on other cases"):
         prepare_run(data, run.folder, run.config)
 
 
 def test_models_stay_with_their_data(run, data):
-    run.model_folder(("tunet", 0)).path.mkdir(parents=True)
+    write_model(run, "tunet")
     other = data.parent / "other"
     shutil.copytree(data, other)
     save_case(

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.dicom import holds_dicom, is_slice
-from tunet_lib.files import DataError, atomic_path, check_writable, notes_taken, noting, readable
+from tunet_lib.files import (
+    DataError,
+    DataWarning,
+    atomic_path,
+    check_writable,
+    notes_taken,
+    noting,
+    readable,
+)
 from tunet_lib.formats import IMAGE_SUFFIXES, SECOND_OF_PAIR, check_label_name, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME
-from tunet_lib.layouts import find_data
+from tunet_lib.layouts import Data, find_data
 from tunet_lib.plausible import check_label
 from tunet_lib.predict import Networks, predict_scan
 from tunet_lib.scans import open_scan, save_label
@@ -83,6 +92,11 @@ def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii
     DataError
         There is no CT; two would have one label map; a label map would replace a CT, or cannot
         be written where it should.
+
+    Warns
+    -----
+    DataWarning
+        A data set holds images that are not predicted: which, and why.
     """
     # A CT that is named twice, or by its folder as well, is segmented once.
     found = list({_absolute(ct): ct for path in cts for ct in _cts_in(path)}.values())
@@ -206,7 +220,9 @@ def _cts_in(path: Path) -> list[Path]:
 
 def _listed(folder: Path) -> list[Path]:
     with contextlib.suppress(DataError):  # another layout
-        return [case.image_path for case in find_data(folder).cases if case.image_path]
+        data = find_data(folder)
+        _say_what_is_left(data)
+        return [case.image_path for case in data.cases if case.image_path]
     suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
     files = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
     images = [each for each in files if not each.is_dir() and suffix_of(each) in suffixes]
@@ -215,6 +231,14 @@ def _listed(folder: Path) -> list[Path]:
     return [
         each for each in images if _stem(each).removesuffix("_label") not in stems - {_stem(each)}
     ]
+
+
+def _say_what_is_left(data: Data) -> None:
+    """Warn of the images of a data set that are not predicted, a sentence for each reason."""
+    for reason, names in data.unused.items():
+        left = [name for name in names if name == "imagesTs" or suffix_of(Path(name))]
+        for sentence in Data(data.folder, [], {reason: left} if left else {}).sentences():
+            warnings.warn(f"{data.folder}: {sentence}", DataWarning, stacklevel=2)
 
 
 def _names(cts: Sequence[Path], suffix: str) -> list[str]:

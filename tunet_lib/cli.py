@@ -169,7 +169,8 @@ def predict(
     from tunet_lib.batch import plan, predict_each, write_report
     from tunet_lib.predict import WIDE_WEIGHTS, Networks
 
-    jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
+    with steps.notes_at_the_end():
+        jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
     check_table_name(report)
     if models is None:
         warn(

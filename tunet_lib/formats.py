@@ -144,4 +144,6 @@ def _is_analyze(header: Path) -> bool:
         start = header.read_bytes()[:348]
     except (OSError, ValueError):
         return False  # `open_nifti` says what is wrong
-    return len(start) == 348 and start[:2] != b"\x1f\x8b" and start[344:346] != b"ni"
+    # Both begin with the header's length, a NIfTI-2 with another one.
+    lengths = (int.from_bytes(start[:4], order) for order in ("little", "big"))
+    return len(start) == 348 in lengths and start[344:346] != b"ni"

@@ -142,7 +142,7 @@ def prepare_run(
             check_case_id(case.case_id)
         except DataError as error:
             raise DataError(f"{data}: {error}; rename its files") from error
-    has_models = (folder / "models").exists()
+    has_models = _holds_models(folder)
     # Before anything that they were trained on is prepared anew.
     if has_models and not open_run(folder).is_of(data, cases, cyst_as_kidney):
         raise DataError(
@@ -197,13 +197,17 @@ def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> 
     names = [name for name in dict.fromkeys(case_ids) if name not in noted]
     if unknown := set(names) - {case.case_id for case in find_data(data).cases}:
         raise DataError(f"{data}: has no {', '.join(sorted(unknown))}, which is to be left out")
-    if names and (folder / "models").exists():
+    if names and _holds_models(folder):
         raise DataError(
             f"{folder}: has networks that were trained with {', '.join(names)}; choose another "
             "folder to leave it out"
         )
     if names:
         save_json(folder / LEFT_OUT_NAME, sorted([*noted, *names]))
+
+
+def _holds_models(folder: Path) -> bool:
+    return any(path.is_file() for path in (folder / "models").rglob("*"))
 
 
 def left_out(folder: str | Path) -> list[str]:
