@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+import warnings
 import zlib
 
 import nibabel as nib
@@ -58,6 +59,15 @@ def test_an_analyze_pair_is_read_with_a_warning(tmp_path):
     nib.save(image, tmp_path / "old.img")
     with pytest.warns(UserWarning, match="does not say how the patient lies"):
         scan = load_scan(tmp_path / "old.hdr")
+    np.testing.assert_array_equal(np.sort(scan.volume_hu.ravel()), VOLUME.ravel())
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+def test_a_pair_of_either_nifti_is_no_analyze(tmp_path, kind):
+    nib.save(kind(VOLUME, np.diag([-1, -1, 3, 1])), tmp_path / "ct.hdr")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "does not say how the patient lies")
+        scan = load_scan(tmp_path / "ct.img")
     np.testing.assert_array_equal(np.sort(scan.volume_hu.ravel()), VOLUME.ravel())
 
 
