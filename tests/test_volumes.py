@@ -43,6 +43,16 @@ def test_a_part_that_hangs_loose_goes_with_the_nearer_side():
     assert measured(label)["tumor_right"] == pytest.approx(9 * 0.04)
 
 
+@pytest.mark.parametrize("value", [1, 2])  # kidney that is made up, and tumor
+def test_what_is_too_small_for_a_kidney_moves_no_middle(value):
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:8, 10:20, 60:70] = 1  # the left one, alone
+    label[2:5, 10:20, 90:99] = value  # of 10 ml, beyond it
+    found = measured(label)
+    assert found["kidney_right"] == found["tumor_right"] == 0
+    assert found["kidney_left"] == pytest.approx(24.0 + (10.8 if value == 1 else 0))
+
+
 def test_a_single_kidney_is_on_one_side_though_it_crosses_the_middle():
     label = np.zeros(SHAPE, np.uint8)
     label[2:8, 10:20, 45:70] = 1

@@ -10,6 +10,7 @@ from tunet_lib.mistakes import APART_MM
 from tunet_lib.scans import ScanFile
 
 ONE_KIDNEY_MM = 150.0  # no single one is as wide; two that have grown together are
+KIDNEY_ML = 15.0  # even a shrunken one has more, and what a network makes up seldom has
 NAMES = {1: "kidney", 2: "tumor"}
 SIDES = ("left", "right")
 
@@ -33,13 +34,13 @@ def volumes_ml(label: np.ndarray, scan: ScanFile) -> dict[str, float]:
     Notes
     -----
     What hangs together is on one side, unless it is wider than any kidney (a horseshoe): that is
-    cut in the middle. The middle lies between the two largest parts if they are two kidneys, else
-    in the middle of the scan.
+    cut in the middle. The middle lies between the two largest parts with enough kidney in them if
+    they lie as far apart as two kidneys, else in the middle of the scan.
     """
     voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
     box = box_of(label > 0)
     part = np.ascontiguousarray(label[box])
-    is_left = _left(part > 0, scan, first_column=box[2].start)
+    is_left = _left(part, scan, voxel_ml, first_column=box[2].start)
     counts = {
         f"{name}_{side}": np.count_nonzero((part == value) & (is_left == (side == "left")))
         for value, name in NAMES.items()
@@ -48,20 +49,21 @@ def volumes_ml(label: np.ndarray, scan: ScanFile) -> dict[str, float]:
     return {name: float(count * voxel_ml) for name, count in counts.items()}
 
 
-def _left(mask: np.ndarray, scan: ScanFile, *, first_column: int) -> np.ndarray:
+def _left(label: np.ndarray, scan: ScanFile, voxel_ml: float, *, first_column: int) -> np.ndarray:
     """Say of each voxel whether it is on the patient's left: columns run from right to left."""
-    columns = np.arange(mask.shape[2]) + first_column
+    columns = np.arange(label.shape[2]) + first_column
     middle = (scan.shape[2] - 1) / 2
-    if not mask.any():
-        return np.zeros(mask.shape, bool)
+    if not label.any():
+        return np.zeros(label.shape, bool)
     x_mm = scan.spacing_mm[2]
-    components, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
+    components, count = cc3d.connected_components(label > 0, connectivity=26, return_N=True)
     found = cc3d.statistics(components)
-    sizes = found["voxel_counts"][1:]
     centers = found["centroids"][1:, 2] + first_column
-    largest = np.argsort(sizes)[::-1][:2]
-    if count > 1 and np.ptp(centers[largest]) * x_mm > APART_MM:
-        middle = centers[largest].mean()
+    kidney_ml = np.bincount(components[label == 1], minlength=count + 1)[1:] * voxel_ml
+    by_size = np.argsort(found["voxel_counts"][1:])[::-1]
+    kidneys = centers[by_size[kidney_ml[by_size] > KIDNEY_ML][:2]]
+    if len(kidneys) == 2 and np.ptp(kidneys) * x_mm > APART_MM:
+        middle = kidneys.mean()
     is_left = np.concatenate([[False], centers > middle])[components]
     for number, part in enumerate(found["bounding_boxes"][1:], start=1):
         if (part[2].stop - part[2].start) * x_mm > ONE_KIDNEY_MM:

@@ -319,10 +319,11 @@ def test_all_48_orientations_are_prepared_as_by_the_library(visitor, tmp_path):
 
 
 def test_volumes_are_on_the_side_that_the_library_says(visitor):
-    """Two kidneys, one alone, one on the wrong side of the middle, and a horseshoe."""
+    """Two kidneys, one alone, also beside what is none, two off the middle, and a horseshoe."""
     spacing_mm = (5.0, 4.0, 3.0)
     scan = scan_of(np.zeros((20, 30, 80), np.int16), spacing_mm)
     columns = [[(10, 25), (50, 65)], [(45, 60)], [(4, 12), (25, 38)], [(10, 70)]]
+    columns.append([(45, 60), (73, 76)])
     visitor.open(PAGE)
     for bars in columns:
         label = np.zeros(scan.shape, np.uint8)

@@ -2,6 +2,7 @@
 
 const APART_MM = 50; // two kidneys lie farther apart than this, from left to right
 const ONE_KIDNEY_MM = 150; // no single one is as wide; two that have grown together are
+const KIDNEY_ML = 15; // even a shrunken one has more, and what a network makes up seldom has
 
 /**
  * Give kidney_left, kidney_right, tumor_left and tumor_right in ml. `label` is in the order of its
@@ -11,10 +12,10 @@ export function volumesMl(label, { shape, axes, sizesMm, voxelMl }) {
   const along = axes.findIndex(({ axis }) => axis === 2); // the file's axis from right to left, or back
   const columns = shape[along];
   const found = parts(label, shape, (at) => (axes[along].isForward ? at[along] : columns - 1 - at[along]));
-  const bySize = found.toSorted((a, b) => b.size - a.size);
+  const [one, other] = found.filter(({ kidney }) => kidney * voxelMl > KIDNEY_ML).sort((a, b) => b.size - a.size);
   let middle = (columns - 1) / 2;
-  if (found.length > 1 && Math.abs(bySize[0].center - bySize[1].center) * sizesMm[along] > APART_MM)
-    middle = (bySize[0].center + bySize[1].center) / 2;
+  if (other && Math.abs(one.center - other.center) * sizesMm[along] > APART_MM)
+    middle = (one.center + other.center) / 2;
   const ml = { kidney_left: 0, kidney_right: 0, tumor_left: 0, tumor_right: 0 };
   for (const { counts, center, width } of found)
     for (const [name, inColumns] of Object.entries(counts))
@@ -55,8 +56,8 @@ function parts(label, [nx, ny, nz], columnOf) {
 
 function measured(counts) {
   const both = counts.kidney.map((count, column) => count + counts.tumor[column]);
-  const size = both.reduce((sum, count) => sum + count, 0);
+  const [size, kidney] = [both, counts.kidney].map((all) => all.reduce((sum, count) => sum + count, 0));
   const center = both.reduce((sum, count, column) => sum + count * column, 0) / size;
   const width = both.findLastIndex((count) => count) - both.findIndex((count) => count) + 1;
-  return { counts, size, center, width };
+  return { counts, size, kidney, center, width };
 }
