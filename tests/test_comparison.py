@@ -83,8 +83,10 @@ def test_the_corrected_t_by_hand():
     interval = corrected_t([1, 2, 3, 4, 5])
     assert interval.p == pytest.approx(0.04742, abs=1e-4)
     assert (interval.low, interval.high) == pytest.approx((0.0551, 5.9449), abs=1e-3)
-    assert corrected_t([0.25, 0.25, 0.25]) == (0.25, 0.25, 0.0)
-    assert corrected_t([0.0, 0.0]).p == 1
+    assert np.isnan(corrected_t([0.25, 0.25, 0.25])).all()
+    assert corrected_t([0.0, 0.0]) == (0, 0, 1)
+    with pytest.raises(DataError, match="3 folds were scored, of 2"):
+        corrected_t([1, 2, 3], of_folds=2)
     with pytest.raises(DataError, match="one fold says"):
         corrected_t([0.3])
 
@@ -117,6 +119,7 @@ def test_holm_finds_something_in_noise_once_in_twenty():
 def test_the_effect_is_in_sds_of_the_gains():
     assert effect_size(changes([[1.0, 3.0], [1.0, 3.0]])) == pytest.approx(2 / np.sqrt(4 / 3))
     assert effect_size(changes([[0.5, 0.5]])) == 0
+    assert np.isnan(effect_size(changes([[-20.0, np.inf, -22.0]])))  # a tumor that was not found
     assert effect_size(changes([[0.1] * 3])) == 0  # their SD is 1e-17, by rounding
     with pytest.raises(DataError, match="one case"):
         effect_size(changes([[0.5]]))

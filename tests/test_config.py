@@ -142,6 +142,13 @@ def test_differences_are_named():
     assert config.differences(chosen, in_training=True) == ["l2", "seed"]
 
 
+def test_more_epochs_of_a_cosine_are_not_stopped_early():
+    assert Config.preset("course").stop_patience == Config.preset("course", epochs=5).stop_patience
+    assert Config.preset("course", epochs=100).stop_patience == 100
+    assert Config.preset("course", epochs=100, stop_patience=7).stop_patience == 7
+    assert Config.preset("paper", epochs=500).stop_patience == Config().stop_patience
+
+
 def test_unknown_preset():
     with pytest.raises(DataError, match="'papper' is unknown; choose from paper, course"):
         Config.preset("papper")
@@ -188,7 +195,7 @@ BOUNDS = {
     "foreground_fraction": ZERO_TO_ONE,
     "tumor_fraction": ZERO_TO_ONE,
     "rotation_deg": ("at least 0 and at most 180", [0, 180], [LESS_THAN_0, -5, 180.1]),
-    "zoom": BELOW_1,
+    "zoom": ("at least 0 and at most 0.5", [0, 0.5], [LESS_THAN_0, 0.6]),
     "gain": BELOW_1,
     "shift": ("at least 0 and at most 10", [0, 10], [LESS_THAN_0, 10.1]),
     "dice_epsilon": ABOVE_0_TO_1,
@@ -205,13 +212,13 @@ BOUNDS = {
     "stop_patience": AT_LEAST_1,
     "folds": ("at least 2", [2], [1]),
     "seed": ("at least 0", [0], [-1]),
-    "lnet_threshold": ZERO_TO_ONE,
+    "lnet_threshold": ABOVE_0_TO_1,
     "lnet_margin_mm": ("at least 0 and at most 100", [0, 100], [LESS_THAN_0, 100.1]),
-    "high_threshold": ZERO_TO_ONE,
-    "whole_low_threshold": ZERO_TO_ONE,
-    "tumor_low_threshold": ZERO_TO_ONE,
-    "small_tumor_low_threshold": ZERO_TO_ONE,
-    "empty_low_threshold": ZERO_TO_ONE,
+    "high_threshold": ABOVE_0_TO_1,
+    "whole_low_threshold": ABOVE_0_TO_1,
+    "tumor_low_threshold": ABOVE_0_TO_1,
+    "small_tumor_low_threshold": ABOVE_0_TO_1,
+    "empty_low_threshold": ABOVE_0_TO_1,
     "small_tumor_voxels": ("at least 0", [0], [-1]),
 }
 FIELDS = [field.name for field in dataclasses.fields(Config)]

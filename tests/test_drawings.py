@@ -1,6 +1,7 @@
 """Drawings: what they say of a network is what is built, and all of it is text that can be read."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -156,3 +157,18 @@ def test_everything_is_within_the_drawing():
                     assert y >= 0
                     assert x + w <= left + width
                     assert y + h <= height
+
+
+@pytest.mark.parametrize("levels", range(1, 8))
+def test_no_block_of_a_u_net_covers_another(levels):
+    (svg,) = svgs(drawings.draw_u_net(Config(levels=levels), (128, 128, 128)))
+    boxes = [
+        tuple(float(box.get(side)) for side in ("x", "y", "width", "height"))
+        for box in svg.iter(f"{SVG}rect")
+    ]
+    assert len(boxes) >= 2 * levels - 1
+    for (x, y, width, height), (other_x, other_y, other_width, other_height) in combinations(
+        boxes, 2
+    ):
+        apart_x = x + width <= other_x or other_x + other_width <= x
+        assert apart_x or y + height <= other_y or other_y + other_height <= y

@@ -30,7 +30,17 @@ METHOD = (
 METHOD_LINES = 2000
 # What serves files, processes and the screen: a reader of the method never meets it.
 EDGE = {
-    *("boxes", "cli", "environment", "files", "flipbook", "model_folder", "options", "parallel"),
+    *(
+        "boxes",
+        "bounds",
+        "cli",
+        "environment",
+        "files",
+        "flipbook",
+        "model_folder",
+        "options",
+        "parallel",
+    ),
     *(
         "dicom",
         "dicom_seg",

@@ -5,6 +5,7 @@ import pytest
 from tiny import tiny_config
 
 from tunet_lib.config import VARIANTS
+from tunet_lib.files import DataError
 from tunet_lib.localization import lnet_mask, predict_lnet
 from tunet_lib.model import Model
 
@@ -66,6 +67,11 @@ def test_the_mask_is_cut_at_its_threshold_and_widened_by_its_margin():
     z, y, x = np.indices(prob.shape)
     away_mm = np.sqrt(((z - 4) * 4.0) ** 2 + ((y - 8) * 2.0) ** 2 + ((x - 8) * 3.0) ** 2)
     np.testing.assert_array_equal(wider, away_mm <= 4)
+
+
+def test_a_map_with_channels_is_refused():
+    with pytest.raises(DataError, match=r"\(8, 16, 16, 1\); give \(z, y, x\)"):
+        lnet_mask(np.zeros((8, 16, 16, 1), np.float32), tiny_config())
 
 
 @pytest.mark.parametrize("margin_mm", [0.0, 30.0])

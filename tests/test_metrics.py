@@ -174,3 +174,11 @@ def test_importing_loads_neither_tensorflow_nor_scipy():
     )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8")
     assert loaded.stdout.strip() == "[]", loaded.stderr
+
+
+@pytest.mark.parametrize("at", [2, 7, 11])
+def test_a_surface_as_far_as_the_tolerance_is_within_it_wherever_it_lies(at):
+    one, other = np.zeros((2, 12, 12, 30), bool)
+    one[3:8, 3:8, at : at + 5] = other[3:8, 3:8, at + 5 : at + 10] = True
+    figures = surface_distances(one, other, (1.0, 1.0, 0.4), tolerance_mm=2.0)
+    assert figures.surface_dice == 1

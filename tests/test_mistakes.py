@@ -74,3 +74,13 @@ def test_shares_of_nothing():
     assert tumor_figures(empty, empty, MM)["false_tumor_ml"] is None
     with pytest.raises(DataError):
         tumor_figures(truth[1:], truth, MM)
+
+
+def test_a_tumor_across_the_middle_leaves_the_other_kidney_healthy():
+    label = np.zeros((10, 20, 100), np.uint8)
+    label[2:8, 5:15, 10:20] = label[2:8, 5:15, 70:80] = 1
+    label[2:8, 5:15, 30:70] = 2  # of the second kidney, and to beyond the middle of both
+    predicted = label.copy()
+    predicted[4, 10, 12] = 2
+    found = tumor_figures(predicted, label, (1.0, 1.0, 2.0))
+    assert found["false_tumor_ml"] == pytest.approx(0.002)

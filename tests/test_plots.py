@@ -336,6 +336,20 @@ def test_training_curves():
     assert max(heights.values()) <= 1
 
 
+def test_a_single_epoch_is_to_be_seen_and_none_is_refused():
+    one = {name: column[:1] for name, column in history().items()}
+    upper, lower = plots.training_curves({"TuNet": one}).axes
+    assert [line.get_marker() for line in (*upper.lines, *lower.lines)] == [".", ".", "o", "."]
+    with pytest.raises(ValueError, match="an epoch of each"):
+        plots.training_curves({"TuNet": {name: [] for name in one}})
+
+
+def test_no_two_of_ten_histories_look_alike():
+    upper, _ = plots.training_curves({f"fold {fold}": history() for fold in range(10)}).axes
+    looks = {(line.get_color(), line.get_linestyle()) for line in upper.lines[1::3]}
+    assert len(looks) == 10
+
+
 def test_the_largest_and_the_least_learning_rate_have_labels():
     def labels(*rates):
         _, lower = plots.training_curves({"a": history() | {"learning_rate": rates}}).axes

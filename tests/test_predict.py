@@ -176,6 +176,8 @@ def test_all_windows_are_predicted_unless_a_mask_leaves_some_out(models, case, m
         assert [name for name, *_ in asked] == [*LOCALIZERS, *ENSEMBLE]
         assert {tuple(how) for name, *how in asked if name in LOCALIZERS} == {(None, False)}
         assert {tuple(how) for name, *how in asked if name in ENSEMBLE} == {expected}
+    with pytest.raises(DataError, match="windows is 'Box', must be one of all, mask, box"):
+        predict_scan(load_scan(case.image_path), models, windows="Box")
 
 
 @pytest.mark.parametrize("factor", [1, 2])

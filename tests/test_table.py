@@ -127,6 +127,17 @@ def test_coverage_says_what_is_still_to_be_run():
     )
     uneven = coverage(table_1(full_run(systems[:2], 1) + full_run(systems[2:], 5)))
     assert uneven == "Folds run: 1 to 5 of 5. One fold has no SD."
+    lacking = coverage(
+        table_1(
+            [
+                *full_run(systems[1:], 5),
+                *full_run(systems[:1], 4),
+                row(systems[0], 4, "a", 0.8, 0.4),
+                row(systems[0], 4, "b", 1, 1),
+            ]
+        )
+    )
+    assert lacking.startswith("Folds run: 5 of 5. Cases are missing of U-Net 2D + median, U-Net 3D")
     assert coverage(table_1([])).startswith("Folds run: 0 of 5. Not yet run: U-Net 2D, ")
 
 

@@ -497,3 +497,13 @@ def test_the_learning_rate_rises_in_equal_steps_and_then_falls():
         schedule.add({"val_loss": -1.0}, config)
     cosine = (1 + np.cos(np.pi * np.arange(7) / 7)) / 2
     np.testing.assert_allclose(rates, cosine * [1 / 4, 2 / 4, 3 / 4, 1, 1, 1, 1])
+
+
+def test_no_plateau_is_counted_while_the_learning_rate_rises():
+    config = Config.preset("paper", warmup_epochs=10)
+    schedule, rates = Schedule(config.learning_rate), []
+    while not schedule.finished(config):
+        rates.append(schedule.rate(config) / config.learning_rate)
+        schedule.add({"val_loss": -1.0}, config)
+    np.testing.assert_allclose(rates[:11], np.arange(1, 12) / 11)
+    assert rates[15] == pytest.approx(1)

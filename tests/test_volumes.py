@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scans import as_oriented
 
+from tunet_lib.files import DataError
 from tunet_lib.scans import load_scan, scan_of
 from tunet_lib.volumes import volumes_ml
 
@@ -65,6 +66,20 @@ def test_a_horseshoe_is_cut_in_the_middle():
     label[4:6, 10:20, 25:75] = 1
     found = measured(label)
     assert found["kidney_left"] == found["kidney_right"] == pytest.approx(500 * 0.04)
+
+
+def test_a_large_tumor_beside_another_kidney_is_no_horseshoe():
+    label = two_kidneys()
+    label[2:8, 20:38, 42:84] = 2  # 168 mm wide, of the left kidney, and across the middle
+    label[2:8, 19, 60:70] = 1
+    found = measured(label)
+    assert found["tumor_left"] == pytest.approx(6 * 18 * 42 * 0.04)
+    assert found["tumor_right"] == pytest.approx(8 * 0.04)
+
+
+def test_a_label_map_of_another_shape_is_refused():
+    with pytest.raises(DataError, match=r"\(10, 40, 99\) voxels"):
+        measured(np.zeros(SHAPE, np.uint8)[..., 1:])
 
 
 @pytest.mark.parametrize("codes", ["IPL", "RAS", "ASL"])

@@ -53,6 +53,17 @@ def test_halves_come_back_rounded_and_as_float32(path, tmp_path, network, other)
         read_weights(tmp_path / "half.weights.h5", other)
 
 
+def test_what_is_damaged_or_missing_is_not_halved(path, tmp_path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "damaged.weights.h5").write_bytes(content)
+    (tmp_path / "text.weights.h5").write_bytes(b"no weights")
+    for name in ("damaged", "text", "missing"):
+        with pytest.raises(DataError, match=f"{name}.weights.h5: cannot be read as weights"):
+            halve_weights(tmp_path / f"{name}.weights.h5", tmp_path / "half.weights.h5")
+    assert not (tmp_path / "half.weights.h5").exists()
+
+
 def test_keras_reads_them_as_its_own_and_its_own_are_read(path, tmp_path, network, other):
     other.set_weights([np.zeros_like(array) for array in other.get_weights()])
     other.load_weights(path)

@@ -70,6 +70,8 @@ def pair_cases(
     scores: dict[str, dict[str, float]] = {before: {}, after: {}}
     fold_of: dict[str, int] = {}
     for row in rows:
+        if field not in row:
+            raise DataError(f"{row['case_id']} has no score {field}")
         if row["system"] in scores and row[field] is not None:
             case_id, of_system = row["case_id"], scores[row["system"]]
             if case_id in of_system:
@@ -134,14 +136,15 @@ def corrected_t(
     Parameters
     ----------
     fold_means
-        The mean gain of each fold, at least two.
+        The mean gain of each fold, at least two. Where all are alike and not 0 nothing says how
+        folds vary, and all of the result is NaN.
     of_folds
         Into how many folds the cases were split, where not all of them were scored.
 
     Raises
     ------
     DataError
-        There is a single fold, which says nothing of how folds vary.
+        There is a single fold, which says nothing of how folds vary; or more than `of_folds`.
 
     Source
     ------
@@ -150,11 +153,13 @@ def corrected_t(
     gains = np.asarray(fold_means, np.float64)
     folds = len(gains)
     check_several(gains, "fold")
+    if (of_folds or folds) < folds:
+        raise DataError(f"{folds} folds were scored, of {of_folds}")
     held_out_to_trained = 1 / ((of_folds or folds) - 1)
     error = math.sqrt((1 / folds + held_out_to_trained) * gains.var(ddof=1))
     reach = stats.t.ppf(0.975, folds - 1) * error
-    if error < ROUNDING:  # all folds gain alike
-        return Interval(gains[0], gains[0], float(gains[0] == 0))
+    if error < ROUNDING:  # all folds gain alike: nothing, or what no spread can be held against
+        return Interval(0.0, 0.0, 1.0) if gains[0] == 0 else Interval(math.nan, math.nan, math.nan)
     p = 2 * stats.t.sf(abs(gains.mean()) / error, folds - 1)
     return Interval(gains.mean() - reach, gains.mean() + reach, float(p))
 
@@ -189,7 +194,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def effect_size(changes: Changes) -> float:
     """Give the mean gain in SDs of the gains: 0.2 is small, 0.5 medium, 0.8 large.
 
-    0 where all gains are alike, which leaves nothing to measure them by.
+    0 where all gains are alike, which leaves nothing to measure them by; NaN where one is not
+    finite, as of distances to what was not found.
 
     Raises
     ------
@@ -197,6 +203,8 @@ def effect_size(changes: Changes) -> float:
         There is a single case, which says nothing of how cases vary.
     """
     check_several(changes.gains, "case")
+    if not np.isfinite(changes.gains).all():
+        return math.nan
     spread = changes.gains.std(ddof=1)
     return float(changes.gains.mean() / spread) if spread > ROUNDING else 0.0
 

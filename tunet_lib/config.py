@@ -10,56 +10,20 @@ leads from each number to its chapter.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from tunet_lib.bounds import Within, check_fields
 from tunet_lib.files import DataError, load_json, save_json
 
 Preset = Literal["paper", "course"]
 Precision = Literal["float32", "float16", "bfloat16"]
 Windows = Literal["all", "mask", "box"]
 
-WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-
-
-class Within:
-    """What a number, or each of several, must be: ``Annotated[float, Within(ge=0, lt=1)]``.
-
-    Its text is the rule in words, for the messages of `Config` and the list of its fields.
-
-    Parameters
-    ----------
-    odd
-        Even numbers are refused.
-    **ends
-        ``ge``, ``gt``, ``le``, ``lt``: at least, above, at most, below.
-
-    Examples
-    --------
-    >>> Within(ge=0, lt=1)
-    at least 0 and below 1
-    """
-
-    def __init__(self, *, odd: bool = False, **ends: float) -> None:
-        self.odd, self.ends = odd, ends
-
-    def __repr__(self) -> str:
-        ends = [f"{WORDS[name]} {end:g}" for name, end in self.ends.items()]
-        return " and ".join(["odd"] * self.odd + ends)
-
-    def holds(self, number: float) -> bool:
-        """Tell whether a number keeps the rule; NaN keeps none."""
-        within = all(getattr(operator, name)(number, end) for name, end in self.ends.items())
-        return within and (number % 2 == 1 or not self.odd)
-
-
 Count = Annotated[int, Within(ge=1)]
 ZeroToOne = Annotated[float, Within(ge=0, le=1)]
+Threshold = Annotated[float, Within(gt=0, le=1)]  # every probability reaches 0
 Shape = Annotated[tuple[int, int, int], Within(ge=1)]
 Mm = Annotated[tuple[float, float, float], Within(gt=0, le=10_000)]
 CT_HU = Within(ge=-32768, le=32767)  # what a CT file's 16 bits hold
@@ -122,7 +86,7 @@ class Config:
     #: Largest angle of the random rotation in plane, either way (3.4).
     rotation_deg: Annotated[float, Within(ge=0, le=180)] = 1.0
     #: Random zoom in plane, by a factor of 1 - zoom to 1 + zoom (open).
-    zoom: Annotated[float, Within(ge=0, lt=1)] = 0.0
+    zoom: Annotated[float, Within(ge=0, le=0.5)] = 0.0
     #: Mirror left and right in half of the patches (open).
     mirror: bool = False
     #: Random factor on the intensities, 1 - gain to 1 + gain (open).
@@ -172,19 +136,19 @@ class Config:
     # Prediction and post-processing
 
     #: Probability from which a voxel belongs to L-Net's mask (open).
-    lnet_threshold: ZeroToOne = 0.5
+    lnet_threshold: Threshold = 0.5
     #: By how much L-Net's mask is then widened (open; the paper names no margin).
     lnet_margin_mm: Annotated[float, Within(ge=0, le=100)] = 0.0
     #: T, the probability from which a voxel surely belongs to a region (Algorithm 1).
-    high_threshold: ZeroToOne = 0.5
+    high_threshold: Threshold = 0.5
     #: Probability down to which the whole region grows (Algorithm 1).
-    whole_low_threshold: ZeroToOne = 0.4
+    whole_low_threshold: Threshold = 0.4
     #: Probability down to which a tumor grows (Algorithm 1).
-    tumor_low_threshold: ZeroToOne = 0.3
+    tumor_low_threshold: Threshold = 0.3
     #: Probability down to which a small tumor grows (Algorithm 1).
-    small_tumor_low_threshold: ZeroToOne = 0.2
+    small_tumor_low_threshold: Threshold = 0.2
     #: Probability that is enough where nothing reaches T (Algorithm 1).
-    empty_low_threshold: ZeroToOne = 0.1
+    empty_low_threshold: Threshold = 0.1
     #: A tumor of fewer voxels of the paper's grid, or their volume, is small (Algorithm 1).
     small_tumor_voxels: Annotated[int, Within(ge=0)] = 100
     #: Without any tumor, the whole region is taken for it (Algorithm 1, line 14).
@@ -193,10 +157,7 @@ class Config:
     keep_low_if_high_empty: bool = True
 
     def __post_init__(self) -> None:
-        for name, hint in _hints().items():
-            value = getattr(self, name)
-            if rule := _broken_rule(value, hint):
-                raise DataError(f"{name} is {value!r}, must be {rule}")
+        check_fields(self)
         factor = 2 ** (self.levels - 1)
         for name in ("patch_shape", "lnet_shape"):
             if any(size % factor for size in getattr(self, name)):
@@ -245,14 +206,18 @@ class Config:
             batch; a higher learning rate that falls to zero over a fixed number of epochs; an
             inner split; and an L-Net whose mask is widened.
         **changes
-            Fields to change.
+            Fields to change. With more epochs of a cosine, `stop_patience` becomes as large: such a
+            training gains most at its end.
         """
         if name not in PRESETS:
             raise DataError(f"preset {name!r} is unknown; choose from {', '.join(PRESETS)}")
         try:
-            return cls(**{**PRESETS[name], **changes})
+            given = cls(**{**PRESETS[name], **changes})
         except TypeError as error:
             raise DataError(f"configuration: {error}") from error
+        if given.decay == "cosine" and "stop_patience" not in changes:
+            return dataclasses.replace(given, stop_patience=max(given.stop_patience, given.epochs))
+        return given
 
     def save(self, path: str | Path) -> None:
         """Write as JSON."""
@@ -398,30 +363,3 @@ VARIANTS: dict[str, Variant] = {
 
 ENSEMBLE = ("tunet", "tunet_median", "tunet_seb", "tunet_seb_median")  # 3.6
 LOCALIZERS = ("lnet", "lnet_median")
-
-
-@functools.cache  # evaluating them takes longer than all checks
-def _hints() -> dict[str, Any]:
-    return typing.get_type_hints(Config, include_extras=True)
-
-
-def _broken_rule(value: Any, hint: Any) -> str | None:
-    """Say what a value must be, in type and range, if it is not."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        kind, bound = arguments
-        numbers = value if isinstance(value, tuple) else (value,)
-        return _broken_rule(value, kind) or (None if all(map(bound.holds, numbers)) else f"{bound}")
-    if origin is tuple:
-        if not isinstance(value, tuple) or len(value) != len(arguments):
-            return f"{len(arguments)} numbers"
-        return next(filter(None, map(_broken_rule, value, arguments)), None)
-    if origin in (types.UnionType, typing.Union):
-        rules = [_broken_rule(value, argument) for argument in arguments]
-        return rules[0] if all(rules) else None
-    if origin is Literal:
-        return None if value in arguments else f"one of {', '.join(arguments)}"
-    allowed = (int, float) if hint is float else hint
-    is_true = isinstance(value, bool)  # which Python takes for an int
-    good = isinstance(value, allowed) and is_true == (hint is bool)
-    return None if good else hint.__name__

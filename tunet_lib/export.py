@@ -198,7 +198,9 @@ def export_onnx(
     """
     models, folder = Path(models), Path(folder)
     found = [each for several in find_models(models) for each in several]
-    wanted = None if variants is None else set(variants)
+    wanted = (
+        None if variants is None else {variants} if isinstance(variants, str) else set(variants)
+    )
     chosen = [each for each in found if wanted is None or each.variant().name in wanted]
     if wanted is not None and not wanted:
         raise DataError("no network is named; name one, or leave `variants` out for all")

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from tunet_lib.config import Config
+from tunet_lib.files import DataError
 from tunet_lib.windows import OnPart, Predict, block_mean, predict_windows
 
 
@@ -68,7 +69,14 @@ def lnet_mask(prob: np.ndarray, config: Config) -> np.ndarray:
     -------
     numpy.ndarray
         bool (z, y, x).
+
+    Raises
+    ------
+    DataError
+        The map has channels.
     """
+    if prob.ndim != 3:
+        raise DataError(f"L-Net's map has shape {prob.shape}; give (z, y, x), without channels")
     mask = prob >= config.lnet_threshold
     if not config.lnet_margin_mm or not mask.any():
         return mask

@@ -69,20 +69,22 @@ def tumor_free_kidneys(label: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
     -------
     numpy.ndarray
         bool (z, y, x). A label map that is no CT's own may hold kidneys in many pieces, so
-        they are told apart by the side of the body: the sides meet half way between the middles
-        of the largest piece and of the largest one that is `APART_MM` away from it, to
-        the left or right. Where there is none, all is one kidney.
+        each piece is given to the side of the body that its middle is on. The sides meet half
+        way between the middles of the largest piece and of the largest one that is `APART_MM`
+        away from it, to the left or right. Where there is none, all is one kidney.
     """
     whole = label > 0
-    found = cc3d.statistics(cc3d.connected_components(whole, connectivity=26))
+    pieces = cc3d.connected_components(whole, connectivity=26)
+    found = cc3d.statistics(pieces)
     sizes, middles = found["voxel_counts"][1:], found["centroids"][1:, 2]
-    left = np.zeros(label.shape[2], bool)
+    is_left = np.zeros(len(sizes) + 1, bool)
     if len(sizes):
         middle = middles[np.argmax(sizes)]
         is_other = np.abs(middles - middle) * spacing_mm[2] > APART_MM
         if is_other.any():
             other = middles[np.argmax(sizes * is_other)]
-            left = np.arange(label.shape[2]) < (middle + other) / 2
+            is_left[1:] = middles < (middle + other) / 2
+    left = is_left[pieces]
     healthy = np.zeros_like(whole)
     for side in (left, ~left):
         kidney = whole & side

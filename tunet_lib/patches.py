@@ -67,9 +67,9 @@ class Augmentation:
 
     def margin(self, width: int) -> int:
         """Give how many voxels beside a patch of that width may move into it."""
-        # A corner lies half a diagonal from the center, which is less than the width.
+        # A corner lies half a diagonal from the center, 0.71 of the width however it turns.
         turned, drawn_in = np.deg2rad(abs(self.angle_deg)), max(0.0, 1 / self.zoom - 1)
-        return int(np.ceil((turned + drawn_in) * width))
+        return int(np.ceil((min(turned, 0.71) + drawn_in) * width))
 
 
 def rotate_in_plane(
@@ -202,7 +202,8 @@ class PatchSource:
         """Give image (z, y, x, 1) float32 and target (z, y, x, channels) float32."""
         volume, label = self.arrays()
         shape = self.variant.patch_shape(self.config)
-        margin = augmentation.margin(max(shape[1:]))
+        # Beyond the volume there is nothing but its repeated border.
+        margin = min(augmentation.margin(max(shape[1:])), max(volume.shape[1:]))
 
         def cut(array: np.ndarray, order: int) -> np.ndarray:
             return rotate_in_plane(

@@ -29,6 +29,7 @@ Spacing = tuple[float, float, float]
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 SLAB_VOXELS = 1 << 24  # so that float32 copies stay at 64 MB
+MOST_GRIDS = 16  # that a CT is long along an axis: more is a field of view in cm, or of a toy
 TIE = 1e-6  # in voxels: a position on the border of two voxels belongs to the second
 
 
@@ -71,6 +72,11 @@ class Placement:
     config
         The preprocessing numbers.
 
+    Raises
+    ------
+    DataError
+        The CT is many times as long as the grid, as where `grid_fov_mm` was given in cm.
+
     Attributes
     ----------
     scan_shape, scan_spacing_mm
@@ -99,6 +105,9 @@ class Placement:
         for axis, size in enumerate(config.grid_shape):
             extent_mm = scan.shape[axis] * scan.spacing_mm[axis]
             needed = int(np.ceil(extent_mm / config.grid_spacing_mm[axis] - TIE))
+            if needed > MOST_GRIDS * size:
+                fov_mm = config.grid_fov_mm[axis]
+                raise DataError(f"the CT has {extent_mm:.0f} mm, and grid_fov_mm is {fov_mm:g}")
             step = size // config.lnet_shape[axis]
             shape.append(size if needed <= size else -(-needed // step) * step)
         self.grid_shape: Shape = (shape[0], shape[1], shape[2])

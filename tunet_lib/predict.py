@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -93,6 +93,8 @@ def predict_scan(
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
+    if windows not in get_args(Windows):
+        raise DataError(f"windows is {windows!r}, must be one of {', '.join(get_args(Windows))}")
     networks = models if isinstance(models, Networks) else Networks(models)
     localizers, voters = networks.localizers, networks.voters
     config = voters[0].config()

@@ -200,12 +200,16 @@ def coverage(table: Sequence[TableRow], folds: int = Config.folds) -> str:
     """
     run = sorted({row.folds for row in table if row.folds}) or [0]
     absent = [row.title for row in table if not row.folds]
-    if run[0] >= folds and not absent:
+    whole = [row for row in table if row.folds >= folds]
+    partly = [row.title for row in whole if row.cases < max(other.cases for other in whole)]
+    if run[0] >= folds and not absent and not partly:
         return ""
     count = f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
     parts = [f"Folds run: {count} of {folds}."]
     if absent:
         parts.append(f"Not yet run: {', '.join(absent)}.")
+    if partly:
+        parts.append(f"Cases are missing of {', '.join(partly)}.")
     if 1 in run:
         parts.append("One fold has no SD.")
     return " ".join(parts)

@@ -73,7 +73,7 @@ class Schedule:
         if log["val_loss"] < self.best_loss:
             self.best_loss, self.best_epoch, self.plateau_wait = log["val_loss"], self.epoch, 0
             return True
-        self.plateau_wait += 1
+        self.plateau_wait += self.epoch > config.warmup_epochs
         if config.decay == "plateau" and self.plateau_wait >= config.plateau_patience:
             self.learning_rate *= config.plateau_factor
             self.plateau_wait = 0

@@ -7,6 +7,7 @@ import numpy as np
 
 from tunet_lib.boxes import box_of
 from tunet_lib.mistakes import APART_MM
+from tunet_lib.plausible import check_shape
 from tunet_lib.scans import ScanFile
 
 ONE_KIDNEY_MM = 150.0  # no single one is as wide; two that have grown together are
@@ -31,12 +32,18 @@ def volumes_ml(label: np.ndarray, scan: ScanFile) -> dict[str, float]:
         ``kidney_left``, ``kidney_right``, ``tumor_left``, ``tumor_right`` → ml. "kidney" is
         what is no tumor of it.
 
+    Raises
+    ------
+    DataError
+        The label map is of another shape than the scan.
+
     Notes
     -----
-    What hangs together is on one side, unless it is wider than any kidney (a horseshoe): that is
-    cut in the middle. The middle lies between the two largest parts with enough kidney in them if
-    they lie as far apart as two kidneys, else in the middle of the scan.
+    What hangs together is on one side. The sides meet in the middle between the two largest parts
+    with enough kidney in them if they lie as far apart as two kidneys, else in the middle of the
+    scan; there a part that is wider than any kidney (a horseshoe) is cut in two.
     """
+    check_shape(label, scan.shape)
     voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
     box = box_of(label > 0)
     part = np.ascontiguousarray(label[box])
@@ -62,11 +69,13 @@ def _left(label: np.ndarray, scan: ScanFile, voxel_ml: float, *, first_column: i
     kidney_ml = np.bincount(components[label == 1], minlength=count + 1)[1:] * voxel_ml
     by_size = np.argsort(found["voxel_counts"][1:])[::-1]
     kidneys = centers[by_size[kidney_ml[by_size] > KIDNEY_ML][:2]]
-    if len(kidneys) == 2 and np.ptp(kidneys) * x_mm > APART_MM:
+    are_two = len(kidneys) == 2 and np.ptp(kidneys) * x_mm > APART_MM
+    if are_two:
         middle = kidneys.mean()
     is_left = np.concatenate([[False], centers > middle])[components]
     for number, part in enumerate(found["bounding_boxes"][1:], start=1):
-        if (part[2].stop - part[2].start) * x_mm > ONE_KIDNEY_MM:
+        # Beside another kidney it is one with a large tumor.
+        if not are_two and (part[2].stop - part[2].start) * x_mm > ONE_KIDNEY_MM:
             inside = components[part] == number
             is_left[part][inside] = np.broadcast_to(columns[part[2]] > middle, inside.shape)[inside]
     return is_left

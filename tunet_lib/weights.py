@@ -52,10 +52,20 @@ def halve_weights(source: str | Path, target: str | Path) -> None:
     Raises
     ------
     DataError
-        The disk is full, or the folder cannot be written.
+        The source is missing or damaged; the disk is full, or the folder cannot be written.
     """
+    try:
+        content = Path(source).read_bytes()
+        check_digest(content)
+        halved = _halved(content)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{source}: cannot be read as weights ({error})") from error
+    _write(Path(target), halved)
+
+
+def _halved(content: bytes) -> bytes:
     buffer = io.BytesIO()
-    with h5py.File(source) as full, h5py.File(buffer, "w") as half:
+    with h5py.File(io.BytesIO(content)) as full, h5py.File(buffer, "w") as half:
 
         def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
             if isinstance(item, h5py.Dataset):
@@ -65,7 +75,7 @@ def halve_weights(source: str | Path, target: str | Path) -> None:
             half[name].attrs.update(item.attrs)
 
         full.visititems(copy)
-    _write(Path(target), buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_weights(path: str | Path, network: Any) -> None:

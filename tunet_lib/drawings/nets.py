@@ -158,7 +158,10 @@ def _handed_over(last: Box, t_first: Box, below: float) -> list[str]:
 
 def _place(block: Block, top: float, levels: int) -> Box:
     """Say where a block stands: the lower, the nearer to the middle."""
-    inward = STEP / 2 + 6 + INDENT * block.level
+    first = STEP / 2 + 6
+    # The two blocks of the lowest level but one leave room for each other.
+    indent = min(INDENT, (WIDTH / 2 - STEP / 2 - 3 - first) / max(1, levels - 2))
+    inward = first + indent * block.level
     middle = block.level == levels - 1
     x = WIDTH / 2 if middle else inward if block.side == "down" else WIDTH - inward
     return Box(x, top + 22 + ROW * block.level, STEP, 46)

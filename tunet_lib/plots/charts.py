@@ -32,28 +32,33 @@ def training_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> F
     Raises
     ------
     ValueError
-        There is no history, or one has columns of different lengths.
+        There is no history, or one has no epoch, or columns of different lengths.
     KeyError
         A history lacks a column.
     """
-    if not histories:
-        raise ValueError("training_curves needs at least one history")
+    if not histories or not all(len(each["epoch"]) for each in histories.values()):
+        raise ValueError("training_curves needs at least one history, and an epoch of each")
     figure = new_figure(0.75)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ends = []
     # Lines that lie on one another would have the last one's color.
     all_share_rates = len({(*each["learning_rate"],) for each in histories.values()}) == 1
     gray = "0.4" if all_share_rates and len(histories) > 1 else None
-    for color, (name, history) in zip(itertools.cycle(_LINES), histories.items(), strict=False):
+    looks = itertools.product(("-", "--", ":", "-."), _LINES)  # other strokes, once colors end
+    for (stroke, color), (name, history) in zip(
+        itertools.cycle(looks), histories.items(), strict=False
+    ):
         epoch, loss, val_loss, rate = (
             np.asarray(history[column], float)
             for column in ("epoch", "loss", "val_loss", "learning_rate")
         )
-        upper.plot(epoch, loss, color=color, linewidth=0.8, alpha=0.7)
-        upper.plot(epoch, val_loss, color=color, linewidth=1.8, label=name)
+        look: dict[str, Any] = {"color": color, "linestyle": stroke}
+        look["marker"] = "." if len(epoch) == 1 else None  # a line of one point is not to be seen
+        upper.plot(epoch, loss, linewidth=0.8, alpha=0.7, **look)
+        upper.plot(epoch, val_loss, linewidth=1.8, label=name, **look)
         best = np.nan_to_num(val_loss, nan=np.inf).argmin()
         upper.plot(epoch[best], val_loss[best], "o", color=color, markersize=5)
-        lower.step(epoch, rate, where="mid", color=gray or color, linewidth=1.5)
+        lower.step(epoch, rate, where="mid", linewidth=1.5, **look | {"color": gray or color})
         ends.append((float(val_loss[-1]), name, color))
     _name_lines(upper, ends)
     upper.set_title(

@@ -209,8 +209,9 @@ def _describe_voxel(
     z, y, x = voxel
     ax.text(0.08, 0.9, f"{volume_hu[z, y, x]:.0f} HU", fontsize=14)
     if label is not None:
-        name = ("background", "kidney", "tumor")[int(label[z, y, x])]
-        ax.text(0.08, 0.76, f"label {label[z, y, x]}: {name}", fontsize=10)
+        value = int(label[z, y, x])
+        name = {0: ": background", 1: ": kidney", 2: ": tumor"}.get(value, "")
+        ax.text(0.08, 0.76, f"label {value}{name}", fontsize=10)
         for height, region in ((0.18, "whole"), (0.06, "tumor")):
             ax.plot([0.08, 0.22], [height + 0.025] * 2, color=PALETTE[region], linewidth=3)
             ax.text(0.27, height, region, fontsize=10)

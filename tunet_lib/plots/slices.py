@@ -59,7 +59,7 @@ def largest_slice(label: np.ndarray, axis: int = 0) -> int:
     axis
         The axis that is cut: 0 axial, 1 coronal, 2 sagittal.
     """
-    others = tuple(other for other in range(3) if other != axis)
+    others = tuple(other for other in range(3) if other != axis % 3)
     for lowest in (2, 1):
         voxels = np.count_nonzero(label >= lowest, axis=others)
         if voxels.any():
