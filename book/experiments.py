@@ -324,6 +324,17 @@ EXPERIMENTS = (
         SPACE,
         adam={"gradient_accumulation_steps": 4},
     ),
+    # As many windows an update and as many updates, whose Dice is of all eight.
+    *(
+        Experiment(
+            f"space_shared{tail}",
+            "U-Net 3D, batch 8, a quarter of the steps" + (f", seed {seed}" if tail else ""),
+            "unet3d",
+            SPACE | {"batch_size": 8},
+            seed=seed,
+        )
+        for tail, seed in (("", 2019), ("_2020", 2020), ("_2021", 2021))
+    ),
     # Keras puts the average in place of the weights at the end of each `fit`, that is, each epoch:
     # it is what is watched, kept, and trained on from.
     Experiment(

@@ -14,7 +14,7 @@ real
 
 A line for each CT goes to book/results/wide_scores.csv as soon as it is there; a call that was cut
 short has measured a share of every source, and goes on. Scores are of the CT's own voxels. No CT
-measured here chose anything.
+measured here chose anything, but for those of `portal`: on them the course's recipe was chosen.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ goes on. What TuNet's tumor is worth at other thresholds goes to book/results/wi
 it tells how far a threshold alone could get.
 
 What comes with the library was trained in two rounds: 20 epochs in windows of the grid's height, on
-phantoms of the first generator (``patch_shape`` (48, 40, 40), ``batch_size`` 8, ``learning_rate``
-0.002), and from there, by ``--start``, as book/wide.json says, on phantoms of the second.
+phantoms of the first generator (``patch_shape`` (48, 40, 40), ``patch_stride`` (48, 10, 10),
+``patches_per_case`` 1, ``batch_size`` 8, ``learning_rate`` 0.002, ``stop_patience`` 20), and from
+there, by ``--start``, as book/wide.json says, on phantoms of the second.
 """
 
 from __future__ import annotations
