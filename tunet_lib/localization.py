@@ -76,7 +76,7 @@ def lnet_mask(prob: np.ndarray, config: Config) -> np.ndarray:
         The map has channels.
     """
     if prob.ndim != 3:
-        raise DataError(f"L-Net's map has shape {prob.shape}; give (z, y, x), without channels")
+        raise DataError(f"the map of L-Net is {prob.shape}; give (z, y, x)")
     mask = prob >= config.lnet_threshold
     if not config.lnet_margin_mm or not mask.any():
         return mask

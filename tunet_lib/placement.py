@@ -106,8 +106,8 @@ class Placement:
             extent_mm = scan.shape[axis] * scan.spacing_mm[axis]
             needed = int(np.ceil(extent_mm / config.grid_spacing_mm[axis] - TIE))
             if needed > MOST_GRIDS * size:
-                fov_mm = config.grid_fov_mm[axis]
-                raise DataError(f"the CT has {extent_mm:.0f} mm, and grid_fov_mm is {fov_mm:g}")
+                fov_mm = f"{config.grid_fov_mm[axis]:g}, of grid_fov_mm"
+                raise DataError(f"the CT has {extent_mm:.0f} mm, not {fov_mm}")
             step = size // config.lnet_shape[axis]
             shape.append(size if needed <= size else -(-needed // step) * step)
         self.grid_shape: Shape = (shape[0], shape[1], shape[2])

@@ -93,8 +93,8 @@ def predict_scan(
 
     Source: Vu et al. 2019, Eq. 4, Algorithm 1 and Fig. 4.
     """
-    if windows not in get_args(Windows):
-        raise DataError(f"windows is {windows!r}, must be one of {', '.join(get_args(Windows))}")
+    if windows not in (known := get_args(Windows)):
+        raise DataError(f"windows is {windows!r}, must be one of {', '.join(known)}")
     networks = models if isinstance(models, Networks) else Networks(models)
     localizers, voters = networks.localizers, networks.voters
     config = voters[0].config()
