@@ -1,6 +1,7 @@
 """Every case of a run scored by the networks of its fold, untrained or pretended ones."""
 
 import dataclasses
+import functools
 import os
 
 import numpy as np
@@ -13,6 +14,7 @@ from tunet_lib.evaluation import STEPS, SYSTEMS, read_scores, write_scores
 from tunet_lib.files import DataError, save_json
 from tunet_lib.kits19 import find_cases
 from tunet_lib.model import Model
+from tunet_lib.parallel import KilledError
 from tunet_lib.runs import open_run, prepare_run
 from tunet_lib.scoring import FoldScores, evaluate_run, label_systems, systems_of, tabulate_run
 
@@ -183,6 +185,23 @@ def test_folds_side_by_side_give_the_same_scores(run):
         path.unlink()
     assert evaluate_run(run, jobs=2, on_case=done.append) == alone
     assert sorted(done) == sorted(run.folds[0] + run.folds[1])
+
+
+def test_a_fold_whose_process_is_killed_takes_no_other_with_it(run, monkeypatch):
+    save_untrained(run, ["unet2d", "lnet"])
+    alone, _ = evaluate_run(run)
+
+    def each(function, folds, jobs):
+        yield 0, lambda: function(0)
+        yield 1, functools.partial(killed, function)
+
+    def killed(*_):
+        raise KilledError("its process was killed")
+
+    monkeypatch.setattr(scoring, "each", each)
+    rows, failures = evaluate_run(run, jobs=2)
+    assert rows == [row for row in alone if row["fold"] == 0] != []
+    assert failures == dict.fromkeys(run.folds[1], "its process was killed")
 
 
 def test_the_steps_of_algorithm_1_are_those_of_its_lines(run, pretend):

@@ -31,6 +31,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class KilledError(DataError):
+    """A process was killed, as happens where memory runs out; its item may be fine."""
+
+
 def each(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int = 1
 ) -> Iterator[tuple[Item, Callable[[], Result]]]:
@@ -52,7 +56,7 @@ def each(
     ------
     item, result
         As they are finished. ``result()`` gives what the function gave, or raises what it
-        raised; a `DataError` if its process was killed, which happens where memory runs out.
+        raised; a `KilledError` if its process was killed.
         No other item notices. What the function warned of elsewhere is warned of here as well.
     """
     try:
@@ -81,7 +85,7 @@ def _in_processes(
         except BrokenExecutor as error:
             pool.shutdown()
             pool = _one_process()
-            raise DataError("its process was killed; was there enough memory?") from error
+            raise KilledError("its process was killed; was there enough memory?") from error
         finally:
             idle.put(pool)
 

@@ -29,7 +29,7 @@ from tunet_lib.kits19 import Case, require_label
 from tunet_lib.layouts import find_data
 from tunet_lib.localization import lnet_mask
 from tunet_lib.mistakes import tumor_figures
-from tunet_lib.parallel import each
+from tunet_lib.parallel import KilledError, each
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import merge, postprocess, threshold_labels, whole_region
 from tunet_lib.preprocess import PreparedCase
@@ -82,7 +82,10 @@ def evaluate_run(
         task = functools.partial(evaluate_fold, run, batch_size)
         results = {}
         for fold, result in each(task, folds, jobs):
-            results[fold] = result()
+            try:
+                results[fold] = result()
+            except KilledError as error:  # the others' scores are there all the same
+                results[fold] = [], dict.fromkeys(run.folds[fold], str(error))
             for case_id in run.folds[fold]:
                 if on_case is not None:
                     on_case(case_id)
