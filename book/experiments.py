@@ -315,25 +315,34 @@ EXPERIMENTS = (
         )
         for seed in (2020, 2021)
     ),
-    # Four gradients of 2 windows each are of as many cases as a batch of 8, but the Dice of each is
-    # of 2. A quarter as many updates at as many voxels.
-    Experiment(
-        "space_accumulate",
-        "U-Net 3D, batch 2, mean gradient of four steps",
-        "unet3d",
-        SPACE,
-        adam={"gradient_accumulation_steps": 4},
-    ),
-    # As many windows an update and as many updates, whose Dice is of all eight.
+    # What keeps a network from calling kidneys tumor? Eight windows an update, all of one Dice; the
+    # same, each with a Dice of its own; the mean gradient of four steps of two windows. All at a
+    # quarter as many updates and as many voxels, with three seeds.
     *(
         Experiment(
-            f"space_shared{tail}",
-            "U-Net 3D, batch 8, a quarter of the steps" + (f", seed {seed}" if tail else ""),
+            f"space_{name}" + (f"_{seed}" if seed != 2019 else ""),
+            f"U-Net 3D, {what}" + (f", seed {seed}" if seed != 2019 else ""),
             "unet3d",
-            SPACE | {"batch_size": 8},
+            SPACE | changes,
+            adam=adam,
             seed=seed,
         )
-        for tail, seed in (("", 2019), ("_2020", 2020), ("_2021", 2021))
+        for name, what, changes, adam in (
+            ("shared", "batch 8, a quarter of the steps", {"batch_size": 8}, {}),
+            (
+                "sample",
+                "batch 8, a quarter of the steps, Dice of each window",
+                {"batch_size": 8, "dice_over": "sample"},
+                {},
+            ),
+            (
+                "accumulate",
+                "batch 2, mean gradient of four steps",
+                {},
+                {"gradient_accumulation_steps": 4},
+            ),
+        )
+        for seed in (2019, 2020, 2021)
     ),
     # Keras puts the average in place of the weights at the end of each `fit`, that is, each epoch:
     # it is what is watched, kept, and trained on from.
