@@ -144,9 +144,9 @@ $(ASSETS): $(NPM)/package.json $(NPM)/package-lock.json $(STAMP)
 	cp $(NPM)/node_modules/dicom-parser/dist/dicomParser.min.js $(VENDOR)/dicom-parser
 	cp $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.js \
 	    $(NPM)/node_modules/@niivue/dcm2niix/dist/dcm2niix.jpeg.wasm $(VENDOR)/dcm2niix
-	for name in katex dicom-parser pako; do \
+	for name in katex dicom-parser; do \
 	    cp $(NPM)/node_modules/$$name/LICENSE $(VENDOR)/$$name; done
-	for name in niivue dcm2niix onnxruntime; do cp $(NPM)/licenses/$$name.txt $(VENDOR)/$$name/LICENSE; done
+	for name in niivue dcm2niix onnxruntime pako; do cp $(NPM)/licenses/$$name.txt $(VENDOR)/$$name/LICENSE; done
 	cp $(NPM)/node_modules/pako/dist/browser/pako_inflate.esm.min.mjs $(VENDOR)/pako
 	mkdir -p $(VENDOR)/reveal
 	cd $(NPM)/node_modules/reveal.js && cp LICENSE dist/reveal.css dist/reveal.js \
