@@ -170,7 +170,7 @@ def surface_distances(
         hd95_mm=float(surface_distance.compute_robust_hausdorff(distances, 95)),
         mean_mm=float(np.mean(surface_distance.compute_average_surface_distance(distances))),
         surface_dice=float(
-            # A surface just as far is within, however its place was rounded.
+            # A surface just as far is within, however it was rounded.
             surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm + 1e-6)
         ),
     )

@@ -83,6 +83,7 @@ SCROLLS_BY_KEY = """() =>
 
 def pages_with(mark):
     names = [name for name, text in PAGES.items() if mark in text]
+    assert names or not PAGES, f"no page has {mark}"  # none is there before the book is built
     return pytest.mark.parametrize("name", names)
 
 
