@@ -5,21 +5,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scans import SHAPE, SPACING_MM, as_oriented, box_scan, save_network, scan_config, write_scans
+from typer.main import get_command
 from typer.testing import CliRunner
 
-from tunet_lib import cli, steps
+from tunet_lib import batch, cli, steps
 from tunet_lib.cli import app
 from tunet_lib.config import Config
 from tunet_lib.evaluation import SYSTEMS
 from tunet_lib.files import DataError, load_json
 from tunet_lib.kits19 import save_case
 
-VERBS = ("phantom", "prepare", "train", "predict", "evaluate", "table", "run")
+VERBS = list(get_command(app).commands)
 
 
 def tunet(*arguments):
@@ -87,6 +89,38 @@ def test_preset_configuration_and_epochs(tmp_path):
     assert cli._config("course", tmp_path / "mine.json", None) == scan_config(seed=7)
     assert cli._config("course", tmp_path / "mine.json", 9) == scan_config(seed=7, epochs=9)
     assert cli._config("course", precision="bfloat16").precision == "bfloat16"
+
+
+@pytest.mark.parametrize("verb", ["prepare", "run"])
+def test_a_run_is_prepared_with_the_preset_that_is_named(monkeypatch, verb):
+    chosen = []
+    monkeypatch.setattr(steps, "prepare", lambda data, folder, config, **_: chosen.append(config))
+    for step in ("train", "evaluate", "table"):
+        monkeypatch.setattr(steps, step, lambda *_, **__: {})
+    for option in ([], ["--preset", "paper", "--epochs", 3, "--precision", "bfloat16"]):
+        result = tunet(verb, "data", "run", *option)
+        assert result.exit_code == 0, result.output
+    paper = Config.preset("paper", epochs=3, precision="bfloat16")
+    assert chosen == [Config.preset("course"), paper]
+
+
+def test_trainings_are_here_or_in_processes_of_their_own_as_asked(monkeypatch):
+    asked = []
+
+    def noted(name, result=None):
+        return lambda *given, **options: asked.append((name, *given, options)) or result
+
+    monkeypatch.setattr(steps, "train_here", noted("here"))
+    monkeypatch.setattr(steps, "train", noted("apart", {}))
+    options = ["--variant", "lnet", "--fold", "1"]
+    for more in (["--here"], ["--jobs", 2]):
+        assert tunet("train", "run", *options, *more).exit_code == 0
+    assert tunet("train", "run", "--task", 3).exit_code == 0
+    assert asked == [
+        ("here", Path("run"), ["lnet"], [1], {"number": None}),
+        ("apart", Path("run"), ["lnet"], [1], {"jobs": 2}),
+        ("here", Path("run"), None, None, {"number": 3}),
+    ]
 
 
 def test_a_seed_below_zero_is_refused(tmp_path):
@@ -194,6 +228,29 @@ def test_prediction_keeps_shape_and_affine(label, ct):
     np.testing.assert_allclose(label.affine, image.affine, atol=1e-6)
     assert label.get_data_dtype() == np.uint8
     assert len(np.unique(label.dataobj)) > 1, "a constant map would prove little"
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ([], {"windows": "mask", "batch_size": 4, "tumor_rule": True}),
+        (
+            ["--windows", "all", "--batch-size", 3, "--no-tumor-rule"],
+            {"windows": "all", "batch_size": 3, "tumor_rule": False},
+        ),
+    ],
+)
+def test_how_to_predict_is_passed_on(models, ct, tmp_path, monkeypatch, options, how):
+    given = []
+
+    def predict_scan(scan, networks, *, on_part, **options):
+        given.append(options)
+        return np.zeros(scan.shape, np.uint8)
+
+    monkeypatch.setattr(batch, "predict_scan", predict_scan)
+    result = tunet("predict", ct, "--models", models, "-o", tmp_path / "a.nii.gz", *options)
+    assert result.exit_code == 0, result.output
+    assert given == [how]
 
 
 def test_an_output_that_is_named_may_be_there_already(label):

@@ -166,7 +166,7 @@ AT_LEAST_1 = ("at least 1", [1], [0, -1])
 ZERO_TO_ONE = ("at least 0 and at most 1", [0, 1], [LESS_THAN_0, MORE_THAN_1])
 ABOVE_0_TO_1 = ("above 0 and at most 1", [MORE_THAN_0, 1], [0, -0.0, MORE_THAN_1])
 BELOW_1 = ("at least 0 and below 1", [0, LESS_THAN_1], [LESS_THAN_0, 1, 5.0])
-SHAPE = ("at least 1", [], [(0, 8, 8), (8, 0, 8), (8, 8, -1)])
+SHAPE = ("at least 1", [(1, 1, 1)], [(0, 8, 8), (8, 0, 8), (8, 8, -1)])
 MM = (
     "above 0 and at most 10000",
     [(MORE_THAN_0, 1, 1), (1, 1, 10_000)],
@@ -184,7 +184,7 @@ BOUNDS = {
         [(-32769, 0), (0, 32768)],
     ),
     "lnet_shape": SHAPE,
-    "levels": ("at least 1 and at most 10", [1], [0, 11]),
+    "levels": ("at least 1 and at most 10", [1, 10], [0, 11]),
     "filters": ("at least 1", [8], [0, -8]),
     "norm_groups": AT_LEAST_1,
     "se_ratio": AT_LEAST_1,
@@ -222,6 +222,10 @@ BOUNDS = {
     "small_tumor_voxels": ("at least 0", [0], [-1]),
 }
 FIELDS = [field.name for field in dataclasses.fields(Config)]
+SHAPES = ("grid_shape", "lnet_shape", "patch_shape")
+# What a field at its bound needs beside it: ten levels, 512 voxels; and one voxel, one level.
+ONE_VOXEL = {"levels": 1, **dict.fromkeys((*SHAPES, "patch_stride"), (1, 1, 1))}
+BESIDE = {"levels": dict.fromkeys(SHAPES, (512, 512, 512)), **dict.fromkeys(SHAPES, ONE_VOXEL)}
 
 
 def test_every_field_with_numbers_has_a_bound():
@@ -232,8 +236,9 @@ def test_every_field_with_numbers_has_a_bound():
 @pytest.mark.parametrize("name", BOUNDS)
 def test_just_inside_its_bound_a_field_is_taken(name):
     _, inside, _ = BOUNDS[name]
+    assert inside
     for value in inside:
-        assert getattr(Config(**{name: value}), name) == value
+        assert getattr(Config(**{**BESIDE.get(name, {}), name: value}), name) == value
 
 
 @pytest.mark.parametrize("name", BOUNDS)

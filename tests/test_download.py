@@ -261,10 +261,11 @@ def test_a_passing_fault_is_overcome(server, tmp_path, url, faults):
     [
         ("page", "another size than announced"),
         ("wrong bytes", "wrong bytes (SHA-256)"),
-        (404, "404"),
-        (429, "429"),
-        ("cut", ""),
-        ("stall", ""),
+        (404, "the server answered 404 Not Found"),
+        (429, "the server answered 429 Too Many Requests"),
+        ("cut", "there is no connection, or a bad one (ChunkedEncodingError)"),
+        ("cut without length", "was cut short"),
+        ("stall", "there is no connection, or a bad one (ConnectionError)"),
     ],
 )
 def test_a_lasting_fault_is_reported_and_stops_no_other_file(server, tmp_path, url, fault, reason):

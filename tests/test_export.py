@@ -90,11 +90,13 @@ def test_the_list_names_what_was_written(exported):
         assert asdict(VARIANTS[entry["name"]]).items() >= {"median": entry["median"]}.items()
 
 
-def test_the_command_exports_what_it_is_asked_for(tmp_path):
+def test_the_command_exports_what_it_is_asked_for(exported, tmp_path):
     options = ["export", "--onnx", str(tmp_path), "--variant", "lnet", "--half"]
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lnet.onnx", "networks.json"]
+    full = exported[0] / "lnet.onnx"  # of other weights, and as many
+    assert (tmp_path / "lnet.onnx").stat().st_size < 0.55 * full.stat().st_size
 
 
 def test_a_variant_that_is_not_there_is_named(tmp_path):

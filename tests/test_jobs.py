@@ -26,7 +26,7 @@ def run(tmp_path):
 def processes(monkeypatch):
     """Let each training be a short script, chosen by its fold."""
     scripts = {}
-    started = []
+    started, opened = [], []
 
     def start(run, task, threads, card):
         started.append((task, threads) if card is None else (task, threads, card))
@@ -34,14 +34,23 @@ def processes(monkeypatch):
         folder.path.mkdir(parents=True, exist_ok=True)
         code = scripts.get(task[1], "open('model.weights.h5', 'w')")
         with folder.log.open("w") as log:
-            return subprocess.Popen(
-                [sys.executable, "-c", code], cwd=folder.path, stdout=log, stderr=subprocess.STDOUT
+            opened.append(
+                subprocess.Popen(
+                    [sys.executable, "-c", code],
+                    cwd=folder.path,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
             )
+        return opened[-1]
 
     monkeypatch.setattr(jobs, "start_worker", start)
     sleep = jobs.time.sleep
     monkeypatch.setattr(jobs.time, "sleep", lambda seconds: sleep(seconds / 20))
-    return scripts, started
+    yield scripts, started, opened
+    for process in opened:  # whatever the test has found
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -100,8 +109,9 @@ def test_trainings_end_with_the_one_who_waits_for_them(run, processes):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_tasks(run, run.tasks(["lnet"], [0]), on_poll=interrupt)
-    assert not run.model_folder(("lnet", 0)).is_trained
+        train_tasks(run, run.tasks(["lnet", "tunet"], [0]), jobs=2, on_poll=interrupt)
+    statuses = [process.poll() for process in processes[2]]  # None: it still runs
+    assert statuses == [-signal.SIGTERM] * 2
 
 
 def test_a_process_is_given_its_task_and_its_share_of_the_cores(run, monkeypatch):
@@ -112,8 +122,10 @@ def test_a_process_is_given_its_task_and_its_share_of_the_cores(run, monkeypatch
 
     monkeypatch.setattr(jobs.subprocess, "Popen", popen)
     jobs.start_worker(run, ("tunet", 1), 3, card="5")
-    assert started["command"][::2] == [sys.executable, started["command"][2], "tunet"]
-    assert started["command"][3:] == [str(run.folder), "tunet", "1"]
+    python, option, boot, *arguments = started["command"]
+    assert (python, option) == (sys.executable, "-c")
+    assert "from tunet_lib.worker import main; main(sys.argv[1:])" in boot
+    assert arguments == [str(run.folder), "tunet", "1"]
     assert started["stdin"] == subprocess.PIPE
     threads = {started["env"][name] for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")}
     assert threads == {"3"}

@@ -9,6 +9,7 @@ import pytest
 from scans import SPACING_MM, box_scan, scan_config, write_scans
 from typer.testing import CliRunner
 
+from tunet_lib.batch import plan
 from tunet_lib.check import check_folder
 from tunet_lib.cli import app
 from tunet_lib.files import DataError
@@ -142,25 +143,25 @@ def test_a_folder_of_neither(tmp_path):
         find_data(tmp_path / "absent")
 
 
-def test_nnunets_cases_are_prepared_and_predicted_as_others(tmp_path):
+def test_nnunets_cases_are_prepared_as_others_and_found_for_prediction(tmp_path):
     pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
-    kits = write_scans(tmp_path / "kits", 2)
+    kits, raw = write_scans(tmp_path / "kits", 2), tmp_path / "raw"
+    for folder in ("imagesTr", "labelsTr"):
+        (raw / folder).mkdir(parents=True)
     for number, case in enumerate(kits):
-        for folder, name, path in (
-            ("imagesTr", f"p{number}_0000.nrrd", case.image_path),
-            ("labelsTr", f"p{number}.nrrd", case.label_path),
-        ):
-            (tmp_path / "raw" / folder).mkdir(parents=True, exist_ok=True)
-            scan = load_scan(path)
-            save_label(np.zeros(scan.shape), scan, tmp_path / "raw" / folder / name)
-    for number, case in enumerate(kits):  # label maps go through; CTs need negative values
-        shutil.copy(case.image_path, tmp_path / "raw" / "imagesTr" / f"p{number}_0000.nii.gz")
-        (tmp_path / "raw" / "imagesTr" / f"p{number}_0000.nrrd").unlink()
-    run, unused = prepare_run(tmp_path / "raw", tmp_path / "run", scan_config())
+        shutil.copy(case.image_path, raw / "imagesTr" / f"p{number}_0000.nii.gz")
+        scan = load_scan(case.image_path)
+        save_label(load_label(case.label_path), scan, raw / "labelsTr" / f"p{number}.nrrd")
+    run, unused = prepare_run(raw, tmp_path / "run", scan_config())
     assert unused == {}
     assert sorted(case.case_id for case in run.cases()) == ["p0", "p1"]
-    alone = prepare_case(kits[0], tmp_path / "alone", scan_config())
-    np.testing.assert_array_equal(run.cases()[0].volume(False), alone.volume(False))
+    for number, case in enumerate(sorted(run.cases(), key=lambda case: case.case_id)):
+        alone = prepare_case(kits[number], tmp_path / f"alone{number}", scan_config())
+        np.testing.assert_array_equal(case.volume(False), alone.volume(False))
+        np.testing.assert_array_equal(case.label(), alone.label())
+        assert set(np.unique(case.label())) == {0, 1, 2}
+    images = [raw / "imagesTr" / f"p{number}_0000.nii.gz" for number in range(2)]
+    assert [job.ct for job in plan([raw], tmp_path / "out")] == images
 
 
 # Cysts

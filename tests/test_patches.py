@@ -285,9 +285,19 @@ def test_the_seed_decides(cases):
     assert not same(epoch, batches(PatchDataset(cases, TUNET, config, seed=(2018, 0, 1))))
 
 
-def test_every_batch_has_its_own_rotation(cases):
+def test_every_patch_of_every_batch_has_its_own_rotation(cases, monkeypatch):
+    patch, drawn = PatchSource.patch, []
+
+    def noted(self, start, changed):
+        drawn.append(changed)
+        return patch(self, start, changed)
+
+    monkeypatch.setattr(PatchSource, "patch", noted)
     config = tiny_config(rotation_deg=20.0, patch_sampling="windows", patch_stride=(8, 8, 8))
     turned = PatchDataset(cases, TUNET, config, seed=(1,))
+    batches(turned)
+    assert len(turned) > 1
+    assert len({changed.angle_deg for changed in drawn}) == len(drawn) == len(turned.items)
     plain = PatchDataset(cases, TUNET, replace(config, rotation_deg=0.0), seed=(1,))
     pairs = list(zip(batches(turned), batches(plain), strict=True))
     assert all((a != c).any() for (a, _), (c, _) in pairs)

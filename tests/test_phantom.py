@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tunet_lib.phantom import make_phantom, simulate_ct
+from tunet_lib.phantom import make, make_phantom, simulate_ct
+from tunet_lib.phantom.canvas import Canvas
+from tunet_lib.phantom.kidneys import draw_cysts
 
 CASES = 6
 
@@ -83,7 +85,7 @@ def test_intensities_are_those_of_kits19(phantoms):
         assert ((values > 250) & (label == 0)).any()  # bone
 
 
-def test_look_alikes_exist_outside_the_kidneys(phantoms):
+def test_organs_have_the_hu_of_kidneys_and_tumors(phantoms):
     for volume_hu, label, _ in phantoms:
         smooth = ndimage.uniform_filter(volume_hu.astype(float), 3)
         outside = ndimage.binary_dilation(label > 0, iterations=2) == 0
@@ -91,6 +93,53 @@ def test_look_alikes_exist_outside_the_kidneys(phantoms):
             low, high = np.percentile(smooth[label == value], (25, 75))
             alike = outside & (smooth > low) & (smooth < high)
             assert alike.sum() > (label == value).sum() * 0.5
+
+
+def test_look_alikes_lie_outside_the_kidneys_and_have_a_tumors_hu(phantoms, monkeypatch):
+    paint_look_alikes = make.paint_look_alikes
+
+    def paint_and_wipe_off(canvas, patient, rng):  # so that all else is drawn as it was
+        before = canvas.hu.copy()
+        paint_look_alikes(canvas, patient, rng)
+        canvas.hu[:] = before
+
+    monkeypatch.setattr(make, "paint_look_alikes", paint_and_wipe_off)
+    values = []
+    for seed, (volume_hu, label, spacing_mm) in enumerate(phantoms[:3]):
+        without_hu, same, _ = make_phantom(np.random.default_rng([7, seed]))
+        np.testing.assert_array_equal(same, label)
+        changed = np.abs(volume_hu.astype(int) - without_hu) > 50
+        assert changed.sum() * voxel_ml(spacing_mm) > 2
+        assert (changed & (label > 0)).sum() < 0.01 * changed.sum()
+        values.append(volume_hu[changed])
+    # Tumors of KiTS19 have 58 HU, with an SD of 43.
+    assert np.median(np.concatenate(values)) == pytest.approx(58, abs=43)
+
+
+def test_of_a_given_label_map_some_kidneys_hold_cysts():
+    labels = two_kidneys()
+    canvas = Canvas(np.random.default_rng(0), labels.shape, (5, 4, 4), origin_mm=(100, 200, 190))
+    found = [draw_cysts(labels, canvas, np.random.default_rng(seed)) for seed in range(300)]
+    shares = np.bincount([len(cysts) for cysts in found], minlength=4) / len(found)
+    np.testing.assert_allclose(shares, [0.6, 0.25, 0, 0.15], atol=0.08)
+    for center, radius in (cyst for cysts in found for cyst in cysts):
+        place = [np.argmin(np.abs(a - c)) for a, c in zip(canvas.axes, center, strict=True)]
+        assert labels[tuple(place)] == 1
+        assert 3 <= radius <= 14
+    assert draw_cysts(0 * labels, canvas, np.random.default_rng(0)) == []
+
+
+def test_a_simulated_cyst_is_fluid(monkeypatch):
+    labels = two_kidneys()
+
+    def one_cyst(labels, canvas, rng):
+        return [(tuple(float(a[i]) for a, i in zip(canvas.axes, (20, 55, 28), strict=True)), 14)]
+
+    monkeypatch.setattr(make, "draw_cysts", one_cyst)
+    volume_hu = simulate_ct(labels, (5, 4, 4), np.random.default_rng(3))
+    cyst, other = (volume_hu[19:22, 54:57, x - 1 : x + 2].mean() for x in (28, 68))
+    assert cyst == pytest.approx(10, abs=20)
+    assert other > cyst + 25
 
 
 def test_phantom_fits_a_given_shape_and_spacing():

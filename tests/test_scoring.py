@@ -6,16 +6,25 @@ import os
 
 import numpy as np
 import pytest
-from scans import one_map_at_a_time, save_untrained, scan_config, write_scans
+from scans import SPACING_MM, one_map_at_a_time, save_untrained, scan_config, write_scans
 
 from tunet_lib import model, networks, scoring
 from tunet_lib.config import ENSEMBLE, LOCALIZERS, VARIANTS
-from tunet_lib.evaluation import STEPS, SYSTEMS, read_scores, write_scores
+from tunet_lib.evaluation import (
+    STEPS,
+    SURFACE_TOLERANCE_MM,
+    SYSTEMS,
+    read_scores,
+    write_scores,
+)
 from tunet_lib.files import DataError, save_json
 from tunet_lib.kits19 import find_cases
+from tunet_lib.metrics import kits19_score, surface_distances
 from tunet_lib.model import Model
 from tunet_lib.parallel import KilledError
+from tunet_lib.placement import Placement
 from tunet_lib.runs import open_run, prepare_run
+from tunet_lib.scans import load_label
 from tunet_lib.scoring import FoldScores, evaluate_run, label_systems, systems_of, tabulate_run
 
 # One level: a network of each kind in a moment.
@@ -226,14 +235,48 @@ def test_the_steps_of_algorithm_1_are_those_of_its_lines(run, pretend):
     np.testing.assert_array_equal(labels["ensemble_postprocess"], labels["line_27"])
 
 
-def test_a_run_says_how_tumors_are_wrong(run, pretend):
-    rows, _ = evaluate_run(run)
+def test_networks_that_call_every_kidney_a_tumor_have_the_figures_of_that(
+    run, pretend, monkeypatch
+):
+    """What is predicted and what is true, grid and scan, their voxels: none is the other."""
+    right = Model.predict
+
+    def all_tumor(self, volumes, **options):
+        maps = right(self, volumes, **options)
+        return np.repeat(maps[..., :1], maps.shape[-1], axis=-1)
+
+    monkeypatch.setattr(Model, "predict", all_tumor)
+    rows, failures = evaluate_run(run)
+    assert (len(rows), failures) == (4 * len(SCORED), {})
     voxel_ml = np.prod(run.config.grid_spacing_mm) / 1000
-    for row in rows:
-        case = next(case for case in run.cases() if case.case_id == row["case_id"])
-        assert row["tumor_ml"] == pytest.approx((case.label() == 2).sum() * voxel_ml)
-        assert row["tumor_sensitivity"] == row["tumor_precision"] == 1
-        assert row["false_tumor_ml"] in {0, None}
+    for case in run.cases():
+        true_grid = np.asarray(case.label())
+        said = np.where(true_grid > 0, np.uint8(2), np.uint8(0))
+        back = Placement(case, run.config).label_from_grid(said)
+        truth = load_label(run.data / case.case_id / "segmentation.nii.gz")
+        tumor, whole = np.count_nonzero(true_grid == 2), np.count_nonzero(true_grid)
+        expected = {
+            **{f"grid_{region}": dsc for region, dsc in kits19_score(said, true_grid).items()},
+            **{f"native_{region}": dsc for region, dsc in kits19_score(back, truth).items()},
+            "tumor_ml": pytest.approx(tumor * voxel_ml),
+            "tumor_sensitivity": 1.0,
+            "tumor_precision": pytest.approx(tumor / whole),
+            "false_tumor_ml": None,  # no kidney is free of tumor
+        }
+        assert 0 < expected["native_tumor"] < expected["native_whole"] < 1
+        surfaces = {}
+        for region, above in (("whole", 0), ("tumor", 1)):
+            found = surface_distances(
+                back > above, truth > above, SPACING_MM, tolerance_mm=SURFACE_TOLERANCE_MM
+            )
+            surfaces |= {f"{region}_{figure}": value for figure, value in vars(found).items()}
+        assert min(surfaces["whole_hd95_mm"], surfaces["tumor_hd95_mm"]) > 0
+        for row in (row for row in rows if row["case_id"] == case.case_id):
+            assert {name: row[name] for name in expected} == expected
+            # Of one system only, for at full size they take seconds.
+            is_last = row["system"] == "ensemble_postprocess"
+            wanted = surfaces if is_last else dict.fromkeys(surfaces)
+            assert {name: row[name] for name in surfaces} == wanted
 
 
 def test_models_of_tampered_folds_score_nothing(run, pretend):

@@ -440,9 +440,10 @@ def test_an_epoch_whose_numbers_are_not_finite_begins_anew(where, split, monkeyp
     straight = Training(VARIANTS["unet2d"], config, split)
     disturbed = Training(VARIANTS["unet2d"], config, split)
     log = straight.run_epoch()
-    calls = []
+    calls, starts = [], []
 
     def overflowing(network, batches, **options):
+        starts.append(disturbed.state())
         fitted = keras.Model.fit(network, batches, **options)
         calls.append(float(network.optimizer.learning_rate))
         if len(calls) == 1:
@@ -461,6 +462,11 @@ def test_an_epoch_whose_numbers_are_not_finite_begins_anew(where, split, monkeyp
     again = disturbed.run_epoch()
     assert (log["attempts"], again["attempts"]) == (1, 2)
     assert calls == [pytest.approx(config.learning_rate)] * 2
+    # All of it comes back, for what is finite has been trained on as well.
+    first, second = starts
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(second[name], first[name], err_msg=name)
     assert np.isfinite(again["val_loss"])
     assert all(np.isfinite(array).all() for array in disturbed.state().values())
     assert again["loss"] != log["loss"]  # with other batches

@@ -206,7 +206,7 @@ def test_a_window_that_exceeds_the_volume_sees_its_border_repeated():
     np.testing.assert_array_equal(batches[0][0, ..., 0], expected)
 
 
-def test_25_predictions_for_the_paper_grid():
+def test_each_of_25_windows_is_predicted_once():
     seen = WindowIndex()
     over_windows(seen, np.zeros((4, 8, 8), np.float32), (4, 4, 4), (1, 1, 1))
     assert seen.seen == 25
