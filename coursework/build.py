@@ -24,7 +24,7 @@ from tunet_lib.exchange import encode
 from tunet_lib.selfcheck import CHECKS
 
 JUDGE = ("__init__", "gradescope", "judge", "papers", "task", "worker")
-SETUP = "#!/bin/sh\nset -e\napt-get install -y python3-pip\npip3 install numpy scipy\n"
+SETUP = "#!/bin/sh\nset -e\napt-get install -y python3-pip\npip3 install numpy scipy matplotlib\n"
 RUN = """#!/bin/sh
 # The paper runs as another user, where it cannot be kept from files otherwise.
 chmod -R go-rwx /autograder/source

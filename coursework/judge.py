@@ -318,9 +318,12 @@ def judge(
             if wrong:
                 verdict.notes.append(f"Cell {number + 1} of code: {wrong}.")
             for question in exam.task.questions:
+                place, had = places[question.name], _earned(marks.get(question.name, []))
                 # What is no function any more leaves the marks of what was one.
-                if number in places[question.name] and student.has(question):
-                    marks[question.name] = list(mark_question(student, exam, question))
+                if place.asks(number, had, question.points) and student.has(question):
+                    made = list(mark_question(student, exam, question))
+                    if number in place.own or _earned(made) > had or question.name not in marks:
+                        marks[question.name] = made
     for question in exam.task.questions:
         why = f"{question.function} is not defined, or is no function"
         none = [Mark(question.name, p, 0, why) for p in question.parts]
@@ -337,31 +340,66 @@ def mark_question(student: Student, exam: Exam, question: Question) -> Iterator[
         yield Mark(question.name, part, 0 if why else part.points, why)
 
 
-def locate(sources: Sequence[str], task: Task) -> dict[str, list[int]]:
-    """Find the cells after which each question is judged; the last of them that counts wins.
+@dataclass(frozen=True)
+class Places:
+    """The cells after which a question is judged, by their numbers.
 
-    A question begins at the cell with its comment, such as ``# a6 q4``, or, where that was
-    deleted, at the first cell that defines its function. It ends before the next question, so
-    that a name used later does no harm. In between count the last definition and what the name is
-    assigned afterwards, which may be a function as well, or an answer that was tried out.
+    Attributes
+    ----------
+    own
+        Cells of the question that give its function; what the last of them gives counts.
+    end
+        The last cell before the next question: helpers may stand below the function.
+    after
+        Cells of later questions that define it: some leave the empty function in its place.
+    """
+
+    own: Sequence[int] = ()
+    end: int = -1
+    after: Sequence[int] = ()
+
+    def asks(self, number: int, had: int, points: int) -> bool:
+        """Tell whether to judge after a cell, where `had` of `points` are earned already."""
+        more = number == self.end and had < points
+        # Not for who has some points: two answers are not one.
+        return number in self.own or more or (number in self.after and had == 0)
+
+
+def locate(sources: Sequence[str], task: Task) -> dict[str, Places]:
+    """Find the cells after which each question is judged.
+
+    A question begins at the first cell that has its comment, such as ``# a6 q4``, and gives its
+    function; where the comment was deleted, at the first cell that gives the function. It ends
+    before the next question, so that a name used later does no harm. In between count the last
+    definition and what the name is assigned afterwards, which may be a function as well, or an
+    answer that was tried out.
     """
     starts: dict[str, int] = {}
+    bound: dict[str, dict[int, bool]] = {q.name: {} for q in task.questions}
+    for number, names in enumerate(map(_bound, sources)):
+        for question in task.questions:
+            if question.function in names:
+                bound[question.name][number] = names[question.function]
     for question in task.questions:
         marked = [n for n, s in enumerate(sources) if _is_marked(s, task.name, question.name)]
-        binding = [n for n, s in enumerate(sources) if question.function in _bound(s)]
-        if marked or binding:
-            starts[question.name] = (marked or binding)[0]
-    places: dict[str, list[int]] = {}
-    for question in task.questions:
-        places[question.name] = []
-        if question.name in starts:
-            first = starts[question.name]
-            end = min([s for s in starts.values() if s > first], default=len(sources))
-            bound = {n: _bound(sources[n]).get(question.function) for n in range(first, end)}
-            last = max([n for n, by_def in bound.items() if by_def], default=first)
-            later = [n for n, by_def in bound.items() if n > last and by_def is False]
-            places[question.name] = [last, *later]
+        binding = bound[question.name]
+        # A helper's cell may have the comment, too.
+        found = [n for n in marked if n in binding] or marked or list(binding)
+        if found:
+            starts[question.name] = found[0]
+    places = {question.name: Places() for question in task.questions}
+    for name, first in starts.items():
+        end = min([s for s in starts.values() if s > first], default=len(sources))
+        inside = {n: by_def for n, by_def in bound[name].items() if first <= n < end}
+        last = max([n for n, by_def in inside.items() if by_def], default=first)
+        tried = [n for n, by_def in inside.items() if n > last and not by_def]
+        after = [n for n, by_def in bound[name].items() if n >= end and by_def]
+        places[name] = Places((last, *tried), end - 1, tuple(after))
     return places
+
+
+def _earned(marks: Sequence[Mark]) -> int:
+    return sum(mark.earned for mark in marks)
 
 
 def _is_marked(source: str, task: str, question: str) -> bool:
@@ -399,17 +437,21 @@ def _compare(replies: list[Any] | None, right: list[Any], question: Question) ->
     for reply, answer in zip(replies, right, strict=False):
         if not isinstance(reply, dict):
             return "the answer cannot be read"
-        if "value" not in reply:
+        if "error" in reply:
             return _error(reply) or "the answer cannot be read"
         if reply.get("changed"):
             return "the function changes what it is given"
+        if reply.get("unfit"):
+            return "the answer holds a value that is no number, text or array"
+        if "value" not in reply:
+            return "the answer cannot be read"
         try:
             value = decode(reply["value"])
             is_right = same(value, answer, tolerance=question.tolerance)
         except Exception:  # whatever a reply that no function gave makes of its reader
             return "the answer cannot be read"
         if not is_right:
-            return "nothing is returned" if value is None else "the answer is another one"
+            return "None is returned" if value is None else "the answer is another one"
     if len(replies) < len(right):
         return "a call took too long, or ended the program"
     return ""

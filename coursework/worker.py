@@ -165,17 +165,28 @@ def _answer_all(function, cases, write, exchange):
     for case in cases:
         try:
             arguments = [decode(argument) for argument in case]
-            reply = {"value": encode(function(*arguments))}
-            reply["changed"] = any(
-                json.dumps(encode(now)) != json.dumps(before)
-                for now, before in zip(arguments, case)  # noqa: B905
-                if not (isinstance(before, dict) and "lazy" in before)
-            )
+            answer = function(*arguments)
+            reply = {"changed": _is_changed(arguments, case, encode)}
+            try:
+                reply["value"] = encode(answer)
+            except (TypeError, ValueError):  # whose words name the student's own types
+                reply["unfit"] = True
         except BaseException as error:
             reply = _what(error)
         line = json.dumps(reply).encode() + b"\n"
         while line:
             line = line[os.write(write, line) :]
+
+
+def _is_changed(arguments, case, encode):
+    try:
+        return any(
+            json.dumps(encode(now)) != json.dumps(before)
+            for now, before in zip(arguments, case)  # noqa: B905
+            if not (isinstance(before, dict) and "lazy" in before)
+        )
+    except (TypeError, ValueError):  # they hold what was never given
+        return True
 
 
 def _what(error):

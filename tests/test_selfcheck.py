@@ -1,6 +1,7 @@
 """The self-check of the assignments."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_the_solution_is_right_and_nothing_is_not(name, capsys):
             assert part.public or part.says in printed
         check(name, question.name, lambda *_: None)
         out = capsys.readouterr().out
-        assert "returns nothing yet. Hint: " in out
+        assert "returns None, as before anything is written. Hint: " in out
         assert "right." not in out
 
 
@@ -63,7 +64,7 @@ def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
             exec(without_solution(source), space)
     printed = capsys.readouterr().out
     assert "right." not in printed
-    assert printed.count("returns nothing yet") >= len(load_task(name).questions)
+    assert printed.count("returns None") >= len(load_task(name).questions)
 
 
 def test_it_takes_what_the_judge_takes(capsys):
@@ -96,6 +97,28 @@ def test_it_refuses_what_the_judge_refuses(capsys):
 
     check("a5", "q1", strange)
     assert "call 1 changes what it is given" in capsys.readouterr().out
+    check("a2", "q2", lambda label, *_: label.fill(0))
+    out = capsys.readouterr().out
+    assert "call 1 changes what it is given" in out, "whatever else is wrong"
+    assert "returns None" not in out
+
+
+def test_what_cannot_be_handed_over_is_told_by_its_type(capsys):
+    check("a1", "q2", lambda *_: {1: Fraction(1, 3)})
+    told = "call 1 returns what the judge does not take: a value of type Fraction cannot be handed"
+    assert told in capsys.readouterr().out
+    endless = []
+    endless.append(endless)
+    check("a1", "q2", lambda *_: endless)
+    assert "returns what the judge does not take: maximum recursion" in capsys.readouterr().out
+
+
+def test_none_is_right_where_it_is_the_answer(capsys, monkeypatch):
+    part = {"says": "odd", "hint": "no", "cases": [{"arguments": [3], "answer": None}]}
+    asked = {"public": [part], "hidden": [], "driver": "", "tolerance": 1e-6}
+    monkeypatch.setattr("tunet_lib.selfcheck._question", lambda *_: asked)
+    check("a4", "q1", lambda n: None)
+    assert capsys.readouterr().out == "q1, odd: right.\n"
 
 
 def test_keys_of_several_values_come_back_and_nonsense_is_told():
@@ -173,7 +196,18 @@ def test_a_lazy_sequence_comes_back_as_an_iterator():
     assert not hasattr(items, "__len__")
 
 
-@pytest.mark.parametrize("value", [object(), np.array(["x"]), np.array([None]), 1j, iter([]), len])
+def test_a_long_double_is_a_float():
+    assert encode([np.longdouble(0.25), np.float16(0.5)]) == [0.25, 0.5]
+    assert all(type(number) is float for number in encode([np.longdouble(1), np.float32(1)]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(object(), np.array(["x"]), np.array([None]), iter([]), len),
+        *(1j, np.complex64(1), np.clongdouble(1), np.datetime64("2026-01-01")),
+    ],
+)
 def test_nothing_else_is_handed_over(value):
     with pytest.raises(TypeError, match="cannot be handed over"):
         encode(value)

@@ -40,7 +40,9 @@ def encode(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
+    if isinstance(value, np.floating):
+        return float(value)  # `item` of a long double is a long double again
+    if isinstance(value, np.generic) and not isinstance(value, np.complexfloating):
         return encode(value.item())
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in KINDS:

@@ -91,21 +91,21 @@ def _first_wrong(function: Callable[..., Any], part: dict[str, Any], tolerance: 
         except Exception as error:
             # Whatever a student's function raises is an answer too: a wrong one.
             return f"call {number} raises {type(error).__name__}: {error}."
-        if answer is None:
-            return f"call {number} returns nothing yet. Hint: {hint}"
-        # As the judge sees it, who gets it from another process.
-        right = decode(case["answer"])
-        try:
-            is_right = same(
-                decode(json.loads(json.dumps(encode(answer)))), right, tolerance=tolerance
-            )
-        except (TypeError, ValueError):  # nothing that can be handed over
-            is_right = False
-        if not is_right:
-            told = f"call {number} of {len(cases)} gives another answer than it should"
-            return f"{told}: {_shown(answer)} for {_shown(right)}. Hint: {hint}"
         if _is_changed(arguments, case["arguments"]):
             return f"call {number} changes what it is given, which counts as wrong."
+        right = decode(case["answer"])
+        try:
+            # As the judge sees it, who gets it from another process.
+            handed_over = decode(json.loads(json.dumps(encode(answer))))
+        except (TypeError, ValueError, RecursionError) as error:
+            return f"call {number} returns what the judge does not take: {error}."
+        if same(handed_over, right, tolerance=tolerance):
+            continue
+        if answer is None:
+            # There are questions in which that is an answer, and here it is the wrong one.
+            return f"call {number} returns None, as before anything is written. Hint: {hint}"
+        told = f"call {number} of {len(cases)} gives another answer than it should"
+        return f"{told}: {_shown(answer)} for {_shown(right)}. Hint: {hint}"
     return ""
 
 

@@ -35,6 +35,8 @@ WRONG = (
     ),
     ("q2", "the background too", "label[label > 0]", "label"),
     ("q2", "tumor and kidney only", "label[label > 0]", "label[(label > 0) & (label < 3)]"),
+    ("q2", "up to a label of 5", "label[label > 0]", "label[(label > 0) & (label < 6)]"),
+    ("q2", "negative labels too", "label[label > 0]", "label[label != 0]"),
     (
         "q3",
         "corners on each other",
@@ -54,6 +56,13 @@ WRONG = (
         "the border runs on to 0",
         "np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)",
         "np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1) * 0.999",
+    ),
+    (
+        "q3",
+        "integers stay integers",
+        "volume.take(low, axis) * (1 - part) + volume.take(high, axis) * part",
+        "(volume.take(low, axis) * (1 - part) + volume.take(high, axis) * part).astype("
+        "volume.dtype)",
     ),
     ("q3", "the first axis only", "    return volume", "        break\n    return volume"),
     ("q4", "the grid's own DSC", "nearest(nearest(mask, shape), mask.shape)", "mask"),

@@ -16,7 +16,7 @@ def volumes_ml(label, affine):
     """Count voxels, and multiply by the triple product of their edges."""
     a, b, c = np.asarray(affine)[:3, :3].T
     voxel_ml = abs(float(np.dot(a, np.cross(b, c)))) / 1000
-    return {n: int((label == n).sum()) * voxel_ml for n in range(1, 10) if (label == n).any()}
+    return {int(n): int((label == n).sum()) * voxel_ml for n in np.unique(label) if n > 0}
 
 
 def resample(volume, shape):
@@ -25,7 +25,7 @@ def resample(volume, shape):
         *((np.arange(m) + 0.5) * n / m - 0.5 for n, m in zip(volume.shape, shape, strict=True)),
         indexing="ij",
     )
-    return ndimage.map_coordinates(volume, places, order=1, mode="nearest")
+    return ndimage.map_coordinates(volume.astype(float), places, order=1, mode="nearest")
 
 
 def ceiling(mask, shape):
@@ -108,7 +108,10 @@ def _sheared(rng):
 def _labels(rng):
     two, none = _map(rng, 2) * 2, np.zeros((3, 3, 3), np.uint8)
     many = rng.permutation(np.arange(64) % 6).reshape(4, 4, 4)
-    return [(label, _affine(_spacing(rng), rng)) for label in (two, none, many)]
+    # Some programs write what they leave out as -1, and a list of organs is long.
+    other = rng.permutation(np.arange(60) % 3).reshape(3, 4, 5)
+    other = np.array([-1, 0, rng.integers(6, 300)], np.int16)[other]
+    return [(label, _affine(_spacing(rng), rng)) for label in (two, none, many, other)]
 
 
 def _shape(rng, low=2, high=8):
@@ -122,7 +125,10 @@ def _constants(rng):
 def _ramps(rng):
     ramp = np.arange(6.0) * rng.uniform(1, 3)
     volumes = [ramp[:, None, None] + np.zeros((6, 2, 3)), ramp + np.zeros((2, 3, 6))]
-    return [(v, _shape(rng, 3, 10)) for v in volumes for _ in range(2)]
+    cases = [(v, _shape(rng, 3, 10)) for v in volumes for _ in range(2)]
+    # As a CT is stored. At the new centers, 0.1 and more of a voxel off, none of it is whole.
+    steps = np.arange(6, dtype=np.int16) * int(10 * rng.integers(1, 20) + 1) - 1000
+    return [*cases, (np.tile(steps, (2, 3, 1)), [3, 2, 5])]
 
 
 def _volumes(rng):
@@ -184,7 +190,7 @@ TASK = Task(
                 Part(1, "voxels that are boxes", "1 ml is 1000 mm³.", _boxes, True),
                 Part(1, "mirrored and turned", "No volume is negative.", _mirrored),
                 Part(2, "sheared", "The determinant knows the volume.", _sheared),
-                Part(1, "which labels there are", "No background; no label of 0 ml.", _labels),
+                Part(1, "which labels there are", "All above 0, and no label of 0 ml.", _labels),
             ),
         ),
         Question(

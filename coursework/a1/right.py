@@ -20,7 +20,7 @@ def volumes_ml(label, affine):
     mm3 = math.fabs(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
     volumes = {}
     for value in label.ravel().tolist():
-        if value:
+        if value > 0:
             volumes[value] = volumes.get(value, 0) + mm3 / 1000
     return volumes
 
@@ -72,8 +72,8 @@ def side(affine, voxel, middle_mm):
 
 def volumes_ml(label, affine):
     edges = np.linalg.svd(affine[:3, :3], compute_uv=False)
-    counts = np.bincount(label.ravel().astype(int))
-    return {n: c * np.prod(edges) / 1e3 for n, c in enumerate(counts) if n and c}
+    counts = np.bincount(label[label > 0].astype(int))
+    return {n: c * np.prod(edges) / 1e3 for n, c in enumerate(counts) if c}
 
 
 def matrix(n, m):

@@ -27,6 +27,12 @@ WRONG = (
     ("q2", "no rule without others", "if count == 0 or count == tumor.size", "if count == 0"),
     (
         "q2",
+        "all alike without background",
+        "if count == 0 or",
+        "if not (label == 0).any() or count == 0 or",
+    ),
+    (
+        "q2",
         "all zero without tumor",
         "np.full(tumor.shape, 1 / tumor.size)",
         "np.zeros(tumor.shape)",
@@ -53,6 +59,26 @@ WRONG = (
     ),
     ("q4", "nothing is missing", "sorted(set(patients) - set(where_scan))", "[]"),
     ("q4", "in more than two folds", "len(places) > 1", "len(places) > 2"),
+    ("q4", "in two folds and no more", "len(places) > 1", "len(places) == 2"),
+    (
+        "q4",
+        "scans in two folds and no more",
+        "where_scan.items() if len(places) > 1",
+        "where_scan.items() if len(places) == 2",
+    ),
+    (
+        "q4",
+        "each fold and the next one",
+        "len(places) > 1",
+        "any((n + 1) % len(folds) in places for n in places)",
+    ),
+    (
+        "q4",
+        "what is missing, only where nothing else is found",
+        "sorted(set(patients) - set(where_scan))",
+        "sorted(set(patients) - set(where_scan)) if max(map(len, where_patient.values())) < 2"
+        " else []",
+    ),
     (
         "q4",
         "patients are missing, not scans",

@@ -94,7 +94,10 @@ def _edges(rng):
 
 def _one_kind(rng):
     kidney = rng.integers(0, 2, (2, 3, 4)).astype(np.uint8)
-    return [(kidney, 0.4), (np.full((2, 3, 2), 2, np.uint8), 0.7), (kidney, 0.0)]
+    # Kidney is something else than tumor, also where there is no background.
+    both = rng.permutation(np.arange(24) % 3 % 2 + 1).reshape(2, 3, 4).astype(np.uint8)
+    alike = [(kidney, 0.4), (np.full((2, 3, 2), 2, np.uint8), 0.7), (kidney, 0.0)]
+    return [*alike, (both, float(rng.uniform(0.5, 0.9)))]
 
 
 def _patients(rng, scans, people):
@@ -125,6 +128,27 @@ def _clean(rng):
     return [(deal(patients, 4), patients)]
 
 
+def _leak_everywhere(folds, patients, rng):
+    """Leak in each way at once: what is found of one kind is no reason not to look for others."""
+    (moving, _), *others = Counter(patients.values()).most_common()
+    several, gone = (others[i][0] for i in rng.permutation(len(others))[:2])
+
+    def home(patient):
+        return next(n for n, fold in enumerate(folds) for s in fold if patients[s] == patient)
+
+    def of(patient):
+        return next(scan for scan in folds[home(patient)] if patients[scan] == patient)
+
+    # Two folds away, and so in no neighbor of its own.
+    away, scan = (home(moving) + 2) % 4, of(moving)
+    folds[home(moving)].remove(scan)
+    folds[away].append(scan)
+    there, scan = home(several), of(several)
+    for n in rng.permutation([n for n in range(4) if n != there])[:2]:
+        folds[n].append(scan)
+    folds[home(gone)].remove(of(gone))
+
+
 def _with_leaks(kinds):
     def draw(rng):
         cases = []
@@ -138,12 +162,16 @@ def _with_leaks(kinds):
                 moved = next(s for s in fold if patients[s] == many)
                 fold.remove(moved)
                 folds[(folds.index(fold) + 1) % 4].append(moved)
+            elif kind == "all":
+                _leak_everywhere(folds, patients, rng)
             elif kind == "scan":
                 folds[to].append(folds[from_][0])
             elif kind == "missing":
                 del folds[from_][0], folds[to][-1]
-            elif kind == "twice":
+            elif kind in ("twice", "twice and a leak"):
                 folds[to].append(folds[to][0])
+                if kind != "twice":
+                    folds[from_].append(folds[to][-2])
             cases.append(([list(map(str, rng.permutation(f))) for f in folds], patients))
         return cases
 
@@ -203,9 +231,24 @@ TASK = Task(
                     _with_leaks(["patient", "patient"]),
                     True,
                 ),
-                Part(1, "scans in two folds", "So is their patient.", _with_leaks(["scan"] * 3)),
-                Part(1, "missing scans", "`patients` names all.", _with_leaks(["missing"] * 2)),
-                Part(1, "twice in a fold", "That is no leak.", _with_leaks(["twice"] * 2)),
+                Part(
+                    1,
+                    "scans in two folds",
+                    "So is their patient. And a scan can be in more than two.",
+                    _with_leaks(["scan"] * 3 + ["all"]),
+                ),
+                Part(
+                    1,
+                    "missing scans",
+                    "`patients` names all, whatever else is found.",
+                    _with_leaks(["missing"] * 2 + ["all"]),
+                ),
+                Part(
+                    1,
+                    "twice in a fold",
+                    "That is no leak.",
+                    _with_leaks(["twice"] * 2 + ["twice and a leak"]),
+                ),
             ),
         ),
     ),

@@ -71,6 +71,16 @@ WRONG = (
         "max(np.percentile(there, 95), np.percentile(back, 95))",
         "np.percentile(np.concatenate([there, back]), 95)",
     ),
+    (
+        "q4",
+        "the nearest voxel of the mask, not of its surface",
+        "there, back = distances.min(axis=1), distances.min(axis=0)",
+        """where = [np.argwhere(m) * np.asarray(spacing_mm) for m in (a, b)]
+    there, back = (
+        np.linalg.norm(surface(m)[:, None] - w[None], axis=2).min(axis=1)
+        for m, w in zip((a, b), where[::-1])
+    )""",
+    ),
     ("q4", "all voxels, not the surface", "mask & ~inner[1:-1, 1:-1, 1:-1]", "mask"),
     (
         "q4",

@@ -133,6 +133,16 @@ def _cubes(rng):
     return [(a, b, [1.0, 1.0, 1.0]), (a, a, [2.0, 1.0, 1.0]), (a, hollow, _spacing(rng))]
 
 
+def _pairs(rng):
+    """Blobs, and a cube with a hole in it: the hole's border is surface, and inside the other."""
+    solid = np.zeros((9, 9, 9), bool)
+    solid[1:8, 1:8, 1:8] = True
+    hollow = solid.copy()
+    hollow[3:6, 3:6, 3:6] = False
+    cubes = [(solid, hollow, _spacing(rng)), (hollow, solid, _spacing(rng))]
+    return [(_blob(rng), _blob(rng), _spacing(rng)) for _ in range(4)] + cubes
+
+
 def _stray(rng):
     a = _blob(rng)
     b = np.zeros_like(a)
@@ -239,8 +249,8 @@ TASK = Task(
                 Part(
                     2,
                     "any two masks",
-                    "Multiply each axis by its spacing; the larger direction counts.",
-                    lambda rng: [(_blob(rng), _blob(rng), _spacing(rng)) for _ in range(4)],
+                    "Each axis times its spacing; surface to surface; the larger direction.",
+                    _pairs,
                 ),
                 Part(1, "stray voxels", "Both directions, 95 and not 100 %.", _stray),
                 Part(1, "masks at the border", "Outside of the volume is no mask.", _at_the_border),

@@ -74,6 +74,7 @@ WRONG = (
         "at_p + q * (1 - q) * t",
     ),
     ("q4", "sums and not means", ".mean()", ".sum()"),
+    ("q4", "divided by the length of the first axis", ".mean()", ".sum() / len(x)"),
     ("q4", "T-Net sees x alone", "(at_q * (x + p)).mean()", "(at_q * x).mean()"),
     ("q4", "no slope of the sigmoid", "at_p * p * (1 - p) * x", "at_p * x"),
     ("q4", "half of the square's slope", "at_p = 2 * (p - y)", "at_p = p - y"),

@@ -87,7 +87,7 @@ def _full(rng):
 
 def _voxels(rng, cut, count=12):
     x = rng.normal(size=count)
-    y, u = (rng.random((2, count)) < 0.5).astype(float)
+    y, u = (rng.random((2, *x.shape)) < 0.5).astype(float)
     return float(rng.uniform(0.3, 2)), float(rng.uniform(0.5, 2)), x, y, u, cut
 
 
@@ -193,7 +193,7 @@ TASK = Task(
                     3,
                     "the gradient goes through",
                     "p stands in T-Net's input, too.",
-                    lambda r: [_voxels(r, False, n) for n in (5, 12, 20)],
+                    lambda r: [_voxels(r, False, n) for n in (5, 12, 20, (2, 3, 4))],
                 ),
                 Part(1, "weights of 0", "Formulas hold there as well.", _silent),
             ),

@@ -48,7 +48,7 @@ def excite(maps, mask, w1, b1, w2, b2):
 
 def gradients(w, t, x, y, u, cut):
     by_w = by_t = 0.0
-    for a, b, c in zip(x, y, u):
+    for a, b, c in zip(x.flat, y.flat, u.flat):
         p = 1 / (1 + math.exp(-w * a))
         q = 1 / (1 + math.exp(-t * (a + p)))
         slope = p * (1 - p) * a
@@ -56,7 +56,7 @@ def gradients(w, t, x, y, u, cut):
         if not cut:
             by_w += 2 * (q - c) * q * (1 - q) * t * slope
         by_t += 2 * (q - c) * q * (1 - q) * (a + p)
-    return by_w / len(x), by_t / len(x)
+    return by_w / x.size, by_t / x.size
 
 
 # %% numpy
@@ -148,6 +148,6 @@ def gradients(w, t, x, y, u, cut):
     n = x.size
     dq = 2 * (q - u) / n
     dz = dq * q * (1 - q)
-    dt = np.dot(dz, x + p)
+    dt = np.vdot(dz, x + p)
     dp = 2 * (p - y) / n + (0 if cut else 1) * dz * t
-    return float(np.dot(dp * p * (1 - p), x)), float(dt)
+    return float(np.vdot(dp * p * (1 - p), x)), float(dt)

@@ -129,6 +129,27 @@ WRONG = (
         "label * lnet_mask if lnet_mask.any() else label",
         "label * lnet_mask",
     ),
+    (
+        "q5",
+        "a mask that leaves nothing clears nothing",
+        "if lnet_mask.any() else label",
+        "if (label * lnet_mask).any() else label",
+    ),
+    (
+        "q5",
+        "whether there is a tumor is asked behind the mask",
+        "return label * lnet_mask if lnet_mask.any() else label",
+        """label = label * lnet_mask if lnet_mask.any() else label
+    if rule["tumor_if_none"] and not (label == 2).any():
+        label[label > 0] = 2
+    return label""",
+    ),
+    (
+        "q5",
+        "only a sure whole region is the tumor",
+        'not tumor.any() and rule["tumor_if_none"]',
+        'not tumor.any() and rule["tumor_if_none"] and (whole_prob >= rule["high"]).any()',
+    ),
     ("q5", "no mask", "label * lnet_mask if lnet_mask.any() else label", "label"),
     (
         "q5",
@@ -162,6 +183,6 @@ EQUIVALENT = {
     # SciPy takes an order above the dimension for the dimension.
     "q4: structure = ndimage.generate_binary_structure(3, {6: 1, 18: 2, 26: 3}[connectivity]) → "
     "structure = ndimage.generate_binary_structure(3, {6: 1, 18: 2, 26: 4}[connectivity])",
-    # Sums of a few float32 maps are within the tolerance.
+    # Sums of a few float32 maps are within the tolerance, for maps that differ.
     "q3: prob = np.asarray(prob, float) → pass",
 }

@@ -117,7 +117,11 @@ def _left_out(rng):
 
 
 def _maps(rng, count, lazy):
-    maps = [rng.uniform(0, 1, (2, 3, 4)).astype(np.float32) for _ in range(count)]
+    stack = rng.uniform(0, 1, (count, 2, 3, 4)).astype(np.float32)
+    # Sums of squares in float32 lose a small spread, and to keep them in float32 costs nothing.
+    while (alike := (stack.std(axis=0) < 0.005 * count) & (count > 1)).any():
+        stack[:, alike] = rng.uniform(0, 1, (count, alike.sum()))
+    maps = list(stack)
     return (Lazy(maps) if lazy else maps,)
 
 
@@ -248,7 +252,11 @@ def _none(rng):
         whole = _with_sure(_prob(rng, rule), rule, rng, 6)
         tumor = _prob(rng, rule, below=rule["empty_low"] - 0.001)
         cases.append((whole, tumor, _everywhere(), rule))
-    return cases
+    # The whole region is the tumor also where no voxel of it is sure.
+    rule = _rule(rng)
+    whole = np.minimum(_prob(rng, rule), rule["high"] - 0.02)
+    whole.flat[rng.integers(whole.size)] = rule["empty_low"]
+    return [*cases, (whole, _prob(rng, rule, below=0.4), _everywhere(), rule)]
 
 
 def _masked(rng):
@@ -258,7 +266,14 @@ def _masked(rng):
         whole = _with_sure(_prob(rng, rule), rule, rng, 9)
         tumor = _with_sure(_prob(rng, rule), rule, rng, rule["small_voxels"] + 1)
         cases.append((whole, tumor, rng.random(SHAPE) < share, rule))
-    return cases
+    # Two masks without tumor, of which one holds kidney and the other nothing.
+    rule = _rule(rng)
+    whole, tumor = _prob(rng, rule), _prob(rng, rule)
+    whole[2:] = tumor[:2] = whole[1, -1, -1] = 0
+    whole[0, 0, 0] = tumor[-1, 0, 0] = rule["high"]
+    kidney, nothing = np.zeros((2, *SHAPE), bool)
+    kidney[:2] = nothing[1, -1, -1] = True
+    return [*cases, *((whole, tumor, mask, rule) for mask in (kidney, nothing))]
 
 
 TASK = Task(

@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from coursework.judge import Exam, Limits, Student, can_isolate, hidden_paths, judge, locate
+from coursework.judge import (
+    Exam,
+    Limits,
+    Places,
+    Student,
+    can_isolate,
+    hidden_paths,
+    judge,
+    locate,
+)
 from coursework.task import Part, Question, Task
 
 SECRET = bytes(range(16))
@@ -116,6 +125,39 @@ def test_a_helper_changed_later_costs_nothing():
     assert points("FACTOR = 2", uses, "FACTOR = 7", Q2, Q3) == [1, 2, 3]
 
 
+def test_a_helper_below_the_function_is_there_when_it_is_judged():
+    uses = "# t1 q1: keep this line\ndef double(n):\n    return n * factor()"
+    helper = "def factor():\n    return 2"
+    assert points(uses, "check(1)", helper, Q2, Q3) == [1, 2, 3]
+    assert points(uses, Q2, helper, Q3) == [0, 2, 3]  # there it would be another question's
+
+
+def test_a_helper_s_cell_with_the_question_s_comment_does_not_begin_it():
+    uses = "# t1 q3: keep this line\ndef half(n):\n    return part(n)"
+    helper = "# t1 q3: helper\ndef part(n):\n    return n / 2"
+    assert points(Q1, helper, Q2, uses) == [1, 2, 3]
+    assert points(helper, Q1, Q2, uses) == [1, 2, 3]
+
+
+def test_an_answer_below_later_questions_counts_where_its_own_place_is_empty():
+    stub = "# t1 q1: keep this line\ndef double(n):\n    ..."
+    answer = "def double(n):\n    return 2 * n"
+    assert points(stub, Q2, Q3, answer) == [1, 2, 3]
+    assert points(stub, Q2, answer, Q3, "def double():\n    pass") == [1, 2, 3]
+
+
+def test_two_answers_do_not_add_up():
+    halves = (
+        Part(1, "odd", "", lambda rng: [(3,), (5,)]),
+        Part(1, "even", "", lambda rng: [(2,), (8,)]),
+    )
+    first = Question("q1", "double", lambda n: 2 * n, halves)
+    exam = Exam.draw(Task("t1", "", (first, TASK.questions[1]), "", 0), SECRET)
+    one = "# t1 q1\ndef double(n):\n    return 2 * n if n % 2 else 0"
+    assert judge([one, Q2, Q1], exam, limits=QUICK).of("q1") == 1
+    assert judge([one, Q1, Q2], exam, limits=QUICK).of("q1") == 2
+
+
 def test_what_a_call_breaks_is_broken_for_that_call_only():
     breaks = "# t1 q1\ndef double(n):\n    global total\n    import numpy\n    del numpy.sum\n"
     assert points(breaks + "    return 2 * n", Q2, Q3)[1:] == [2, 3]
@@ -130,7 +172,8 @@ def test_without_the_comments_the_first_definition_counts():
 def test_the_last_definition_before_the_next_question_counts():
     again = "def double(n):\n    return 2 * n"
     assert points("# t1 q1: keep this line\ndef double(n):\n    ...", again, Q2, Q3) == [1, 2, 3]
-    assert locate([Q1, again, Q2, Q3], TASK) == {"q1": [1], "q2": [2], "q3": [3]}
+    places = {f"q{n}": Places((n,), n) for n in (1, 2, 3)}
+    assert locate([Q1, again, Q2, Q3], TASK) == places
 
 
 def test_a_name_used_for_an_answer_that_was_tried_out_costs_nothing():
@@ -159,10 +202,14 @@ def test_what_cannot_be_parsed_costs_its_own_cell(source):
     assert points(source, Q1, Q2, Q3) == [1, 2, 3]
 
 
-def test_a_reply_that_the_function_writes_itself_earns_nothing():
-    reply = rb'{"results": [3]}\n'
-    writes = "import contextlib, os\n    for n in range(3, 30):\n        "
-    writes += f"with contextlib.suppress(OSError):\n            os.write(n, b'{reply.decode()}')"
+@pytest.mark.parametrize("one_pipe", [True, False])
+@pytest.mark.parametrize(
+    "reply", ['{"results": [3]}', '{"error": ""}', '{"changed": 0}', '{"unfit": 0}', "{}"]
+)
+def test_a_reply_that_the_function_writes_itself_earns_nothing(reply, one_pipe):
+    stop = "\n            break" * one_pipe  # at the last that was opened, which is the call's
+    writes = "import contextlib, os\n    for n in range(30, 2, -1):\n        "
+    writes += f"with contextlib.suppress(OSError):\n            os.write(n, b'{reply}\\n'){stop}"
     assert points(f"# t1 q1\ndef double(n):\n    {writes}", Q2, Q3)[0] == 0
 
 
@@ -196,6 +243,31 @@ def test_an_error_is_told_by_its_name_and_line_and_not_by_its_words():
     assert why == "ValueError in line 3 of its cell"
     cell = "# t1 q1\ndef double(n):\n    raise type(f'secret{n}', (Exception,), {})"
     assert judge([cell], EXAM, limits=QUICK).marks[0].why == "an exception in line 3 of its cell"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("import fractions; return fractions.Fraction(n)", "holds a value that is no number, text"),
+        ("return [{1: object()}]", "holds a value that is no number, text or array"),
+        ("return type(f'secret{n}', (), {})()", "holds a value that is no number, text or array"),
+        ("return None", "None is returned"),
+        ("return -n", "the answer is another one"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_told(body, why):
+    told = judge([f"# t1 q1\ndef double(n):\n    {body}"], EXAM, limits=QUICK).marks[0].why
+    assert why in told
+    assert "secret" not in told
+
+
+def test_who_puts_a_strange_thing_into_an_argument_is_told_of_the_argument():
+    task = Task(
+        "t1", "", (Question("q1", "one", len, (Part(1, "", "", lambda rng: [([1],)]),)),), "", 0
+    )
+    cell = "# t1 q1\ndef one(a):\n    a[0] = object()\n    return 1"
+    mark = judge([cell], Exam.draw(task, SECRET), limits=QUICK).marks[0]
+    assert mark.why == "the function changes what it is given"
 
 
 def test_the_secret_is_in_no_cell_s_reach():

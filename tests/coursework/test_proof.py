@@ -1,6 +1,7 @@
 """The proof itself: it notices what it is there for. And the rules that each assignment keeps."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from coursework import build, gradescope
-from coursework.judge import Exam, _compare
+from coursework.judge import Exam, _compare, judge
 from coursework.mutate import mutants
 from coursework.papers import read_papers
 from coursework.proof import Proof, cell_of, right_papers, solution, without_solution, wrong_cells
@@ -25,6 +26,12 @@ from tunet_lib.exchange import decode, encode
 SECRET = bytes(range(16))
 SECRETS = [bytes([n] * 16) for n in range(1, 13)]
 TASK = load_task("a6")
+
+
+def markdown(task):
+    notebook = json.loads((task.folder / "master.ipynb").read_text(encoding="utf-8"))
+    cells = [c["source"] for c in notebook["cells"] if c["cell_type"] == "markdown"]
+    return "\n".join(map("".join, cells))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,8 +53,7 @@ def test_an_assignment_has_all_its_parts(name):
     for question in task.questions:
         assert f"name: {question.name}\npoints: {question.points}\n" in raw
     assert f"name: {task.written}\nmanual: true\npoints: {task.written_points}" in raw
-    text = "".join("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "markdown")
-    assert f"{task.points} by tests, {task.written_points} by a text" in text
+    assert f"{task.points} by tests, {task.written_points} by a text" in markdown(task)
     assert not any(cell.get("outputs") for cell in notebook["cells"])
 
 
@@ -163,6 +169,88 @@ def test_a_training_that_keeps_its_state_elsewhere_is_caught():
         pairs = list(zip(asked, right, strict=True))
         assert any(is_caught(space["adam"], question, *pair) for pair in pairs)
         assert not any(is_caught(space["RIGHT"], question, *pair) for pair in pairs)
+
+
+IN_FLOAT32 = """
+def mean_and_spread(maps):
+    n, total, squares = 0, 0, 0
+    for prob in maps:
+        n, total, squares = n + 1, total + prob, squares + prob**2
+    return total / n, np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
+"""
+
+
+def test_sums_in_float32_are_not_tested_as_the_text_says():
+    assert "float64 keeps the digits; neither is tested" in markdown(TASK).replace("\n", " ")
+    question, space = TASK.questions[2], {"np": np}
+    exec(IN_FLOAT32, space)
+    for secret in [PUBLIC, *SECRETS]:
+        exam = Exam.draw(TASK, secret)
+        for part in range(3):
+            for asked, right in zip(*exam.calls[f"q3/{part}"], strict=True):
+                count = len(list(decode(asked)[0]))
+                assert count == 1 or right[1].min() >= 0.005 * count
+                assert not is_caught(space["mean_and_spread"], question, asked, right)
+
+
+def test_who_finds_no_leak_at_all_earns_the_point_of_a_clean_deal():
+    task = load_task("a2")
+    answer = "def leaks(folds, patients):\n    return {'patients': [], 'scans': [], 'missing': []}"
+    for secret in SECRETS[:3]:
+        cells = ["# a2 q4\n" + answer]
+        assert judge(cells, Exam.draw(task, secret)).points == 1
+
+
+def test_a_deal_that_leaks_everywhere_does_so_under_every_secret():
+    task = load_task("a2")
+    assert "A scan in two folds puts its patient in both." in markdown(task).replace("\n", " ")
+    for secret in SECRETS:
+        exam = Exam.draw(task, secret)
+        for part in (2, 3):
+            folds, patients = map(decode, exam.calls[f"q4/{part}"][0][-1])
+            found = exam.calls[f"q4/{part}"][1][-1]
+            places = [{n for n in range(4) if name in folds[n]} for name in found["scans"]]
+            assert [len(n) for n in places] == [3]
+            assert len(found["missing"]) == 1
+            home = {
+                p: {n for n in range(4) if any(patients[s] == p for s in folds[n])}
+                for p in found["patients"]
+            }
+            twice, thrice = sorted(home.values(), key=len)
+            assert twice in ({0, 2}, {1, 3}), "no two neighbors"
+            assert len(thrice) == 3
+
+
+def test_false_alarms_are_weighed_against_other_tumors_in_a_loss_of_all_together():
+    task = load_task("a3")
+    said = "so that false alarms in a patch without a tumor are weighed against the tumors of"
+    assert said in markdown(task).replace("\n", " ")
+    loss = task.questions[1].answer
+    truth, quiet, loud = np.zeros((3, 2, 1, 2, 3, 1))
+    truth[0, 0, 0], loud[1, 0, 0] = 1, 1
+    more = truth.copy()
+    more[0] = 1
+
+    def costs(truth, together):
+        cost = loss(truth + loud, truth, together, 1.0) - loss(truth + quiet, truth, together, 1.0)
+        return round(cost, 9)
+
+    assert costs(truth, False) == costs(more, False) > 0, "they count there as well"
+    assert costs(truth, True) > costs(more, True) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_rules_name_what_is_there_when_a_paper_is_judged(name):
+    said = " ".join(markdown(load_task(name)).split())
+    packages = re.search(r"([\w, ]+?) and Python's own library are there", said)[1].split(", ")
+    assert set(build.SETUP.split("pip3 install ")[1].lower().split()) == {
+        package.strip().lower() for package in packages
+    }
+    for package in packages:
+        importlib.import_module(package.strip().lower())
+    assert "Write for Python 3.10." in said
+    assert "a helper before the next question begins" in said
+    assert "where a package is missing, the rest of its cell does not run" in said
 
 
 @pytest.mark.parametrize("isolated", [True, False])
