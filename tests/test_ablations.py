@@ -21,7 +21,11 @@ QUOTES = (  # where, in which words, and what the numbers in them are
     ("03_patches", "uniformly they cost {} of the tumor's DSC", lambda c: -c.gain("2d_uniform")),
     ("03_patches", "marked {} ml more in healthy", lambda c: c.each("2d_uniform", FALSE).mean()),
     ("03_patches", "three seeds {}, {} and {} ml", lambda c: c.scores("2d_uniform", FALSE)),
-    ("03_patches", "the recipe's say {}, {} and {}", lambda c: c.scores("2d", FALSE)),
+    (
+        "03_patches",
+        "the same network with such sampling marked {}, {} and {}",
+        lambda c: c.scores("2d", FALSE),
+    ),
     ("03_patches", "the tumor is {} lower, which is a hint", lambda c: -c.gain("2d_1deg")),
     ("07_cascade", "sets {} TuNets beside", lambda c: len(c.scores("tunet"))),
     ("07_cascade", "beside {} U-Nets 3D", lambda c: len(c.scores("3d"))),

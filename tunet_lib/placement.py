@@ -29,7 +29,7 @@ Spacing = tuple[float, float, float]
 Matrices = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 SLAB_VOXELS = 1 << 24  # so that float32 copies stay at 64 MB
-MOST_GRIDS = 16  # that a CT is long along an axis: more is a field of view in cm, or of a toy
+MOST_VOXELS = 1 << 28  # of a grid, 1 GB as float32: more is a field of view in cm
 TIE = 1e-6  # in voxels: a position on the border of two voxels belongs to the second
 
 
@@ -75,7 +75,7 @@ class Placement:
     Raises
     ------
     DataError
-        The CT is many times as long as the grid, as where `grid_fov_mm` was given in cm.
+        The grid would be far larger than any, as where `grid_fov_mm` was given in cm.
 
     Attributes
     ----------
@@ -105,12 +105,12 @@ class Placement:
         for axis, size in enumerate(config.grid_shape):
             extent_mm = scan.shape[axis] * scan.spacing_mm[axis]
             needed = int(np.ceil(extent_mm / config.grid_spacing_mm[axis] - TIE))
-            if needed > MOST_GRIDS * size:
-                fov_mm = f"{config.grid_fov_mm[axis]:g}, of grid_fov_mm"
-                raise DataError(f"the CT has {extent_mm:.0f} mm, not {fov_mm}")
             step = size // config.lnet_shape[axis]
             shape.append(size if needed <= size else -(-needed // step) * step)
         self.grid_shape: Shape = (shape[0], shape[1], shape[2])
+        if np.prod(shape, dtype=np.float64) > MOST_VOXELS:
+            fov_mm = config.grid_fov_mm
+            raise DataError(f"a grid of {self.grid_shape}, by {fov_mm} mm?")
 
     @cached_property
     def onto_grid(self) -> Matrices:
