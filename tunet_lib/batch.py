@@ -235,10 +235,13 @@ def _listed(folder: Path) -> list[Path]:
 
 def _say_what_is_left(data: Data) -> None:
     """Warn of the images of a data set that are not predicted, a sentence for each reason."""
-    for reason, names in data.unused.items():
-        left = [name for name in names if name == "imagesTs" or suffix_of(Path(name))]
-        for sentence in Data(data.folder, [], {reason: left} if left else {}).sentences():
-            warnings.warn(f"{data.folder}: {sentence}", DataWarning, stacklevel=2)
+    images = {
+        reason: [name for name in names if name == "imagesTs" or suffix_of(Path(name))]
+        for reason, names in data.unused.items()
+    }
+    left = Data(data.folder, [], {reason: names for reason, names in images.items() if names})
+    for sentence in left.sentences():
+        warnings.warn(f"{data.folder}: {sentence}", DataWarning, stacklevel=2)
 
 
 def _names(cts: Sequence[Path], suffix: str) -> list[str]:

@@ -198,9 +198,8 @@ def export_onnx(
     """
     models, folder = Path(models), Path(folder)
     found = [each for several in find_models(models) for each in several]
-    wanted = (
-        None if variants is None else {variants} if isinstance(variants, str) else set(variants)
-    )
+    names = [variants] if isinstance(variants, str) else variants
+    wanted = None if names is None else set(names)
     chosen = [each for each in found if wanted is None or each.variant().name in wanted]
     if wanted is not None and not wanted:
         raise DataError("no network is named; name one, or leave `variants` out for all")

@@ -109,8 +109,8 @@ class Placement:
             shape.append(size if needed <= size else -(-needed // step) * step)
         self.grid_shape: Shape = (shape[0], shape[1], shape[2])
         if np.prod(shape, dtype=np.float64) > MOST_VOXELS:
-            fov_mm = config.grid_fov_mm
-            raise DataError(f"a grid of {self.grid_shape}, by {fov_mm} mm?")
+            grid_fov_mm = config.grid_fov_mm
+            raise DataError(f"a grid of {self.grid_shape}: {grid_fov_mm=}, in mm?")
 
     @cached_property
     def onto_grid(self) -> Matrices:
