@@ -89,6 +89,17 @@ def test_preset_configuration_and_epochs(tmp_path):
     assert cli._config("course", tmp_path / "mine.json", None) == scan_config(seed=7)
     assert cli._config("course", tmp_path / "mine.json", 9) == scan_config(seed=7, epochs=9)
     assert cli._config("course", precision="bfloat16").precision == "bfloat16"
+    assert cli._config("course", epochs=100).stop_patience == 100
+
+
+def test_hours_are_not_spent_before_a_name_is_found_wrong(monkeypatch, tmp_path):
+    monkeypatch.setattr(steps, "prepare", lambda *_, **__: pytest.fail("cases are prepared"))
+    for wrong in (["--variant", "tunnet"], ["--fold", "5"]):
+        assert isinstance(tunet("run", "data", "run", *wrong).exception, DataError)
+    monkeypatch.setattr("tunet_lib.pairs.score_pairs", lambda *_, **__: pytest.fail("is scored"))
+    (tmp_path / "case_00000.nii.gz").touch()
+    refused = tunet("score", tmp_path, tmp_path, "--against", tmp_path / "nowhere")
+    assert "nowhere: is no folder" in str(refused.exception)
 
 
 @pytest.mark.parametrize("verb", ["prepare", "run"])
@@ -110,7 +121,7 @@ def test_trainings_are_here_or_in_processes_of_their_own_as_asked(monkeypatch):
     def noted(name, result=None):
         return lambda *given, **options: asked.append((name, *given, options)) or result
 
-    monkeypatch.setattr(steps, "train_here", noted("here"))
+    monkeypatch.setattr(steps, "train_here", noted("here", {}))
     monkeypatch.setattr(steps, "train", noted("apart", {}))
     options = ["--variant", "lnet", "--fold", "1"]
     for more in (["--here"], ["--jobs", 2]):

@@ -12,7 +12,7 @@ import pytest
 from scans import scan_config
 
 from tunet_lib import jobs
-from tunet_lib.jobs import train_tasks
+from tunet_lib.jobs import failure_reason, train_tasks
 from tunet_lib.runs import Run
 
 
@@ -184,3 +184,7 @@ def wait_until(is_so, seconds=30):
     while not is_so():
         assert time.monotonic() < end_s
         time.sleep(0.05)
+
+
+def test_a_folder_that_was_removed_meanwhile_ends_its_own_training_only(run):
+    assert "ended with status 1" in failure_reason(run, ("tunet", 0), 1)

@@ -159,3 +159,61 @@ def test_a_task_of_an_array_is_done_anew_and_status_says_which(tmp_path, monkeyp
     steps.train_here(run.folder, None, None, number=number - 1)
     assert trained == [False, False]
     assert run.model_folder(("tunet", 2)).attempt == 2
+
+
+def test_one_history_that_is_gone_stops_no_other_training(tmp_path, monkeypatch, capsys):
+    run = run_of(tmp_path, [GOOD] * 5)
+    run.model_folder(("tunet", 1)).history_path.unlink()
+    trained = []
+    monkeypatch.setattr("tunet_lib.worker.train_task", lambda run, task: trained.append(task))
+    monkeypatch.setattr(steps, "thread_limits", lambda processors: {})
+    steps.train_here(run.folder, None, None, number=0)
+    assert trained == [run.tasks()[0]]
+    failed = {("lnet", 0): "GPU fell out of the rack"}
+    monkeypatch.setattr(jobs, "train_tasks", lambda run, tasks, *_, **__: failed if tasks else {})
+    assert steps.train(run.folder, None, None, jobs=1) == {"lnet, fold 0": failed["lnet", 0]}
+    shown = capsys.readouterr()
+    assert "history.csv: is missing" in shown.out + shown.err
+
+
+def test_one_after_the_other_a_failure_stops_nothing_and_an_outlier_is_repeated(
+    tmp_path, monkeypatch
+):
+    run = run_of(tmp_path, [GOOD, None, None, GOOD, GOOD])
+    trained = []
+
+    def train_task(run, task):
+        trained.append(task)
+        if task == ("tunet", 1):
+            raise DataError("its checkpoint is damaged")
+        folder = run.model_folder(task)
+        if not folder.is_trained:
+            finish(folder, BAD if folder.attempt == 1 else GOOD)
+
+    monkeypatch.setattr("tunet_lib.worker.train_task", train_task)
+    monkeypatch.setattr(steps, "thread_limits", lambda processors: {})
+    failures = steps.train_here(run.folder, ["tunet"], None)
+    assert failures == {"tunet, fold 1": "its checkpoint is damaged"}
+    assert trained == [*(("tunet", fold) for fold in range(5)), ("tunet", 2)]
+    assert run.model_folder(("tunet", 2)).attempt == 2
+
+
+def test_a_repeat_that_fails_is_not_said_to_be_done(tmp_path, monkeypatch, capsys):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+
+    def train_tasks(run, tasks, *_, **__):
+        return {task: "out of memory" for task in tasks if not run.model_folder(task).is_trained}
+
+    monkeypatch.setattr(jobs, "train_tasks", train_tasks)
+    assert "tunet, fold 2" in steps.train(run.folder, ["tunet"], None, jobs=1)
+    assert "was trained again" not in capsys.readouterr().out
+
+
+def test_the_epochs_of_a_first_attempt_are_not_those_of_the_second(tmp_path):
+    run = run_of(tmp_path, [GOOD, GOOD, BAD, GOOD, GOOD])
+    folder = run.model_folder(("tunet", 2))
+    assert len(folder.epochs_done()) == 2
+    start_anew(run, ("tunet", 2))
+    assert folder.epochs_done() == []
+    finish(folder, GOOD)
+    assert len(folder.epochs_done()) == 2

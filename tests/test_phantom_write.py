@@ -145,3 +145,14 @@ def test_what_there_is_not_is_refused_before_anything_is_written(tmp_path, wrong
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="looks is 'Portal'; choose one of portal, wide"):
         make_phantom(np.random.default_rng(0), looks="Portal")
+
+
+def test_somebody_elses_case_among_phantoms_is_kept(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "phantoms")
+    count = len(list(folder.glob("case_*")))
+    own = tmp_path / "phantoms" / f"case_{count:05d}" / "imaging.nii.gz"
+    own.parent.mkdir()
+    own.write_bytes(b"somebody else's")
+    with pytest.raises(DataError, match=f"case_{count:05d}: is no phantom; move it away"):
+        write_phantoms(tmp_path / "phantoms", count + 1, seed=5)
+    assert own.read_bytes() == b"somebody else's"

@@ -11,7 +11,7 @@ from scans import SPACING_MM, box_scan, scan_config, write_scans
 from tunet_lib.config import VARIANTS
 from tunet_lib.files import DataError
 from tunet_lib.kits19 import save_case
-from tunet_lib.runs import LEFT_OUT, leave_out, left_out, open_run, prepare_run
+from tunet_lib.runs import LEFT_OUT, check_tasks, leave_out, left_out, open_run, prepare_run
 
 
 def write_model(run, variant):
@@ -77,7 +77,7 @@ def test_a_bad_case_is_left_out_as_the_message_says_and_stays_so(data, tmp_path)
     write_model(run, "lnet")
     leave_out(data, folder, ["case_00001"])  # nothing new
     assert prepare_run(data, folder, scan_config())[0] == run
-    with pytest.raises(DataError, match="were trained with case_00002; choose another folder"):
+    with pytest.raises(DataError, match="were begun with case_00002; choose another folder"):
         leave_out(data, folder, ["case_00002"])
     (folder / "left_out.json").write_text("{}")
     with pytest.raises(DataError, match="is no list of cases; remove it"):
@@ -169,9 +169,33 @@ def test_models_stay_with_their_data(run, data):
         other / "case_00000", *box_scan(9), spacing_mm=SPACING_MM
     )  # another patient, by the same name
     before = {path: path.read_bytes() for path in run.prepared.rglob("*.*")}
-    with pytest.raises(DataError, match="under another name"):
+    with pytest.raises(DataError, match=r"trained on other cases \(.*changed: case_00000\)"):
         prepare_run(other, run.folder, run.config)
     assert before == {path: path.read_bytes() for path in run.prepared.rglob("*.*")}
+
+
+def test_a_label_map_that_is_corrected_after_trainings_began_is_refused(run, data):
+    write_model(run, "tunet")
+    path = data / "case_00003" / "segmentation.nii.gz"
+    kept = path.read_bytes()
+    path.write_bytes((data / "case_00002" / "segmentation.nii.gz").read_bytes())
+    with pytest.raises(DataError, match=r"changed: case_00003\); .* bring back what was in"):
+        prepare_run(data, run.folder, run.config)
+    path.write_bytes(kept)
+    assert prepare_run(data, run.folder, run.config) == (run, {})
+
+
+def test_the_data_may_move_and_the_run_goes_on(run, data, tmp_path):
+    write_model(run, "tunet")
+    before = {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")}
+    data.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="if it has moved, run `tunet prepare` with its new place"):
+        run.sources()
+    moved, _ = prepare_run(tmp_path / "moved", run.folder, run.config)
+    assert moved.folds == run.folds
+    assert moved.data == tmp_path / "moved"
+    assert set(moved.sources()) == {case.case_id for case in moved.cases()}
+    assert {p: p.stat().st_mtime_ns for p in run.prepared.rglob("*.npy")} == before
 
 
 def test_opening_what_is_no_run(tmp_path, run):
@@ -220,3 +244,32 @@ def test_a_run_is_plain_json(run):
     values = json.loads((run.folder / "run.json").read_text())
     assert values["folds"] == run.folds
     assert np.isfinite(run.cases()[0].volume(False)).all()
+
+
+def test_what_is_left_out_may_be_damaged(run, data):
+    leave_out(data, run.folder, ["case_00003"])
+    run, _ = prepare_run(data, run.folder, run.config)
+    (run.prepared / "case_00003" / "volume.npy").write_bytes(b"")
+    assert len(run.cases()) == 3
+
+
+def test_a_case_that_goes_missing_later_is_not_to_be_left_out(run, data):
+    write_model(run, "tunet")
+    (data / "case_00002" / "imaging.nii.gz").unlink()
+    with pytest.raises(DataError, match="could not be prepared") as raised:
+        prepare_run(data, run.folder, run.config)
+    assert "--leave-out" not in str(raised.value)
+
+
+def test_too_much_that_is_left_out_can_be_taken_back(data, tmp_path):
+    leave_out(data, tmp_path / "run", ["case_00001", "case_00002", "case_00003"])
+    with pytest.raises(DataError, match=r"cannot be split .*; remove .*left_out\.json"):
+        prepare_run(data, tmp_path / "run", scan_config())
+    (tmp_path / "run" / "left_out.json").unlink()
+    assert len(prepare_run(data, tmp_path / "run", scan_config())[0].cases()) == 4
+
+
+@pytest.mark.parametrize(("variants", "folds"), [(["tunnet"], None), (None, [2])])
+def test_what_cannot_be_trained_is_said_first(variants, folds):
+    with pytest.raises(DataError, match=r"unknown: tunnet|there are folds 0 to 1, not 2"):
+        check_tasks(scan_config(), variants, folds)

@@ -376,3 +376,16 @@ def fold_rows(run, fold, case_ids, monkeypatch):
     prepared = {case.case_id: case for case in run.cases()}
     sources = {case.case_id: case for case in find_cases(run.data)}
     return [row for c in case_ids for row in scored.of(prepared[c], sources[c])]
+
+
+def test_scores_are_kept_where_the_new_configuration_is_that_of_no_network(run, pretend):
+    evaluate_run(run)
+    kept = {p: p.read_bytes() for p in (run.folder / "scores").rglob("*.csv")}
+    assert kept
+    for task in run.tasks():
+        run.config.save(run.model_folder(task).config_path)
+    other = dataclasses.replace(run.config, epochs=run.config.epochs + 1)
+    other.save(run.folder / "config.json")
+    with pytest.raises(DataError, match="training with another configuration"):
+        evaluate_run(open_run(run.folder))
+    assert {p: p.read_bytes() for p in (run.folder / "scores").rglob("*.csv")} == kept

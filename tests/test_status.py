@@ -13,11 +13,13 @@ from scans import scan_config
 from typer.testing import CliRunner
 
 from tunet_lib import cli, status, steps
+from tunet_lib.config import VARIANTS
 from tunet_lib.evaluation import SCORE_FIELDS, SYSTEMS, write_scores
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.history import write_history
 from tunet_lib.owner import OWNER_NAME, take_over
 from tunet_lib.runs import Run, Task
+from tunet_lib.scoring import systems_of, unscored
 from tunet_lib.status import array_of, comment_of, read_queue, standings, untrained
 from tunet_lib.worker import train_task
 
@@ -208,16 +210,32 @@ def test_a_script_can_notice_that_something_lacks(run, monkeypatch, verb):
         for case_id in case_ids
         for system in SYSTEMS
     ]
-    write_scores(run.folder / "scores.csv", rows)
-    (run.folder / "provenance.json").touch()
     for task in run.tasks():
         begin(run, task, 1).weights.write_bytes(HDF5)
+    write_scores(run.folder / "scores.csv", rows)
+    (run.folder / "provenance.json").touch()
     assert CliRunner().invoke(cli.app, [verb, str(run.folder), "--complete"]).exit_code == 0
     run.model_folder(("tunet", 0)).weights.unlink()
     partial = CliRunner().invoke(cli.app, [verb, str(run.folder)])
     assert partial.exit_code == 0
     assert "1 of 20 trainings are not complete: tunet (fold 0)" in partial.stdout
     assert CliRunner().invoke(cli.app, [verb, str(run.folder), "--complete"]).exit_code == 1
+
+
+def test_scores_of_a_network_that_was_trained_again_since_are_old(run):
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    rows = [
+        {name: 0.5 for name in SCORE_FIELDS} | {"system": system, "case_id": case_id, "fold": fold}
+        for fold, case_ids in enumerate(run.folds)
+        for case_id in case_ids
+        for system in SYSTEMS
+    ]
+    write_scores(run.folder / "scores.csv", rows)
+    assert unscored(run) == []
+    later = (run.folder / "scores.csv").stat().st_mtime + 1
+    os.utime(run.model_folder(("tunet", 1)).weights, (later, later))
+    assert unscored(run) == [f"{name}, fold 1" for name in systems_of(VARIANTS) if name in SYSTEMS]
 
 
 def test_a_table_of_old_scores_says_so(run):

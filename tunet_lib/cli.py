@@ -87,7 +87,7 @@ def check(
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
 
-    with bar("check", steps.count_cases(data)) as advance:
+    with bar("check", len(steps.find_cases(data))) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,
@@ -131,10 +131,11 @@ def train(
     task: options.TaskNumber = None,
 ) -> None:
     """Train the networks; those that are complete are kept, the rest go on where they were."""
-    if here or task is not None:
-        return steps.train_here(run_folder, variant, fold, number=task)
     with failures_at_the_end() as failures:
-        failures |= steps.train(run_folder, variant, fold, jobs=jobs)
+        if here or task is not None:
+            failures |= steps.train_here(run_folder, variant, fold, number=task)
+        else:
+            failures |= steps.train(run_folder, variant, fold, jobs=jobs)
 
 
 @app.command()
@@ -262,8 +263,11 @@ def run(
     The preset course takes half a day on two cores, or more, by the number of cases. Run it
     again, and it goes on where it was.
     """
+    from tunet_lib.runs import check_tasks
+
     with failures_at_the_end() as failures:
         chosen = _config(preset, config, epochs, precision)
+        check_tasks(chosen, variant, fold)  # before hours are spent
         steps.prepare(data, run_folder, chosen, without=leave_out, cyst_as=cyst_as)
         failures |= steps.train(run_folder, variant, fold, jobs=jobs)
         failures |= steps.evaluate(run_folder, batch_size)
@@ -297,9 +301,11 @@ def _config(
     epochs: int | None = None,
     precision: Precision | None = None,
 ) -> Config:
-    config = Config.load(path) if path else Config.preset(preset)
     given = {"epochs": epochs, "precision": precision}
-    return replace(config, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+    changes = {k: v for k, v in given.items() if v is not None}
+    if path is None:  # with more epochs a preset may have other patience
+        return Config.preset(preset, **changes)
+    return replace(Config.load(path), **changes)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

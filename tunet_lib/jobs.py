@@ -5,6 +5,7 @@ Chapter 10 (``notebooks/10_folds_cluster.ipynb``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -122,10 +123,13 @@ def failure_reason(run: Run, task: Task, returncode: int) -> str:
     if returncode < 0:
         return f"its process was killed by signal {-returncode}; was there enough memory?"
     log = run.model_folder(task).log
+    lines: list[str] = []
+    with contextlib.suppress(OSError):  # its folder was removed: no reason to end the others
+        lines = log.read_text(errors="replace").splitlines()
     # A traceback ends with "ValueError: …", but more lines may follow that one.
     errors = [
         line.removeprefix("Error: ")
-        for line in log.read_text(errors="replace").splitlines()
+        for line in lines
         if re.match(r"(Error|[\w.]+(Error|Exception))\b", line)
     ]
     return f"{errors[-1] if errors else f'its process ended with status {returncode}'} (see {log})"

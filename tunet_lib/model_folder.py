@@ -133,6 +133,12 @@ class ModelFolder:
         """Read the log of the epochs so far; none if nothing is trained yet."""
         return read_history(self.history_path) if self.history_path.exists() else []
 
+    def epochs_done(self) -> list[EpochLog]:
+        """Read the log of this attempt, which has none while only that of the first is there."""
+        history = self.history()
+        is_first = self.attempt > 1 and history == read_history(self.first_history_path)
+        return [] if is_first and not self.is_trained else history
+
     def keep_first_history(self) -> None:
         """Keep the log of the first attempt, so that from now on this is the second one."""
         write_history(self.first_history_path, self.history())

@@ -72,6 +72,25 @@ def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
     return untimed(origin) == untimed(made_from) and digests == digests_of(case)
 
 
+def has_changed(case: Case, config: Config, description: Path) -> bool:
+    """Tell whether a case's files hold other bytes than those that it was prepared from.
+
+    Parameters
+    ----------
+    case, config
+        The case as it is now.
+    description
+        Its ``case.json``. Where that tells nothing, nothing is known to have changed.
+    """
+    try:
+        _, noted = read_description(description)
+        is_as_noted = noted["made_from"] == origin_of(case, config)
+    except DataError:  # what is missing or damaged is said when the case is prepared
+        return False
+    digests = noted.get("sha256")
+    return not is_as_noted and isinstance(digests, dict) and digests != digests_of(case)
+
+
 def note_touch(path: Path, values: dict[str, Any]) -> None:
     """Write new times of files into a case's description, and leave its own time as it was."""
     status = path.stat()

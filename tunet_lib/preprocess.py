@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class PreparedCase:
 
 
 def normalize(grid_hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Scale to zero mean and unit variance over the patient's own voxels.
+    """Scale to zero mean and unit variance over the scan's own voxels.
 
     Parameters
     ----------
@@ -289,7 +289,9 @@ def prepare_cases(
     return sorted(prepared, key=lambda case: case.case_id), dict(sorted(failures.items()))
 
 
-def load_prepared(folder: str | Path, config: Config | None = None) -> list[PreparedCase]:
+def load_prepared(
+    folder: str | Path, config: Config | None = None, case_ids: Container[str] | None = None
+) -> list[PreparedCase]:
     """Open every prepared case of a folder, sorted by case_id.
 
     Parameters
@@ -298,6 +300,8 @@ def load_prepared(folder: str | Path, config: Config | None = None) -> list[Prep
         What `prepare_cases` wrote.
     config
         If given, the cases must have been prepared with its numbers.
+    case_ids
+        If given, what else is prepared is not opened.
 
     Raises
     ------
@@ -312,7 +316,8 @@ def load_prepared(folder: str | Path, config: Config | None = None) -> list[Prep
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
     if not folders:
         raise DataError(f"{folder}: holds no prepared case; run `tunet prepare` first")
-    opened = [_open_prepared(path) for path in folders]
+    chosen = [path for path in folders if case_ids is None or path.name in case_ids]
+    opened = [_open_prepared(path) for path in chosen]
     for case, values in opened:
         expected = numbers(config) if config else {}
         wrong = [name for name, v in expected.items() if values["made_from"].get(name) != v]

@@ -21,7 +21,8 @@ from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import Case, check_case_id
 from tunet_lib.layouts import find_data
 from tunet_lib.model_folder import ModelFolder
-from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
+from tunet_lib.origin import has_changed
+from tunet_lib.preprocess import CASE_FILE, PreparedCase, load_prepared, prepare_cases
 
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
@@ -45,11 +46,49 @@ class Run:
         """Where the prepared cases are."""
         return self.folder / "prepared"
 
-    def is_of(self, data: Path, cases: Iterable[Case], cyst_as_kidney: bool) -> bool:
-        """Tell whether the run was dealt over these cases of this data folder."""
-        members = {case_id for fold in self.folds for case_id in fold}
-        same = self.data == data and self.cyst_as_kidney == cyst_as_kidney
-        return same and members == {case.case_id for case in cases}
+    def check_cases(self, cases: Iterable[Case], cyst_as_kidney: bool) -> None:
+        """Make sure that these are the cases that the run was dealt over, wherever they lie now.
+
+        Raises
+        ------
+        DataError
+            Some are new, gone or changed, or cysts are to count for something else.
+        """
+        found = {case.case_id: case for case in cases}
+        wrong = sorted({case_id for fold in self.folds for case_id in fold} ^ set(found)) or [
+            case_id
+            for case_id, case in found.items()
+            if has_changed(case, self.config, self.prepared / case_id / CASE_FILE)
+        ]
+        if wrong:
+            raise DataError(
+                f"{self.folder}: has models that were trained on other cases (new, gone or "
+                f"changed: {', '.join(wrong[:10])}{', …' if wrong[10:] else ''}); choose another "
+                f"folder, or bring back what was in {self.data}"
+            )
+        if cyst_as_kidney != self.cyst_as_kidney:
+            way = "with" if self.cyst_as_kidney else "without"
+            raise DataError(
+                f"{self.folder}: has models that were trained {way} --cyst-as kidney; choose "
+                "another folder"
+            )
+
+    def sources(self) -> dict[str, Case]:
+        """Find the files that the cases were prepared from: case_id → case.
+
+        Raises
+        ------
+        DataError
+            The data folder is not where it was, or cannot be read.
+        """
+        try:
+            found = find_data(self.data, cyst_as_kidney=self.cyst_as_kidney)
+        except DataError as error:
+            raise DataError(
+                f"{error}; if it has moved, run `tunet prepare` with its new place and "
+                f"{self.folder}"
+            ) from error
+        return {case.case_id: case for case in found.cases}
 
     def model_folder(self, task: Task) -> ModelFolder:
         """Where one training and its weights are."""
@@ -68,11 +107,7 @@ class Run:
         """
         names = variants or [*LOCALIZERS, *(name for name in VARIANTS if name not in LOCALIZERS)]
         numbers = folds or range(len(self.folds))
-        if unknown := set(names) - set(VARIANTS):
-            raise DataError(f"unknown: {', '.join(sorted(unknown))}; there are {[*VARIANTS]}")
-        if unknown_folds := set(numbers) - set(range(len(self.folds))):
-            wrong = ", ".join(map(str, sorted(unknown_folds)))
-            raise DataError(f"there are folds 0 to {len(self.folds) - 1}, not {wrong}")
+        check_tasks(self.config, names, numbers)
         return list(dict.fromkeys((name, fold) for fold in numbers for name in names))
 
     def cases(self) -> list[PreparedCase]:
@@ -84,11 +119,21 @@ class Run:
             One is missing or broken.
         """
         members = {case_id for fold in self.folds for case_id in fold}
-        prepared = load_prepared(self.prepared, self.config)
-        cases = [case for case in prepared if case.case_id in members]
+        cases = load_prepared(self.prepared, self.config, members)
         if missing := members - {case.case_id for case in cases}:
             raise DataError(f"{self.prepared}: lacks {', '.join(sorted(missing))}; prepare again")
         return cases
+
+
+def check_tasks(
+    config: Config, variants: Iterable[str] | None, folds: Iterable[int] | None
+) -> None:
+    """Raise a `DataError` if a variant or a fold does not exist."""
+    if unknown := set(variants or ()) - set(VARIANTS):
+        raise DataError(f"unknown: {', '.join(sorted(unknown))}; there are {[*VARIANTS]}")
+    if unknown_folds := set(folds or ()) - set(range(config.folds)):
+        wrong = ", ".join(map(str, sorted(unknown_folds)))
+        raise DataError(f"there are folds 0 to {config.folds - 1}, not {wrong}")
 
 
 def prepare_run(
@@ -108,7 +153,8 @@ def prepare_run(
     Parameters
     ----------
     data
-        A folder in a layout that `find_data` knows.
+        A folder in a layout that `find_data` knows. It may move, as long as its cases stay what
+        they are.
     folder
         The run folder.
     config
@@ -142,23 +188,20 @@ def prepare_run(
             check_case_id(case.case_id)
         except DataError as error:
             raise DataError(f"{data}: {error}; rename its files") from error
-    has_models = _holds_models(folder)
-    # Before anything that they were trained on is prepared anew.
-    if has_models and not open_run(folder).is_of(data, cases, cyst_as_kidney):
-        raise DataError(
-            f"{folder}: has models that were trained on other cases, or on {data} under another "
-            "name; choose another folder."
-        )
+    started = open_run(folder) if _holds_models(folder) else None
+    if started is not None:  # before anything that they were trained on is prepared anew
+        started.check_cases(cases, cyst_as_kidney)
     config.save(folder / "config.json")
     _, failures = prepare_cases(
         cases, folder / "prepared", config, workers=workers, on_case=on_case
     )
     if failures:
         # Folds over the others would stay folds over the others when the rest is mended.
-        raise DataError(_advice(data, failures, len(cases)))
-    if not has_models:
-        start = {"data": str(data), "folds": _deal(data, cases, config)}
-        save_json(folder / "run.json", start | {"cyst_as_kidney": cyst_as_kidney})
+        raise DataError(_advice(data, failures, len(cases), begun=started is not None))
+    folds = started.folds if started is not None else _deal(folder, data, cases, config)
+    if started is None or started.data != data:  # the same cases, moved
+        start = {"data": str(data), "folds": folds, "cyst_as_kidney": cyst_as_kidney}
+        save_json(folder / "run.json", start)
     return open_run(folder), unused
 
 
@@ -191,7 +234,7 @@ def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> 
     Raises
     ------
     DataError
-        The data folder has no such case; or networks were trained on the run's cases already.
+        The data folder has no such case; or trainings were begun on the run's cases already.
     """
     folder, noted = Path(folder), left_out(folder)
     names = [name for name in dict.fromkeys(case_ids) if name not in noted]
@@ -199,7 +242,7 @@ def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> 
         raise DataError(f"{data}: has no {', '.join(sorted(unknown))}, which is to be left out")
     if names and _holds_models(folder):
         raise DataError(
-            f"{folder}: has networks that were trained with {', '.join(names)}; choose another "
+            f"{folder}: has trainings that were begun with {', '.join(names)}; choose another "
             "folder to leave it out"
         )
     if names:
@@ -258,20 +301,23 @@ def _check_folds(folds: Any, count: int) -> None:
         check_case_id(case_id)
 
 
-def _deal(data: Path, cases: list[Case], config: Config) -> list[list[str]]:
+def _deal(folder: Path, data: Path, cases: list[Case], config: Config) -> list[list[str]]:
+    path = folder / LEFT_OUT_NAME
+    taken_back = f"; remove {path} to use again what is left out" if path.exists() else ""
     if not cases:
-        raise DataError(f"{data}: no case has a label map, and training needs one")
+        raise DataError(f"{data}: no case has a label map, and training needs one{taken_back}")
     try:
         return split_folds([case.case_id for case in cases], config.folds, config.seed)
     except DataError as error:
-        raise DataError(f"{data}: {error}") from error
+        raise DataError(f"{data}: {error}{taken_back}") from error
 
 
-def _advice(data: Path, failures: dict[str, str], count: int) -> str:
+def _advice(data: Path, failures: dict[str, str], count: int, *, begun: bool) -> str:
     without = " ".join(f"--leave-out {name}" for name in failures)
+    choice = "" if begun else f", or leave them out ({without}),"
     return (
         f"{data}: {len(failures)} of {count} cases could not be prepared, and nothing is trained "
-        f"without them; mend them, or leave them out ({without}), and prepare again: "
+        f"without them; mend them{choice} and prepare again: "
         f"{_listing(failures)}"
     )
 

@@ -26,7 +26,6 @@ from tunet_lib.evaluation import (
 )
 from tunet_lib.files import DataError, noting
 from tunet_lib.kits19 import Case, require_label
-from tunet_lib.layouts import find_data
 from tunet_lib.localization import lnet_mask
 from tunet_lib.mistakes import tumor_figures
 from tunet_lib.parallel import KilledError, each
@@ -109,8 +108,11 @@ def evaluate_run(
 
 def _forget_other_scores(run: Run) -> None:
     made_with = run.folder / "scores" / "config.json"
-    if made_with.exists() and Config.load(made_with) == run.config:
-        return
+    if made_with.exists():
+        if Config.load(made_with) == run.config:
+            return
+        for task in run.tasks():  # it may be the new configuration that is wrong
+            run.model_folder(task).check_config(run.config)
     shutil.rmtree(made_with.parent, ignore_errors=True)
     run.config.save(made_with)
 
@@ -130,8 +132,7 @@ def evaluate_fold(
     rows: list[Row] = []
     failures: dict[str, str] = {}
     prepared = {case.case_id: case for case in run.cases()}
-    data = find_data(run.data, cyst_as_kidney=run.cyst_as_kidney)
-    sources = {case.case_id: case for case in data.cases}
+    sources = run.sources()
     scored = FoldScores(run, fold, batch_size, networks=networks)
     for case_id in run.folds[fold]:
         with noting(failures, case_id):
@@ -219,14 +220,22 @@ def tabulate_run(run: Run) -> list[TableRow]:
 
 
 def unscored(run: Run) -> list[str]:
-    """List the systems, ``"tunet, fold 1"``, that are trained and lack scores of some case."""
-    scored = {(row["system"], row["case_id"]) for row in read_scores(run.folder / "scores.csv")}
-    return [
-        f"{system}, fold {fold}"
-        for fold, case_ids in enumerate(run.folds)
-        for system in systems_of(v for v in VARIANTS if run.model_folder((v, fold)).is_trained)
-        if system in SYSTEMS and not scored.issuperset((system, each) for each in case_ids)
-    ]
+    """List the systems, ``"tunet, fold 1"``, that are trained and lack scores of some case.
+
+    Scores that are older than a network of their fold are none of it.
+    """
+    path = run.folder / "scores.csv"
+    scored = {(row["system"], row["case_id"]) for row in read_scores(path)}
+    found = []
+    for fold, case_ids in enumerate(run.folds):
+        folders = {name: run.model_folder((name, fold)) for name in VARIANTS}
+        trained = {name: folder.weights for name, folder in folders.items() if folder.is_trained}
+        is_old = any(w.stat().st_mtime > path.stat().st_mtime for w in trained.values())
+        for system in systems_of(trained):
+            lacks_some = not scored.issuperset((system, case_id) for case_id in case_ids)
+            if system in SYSTEMS and (is_old or lacks_some):
+                found.append(f"{system}, fold {fold}")
+    return found
 
 
 class FoldScores:

@@ -176,7 +176,7 @@ def _standing(run: Run, number: int, task: Task, queue: Queue | None) -> Standin
     folder = run.model_folder(task)
     epochs = 0
     try:
-        history = folder.history()
+        history = folder.epochs_done()
         epochs = len(history)
         folder.check_files(run.config)
         if folder.is_trained:

@@ -13,21 +13,22 @@ from rich.progress import TaskID
 
 from tunet_lib.allowance import default_jobs, default_workers, processors, thread_limits
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, notes_taken
+from tunet_lib.files import DataError, notes_taken, noting
 from tunet_lib.screen import bar, bars, say, warn
 
 if TYPE_CHECKING:
-    from tunet_lib.runs import Task
+    from tunet_lib.kits19 import Case
+    from tunet_lib.runs import Run, Task
 
 
-def count_cases(data: Path) -> int:
-    """Say what of a data folder is not used, and count its cases."""
+def find_cases(data: Path) -> list[Case]:
+    """Say what of a data folder is not used, and list its cases."""
     from tunet_lib.layouts import find_data
 
     found = find_data(data)
     for sentence in found.sentences():
         warn(sentence)
-    return len(found.cases)
+    return found.cases
 
 
 @contextlib.contextmanager
@@ -55,15 +56,16 @@ def prepare(
     from tunet_lib.provenance import timed
     from tunet_lib.runs import check_config, leave_out, left_out, prepare_run
 
-    cases = count_cases(data)
+    cases = find_cases(data)
     check_config(run_folder, config)  # before anything is noted
     leave_out(data, run_folder, without or [])
     if names := left_out(run_folder):
         warn(f"left out of this run: {', '.join(names)}")
+    used = [case for case in cases if case.label_path and case.case_id not in names]
     with (
         notes_at_the_end(),
         timed(run_folder, "prepare"),
-        bar("prepare", cases - len(names)) as advance,
+        bar("prepare", len(used)) as advance,
     ):
         run, _ = prepare_run(
             data,
@@ -82,7 +84,7 @@ def train(
 ) -> dict[str, str]:
     """Train side by side, once more what went wrong, and give what failed: training → reason."""
     from tunet_lib.jobs import train_tasks
-    from tunet_lib.outliers import outliers, start_anew, to_repeat
+    from tunet_lib.outliers import start_anew
     from tunet_lib.provenance import timed
     from tunet_lib.runs import open_run
 
@@ -99,22 +101,38 @@ def train(
                     name = f"  {task[0]}, fold {task[1]}: epochs"
                     shown[task] = progress.add_task(name, total=run.config.epochs)
                 with contextlib.suppress(DataError):  # it ends that training, not what is shown
-                    progress.update(shown[task], completed=len(run.model_folder(task).history()))
+                    progress.update(
+                        shown[task], completed=len(run.model_folder(task).epochs_done())
+                    )
             for task in set(shown) - set(active):
                 progress.remove_task(shown.pop(task))
 
         jobs = jobs or default_jobs()
         failures = train_tasks(run, tasks, jobs, on_poll=show)
-        again = [task for task in to_repeat(run) if task in tasks]
+        again = [task for task in went_wrong(run)[1] if task in tasks]
         for task in again:
             start_anew(run, task)
         failures |= train_tasks(run, again, jobs, on_poll=show)
         show([])
-    for name, fold in again:
+    for name, fold in (task for task in again if task not in failures):
         say(f"{name}, fold {fold}: went wrong, and was trained again with another seed")
-    for (name, fold), reason in outliers(run).items():
+    for (name, fold), reason in went_wrong(run)[0].items():
         warn(f"{name}, fold {fold}: {reason}")
     return {f"{name}, fold {fold}": reason for (name, fold), reason in failures.items()}
+
+
+def went_wrong(run: Run) -> tuple[dict[Task, str], list[Task]]:
+    """Give the trainings that went wrong, and those to be repeated; none where that is unknown.
+
+    One damaged history leaves the rule without an answer, and stops no other training.
+    """
+    from tunet_lib.outliers import outliers, to_repeat
+
+    try:
+        return outliers(run), to_repeat(run)
+    except DataError as error:
+        warn(str(error))
+        return {}, []
 
 
 def train_here(
@@ -123,18 +141,18 @@ def train_here(
     folds: list[int] | None,
     *,
     number: int | None = None,
-) -> None:
+) -> dict[str, str]:
     """Train one after the other in this process, or the one of a number: no bar, no children.
 
-    A training that went wrong is done anew, as `train` does. It takes as many threads as it may,
-    and the same as a process of `jobs` would.
+    A training that went wrong is done anew, and what failed is given, as `train` does. It takes as
+    many threads as it may, and the same as a process of `jobs` would.
 
     Raises
     ------
     DataError
         There are fewer trainings than that number, or it was given beside variants or folds.
     """
-    from tunet_lib.outliers import start_anew, to_repeat
+    from tunet_lib.outliers import start_anew
     from tunet_lib.provenance import timed
     from tunet_lib.runs import open_run
     from tunet_lib.worker import train_task
@@ -149,26 +167,29 @@ def train_here(
         tasks = [tasks[number]]
     for name, value in thread_limits(processors()).items():
         os.environ.setdefault(name, value)
-    for task in tasks:
-        if task in to_repeat(run):
-            start_anew(run, task)
-        with timed(run_folder, "train"):
-            train_task(run, task)
+    failures: dict[str, str] = {}
+
+    def train_some(some: list[Task], again: list[Task]) -> None:
+        for task in some:
+            with noting(failures, f"{task[0]}, fold {task[1]}"), timed(run_folder, "train"):
+                if task in again:
+                    start_anew(run, task)
+                train_task(run, task)
+
+    train_some(tasks, went_wrong(run)[1])
+    if number is None:  # beside the others, which are complete now, some may have gone wrong
+        again = [task for task in went_wrong(run)[1] if task in tasks]
+        train_some(again, again)
+    return failures
 
 
 def status(run_folder: Path, variants: list[str] | None, folds: list[int] | None) -> None:
     """Print where each training stands, and what repairs the run."""
-    from tunet_lib.outliers import outliers, to_repeat
     from tunet_lib.runs import open_run
     from tunet_lib.status import REPAIRED, array_of, slurm_queue, standings
 
     run = open_run(run_folder)
-    wrong: dict[Task, str] = {}
-    again: list[Task] = []
-    try:
-        wrong, again = outliers(run), to_repeat(run)
-    except DataError as error:
-        warn(str(error))
+    wrong, again = went_wrong(run)
     found = standings(run, run.tasks(variants, folds), queue=slurm_queue(run))
     for one in found:
         epochs = f"{one.epochs}/{run.config.epochs}"
@@ -220,7 +241,8 @@ def score(
     from tunet_lib.pairs import differences, find_labels, interval, score_pairs, write_pairs
 
     folders = [predicted] if against is None else [predicted, against]
-    with bar("score", len(find_labels(truth)) * len(folders)) as advance:
+    found = [find_labels(folder) for folder in (truth, *folders)]  # before minutes are spent
+    with bar("score", len(found[0]) * len(folders)) as advance:
         scored = [
             score_pairs(folder, truth, cyst_as_kidney=cyst_as_kidney, on_case=lambda _: advance())
             for folder in folders
@@ -241,7 +263,6 @@ def score(
 
 def tell_untrained(run_folder: Path) -> bool:
     """Say which trainings are not complete, if any, and which went wrong; tell if all are."""
-    from tunet_lib.outliers import outliers
     from tunet_lib.runs import open_run
     from tunet_lib.status import untrained
 
@@ -249,7 +270,7 @@ def tell_untrained(run_folder: Path) -> bool:
     sentence = untrained(run)
     if sentence:
         warn(sentence)
-    for (name, fold), reason in outliers(run).items():
+    for (name, fold), reason in went_wrong(run)[0].items():
         warn(f"{name}, fold {fold}, went wrong: {reason}")
     return not sentence
 

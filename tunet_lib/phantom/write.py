@@ -88,12 +88,15 @@ def write_phantoms(
         if case_id in entries and all(path.is_file() for path in paths):
             cases.append(Case(case_id, *paths))
         else:
+            if case_id not in entries and any(path.exists() for path in paths):
+                raise DataError(f"{folder / case_id}: is no phantom; move it away")
             rng = np.random.default_rng([seed, k])
             shape, spacing = _draw_size(size, looks, rng)
             volume_hu, label, spacing_mm = make_phantom(rng, shape, spacing, looks=looks)
-            cases.append(save_case(folder / case_id, volume_hu, label, spacing_mm=spacing_mm))
+            # Noted first: so a case that is there and is not noted is somebody else's.
             entries[case_id] = _entry(case_id, label, spacing_mm, rng) | origin
             save_json(listing, [entries[key] for key in sorted(entries)])
+            cases.append(save_case(folder / case_id, volume_hu, label, spacing_mm=spacing_mm))
         if progress is not None:
             progress(k + 1, count)
     return cases
