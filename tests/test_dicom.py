@@ -26,6 +26,7 @@ from dicoms import (
 
 from tunet_lib.dicom import find_series
 from tunet_lib.files import DataError
+from tunet_lib.formats import open_image
 from tunet_lib.scans import load_scan, open_scan, save_label
 
 sitk = pytest.importorskip("SimpleITK", reason="the extra formats is not installed")
@@ -197,6 +198,41 @@ def test_random_bytes_behind_pixels_take_no_memory(tmp_path, syntax):
         resource.setrlimit(resource.RLIMIT_AS, kept)
 
 
+def test_more_bits_than_the_header_says_do_not_turn_bone_into_air(tmp_path):
+    slices = series(3, np.full((3, 64, 64), 50000, np.uint16), BitsStored=16, HighBit=15)
+    for each in slices:
+        each.compress(pydicom.uid.JPEG2000Lossless)
+        each.BitsStored, each.HighBit = 12, 11
+    with pytest.raises(DataError, match=r"IM00\d: has pixels of more than the 12 bits"):
+        load_scan(write(tmp_path / "ct", slices))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (OSError(28, "No space left on device"), "device.; free space in the temporary folder"),
+        (FileNotFoundError(2, "No usable temporary directory"), "free space in the temporary"),
+        (FileNotFoundError(2, "No such file", "/gone/tmp1"), "name another by TMPDIR"),
+        (OSError(5, "Input/output error"), "error.; make sure that the file is still there"),
+        (MemoryError(), "they take more memory than there is"),
+    ],
+)
+def test_a_full_disk_is_no_damage(tmp_path, monkeypatch, error, advice):
+    folder = write(tmp_path / "ct", compressed("JPEG2000Lossless"))
+    monkeypatch.setattr(pydicom.Dataset, "save_as", failing(None, error))
+    with pytest.raises(DataError, match=rf"its pixels cannot be read \(.*{advice}"):
+        load_scan(folder)
+
+
+@pytest.mark.parametrize("syntax", ["", "JPEG2000Lossless"])
+def test_a_slice_that_is_gone_when_its_pixels_are_read(tmp_path, syntax):
+    folder = write(tmp_path / "ct", compressed(syntax) if syntax else series())
+    scan = open_scan(folder)
+    (folder / "IM001").unlink()
+    with pytest.raises(DataError, match=r"IM001: .*make sure that the file is still there"):
+        scan.load()
+
+
 def test_a_bomb_of_rle(tmp_path):
     """Two bytes stand for 128: of 16 MB pydicom would make 1 GB, pixel by pixel."""
     slices = compressed("RLELossless")
@@ -356,7 +392,7 @@ def test_an_enhanced_ct_holds_many_frames(tmp_path, order, named):
 
 def test_frames_that_are_missing_or_rescaled_each_in_its_own_way(tmp_path):
     gap = write(tmp_path / "gap", [enhanced([0, 1, 2, 4, 5])])
-    with pytest.raises(DataError, match="missing: 1 between frame 3 and frame 4"):
+    with pytest.raises(DataError, match="missing: 1 between frame 3 of IM000 and frame 4 of IM000"):
         load_scan(gap)
     rescaled = write(tmp_path / "own", [enhanced(range(3), intercepts=(-1024, -1000, -900))])
     own = stored(3).astype(int) + np.array([-1024, -1000, -900])[:, None, None]
@@ -364,6 +400,29 @@ def test_frames_that_are_missing_or_rescaled_each_in_its_own_way(tmp_path):
     none = write(tmp_path / "none", [slice_of(stored()[0], (0, 0, 0), SOPClassUID=ENHANCED_CT)])
     with pytest.raises(DataError, match="holds no CT slices: 1 of file without frames"):
         load_scan(none)
+
+
+def test_frames_of_several_files_are_named_by_these(tmp_path):
+    frames = []
+    for place in (0, 1, 2, 4):
+        one = enhanced([0])
+        (position,) = one.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence
+        position.ImagePositionPatient[2] = 30.0 + 3 * place
+        frames.append(one)
+    with pytest.raises(DataError, match=r"between frame 1 of IM00\d and frame 1 of IM00\d"):
+        open_scan(write(tmp_path / "ct", frames))
+
+
+def test_private_sequences_of_frames_overrule_nothing(tmp_path):
+    one = enhanced(range(5))
+    for frame in one.PerFrameFunctionalGroupsSequence:
+        private = pydicom.Dataset()
+        private.RescaleSlope, private.RescaleIntercept, private.PixelSpacing = 2, 0, [1.0, 1.0]
+        block = frame.private_block(0x2005, "tunet", create=True)
+        block.add_new(1, "SQ", pydicom.Sequence([private]))
+    scan = load_scan(write(tmp_path / "ct", [one]))
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+    assert scan.spacing_mm == (3.0, 0.9, 0.8)
 
 
 def test_values_that_are_inverted(tmp_path):
@@ -395,6 +454,64 @@ def test_all_slices_have_one_number(tmp_path):
     """Some tools that anonymize give all instances the same UID; their places tell them apart."""
     folder = write(tmp_path / "ct", series(SOPInstanceUID="1.2.3"))
     np.testing.assert_array_equal(load_scan(folder).volume_hu, expected_hu())
+
+
+def test_two_series_whose_slices_have_one_number(tmp_path):
+    """The second one was taken for a copy of the first, and vanished or was cut short."""
+    arterial = series(5, SOPInstanceUID="1.2.3")
+    changes = {"SeriesInstanceUID": STUDY + ".9", "SOPInstanceUID": "1.2.3"}
+    venous = series(9, stored(9)[:, ::-1], **changes)
+    folder = tmp_path / "ct"
+    write(folder / "a", arterial)
+    write(folder / "b", venous)
+    with pytest.raises(DataError, match="holds several series"):
+        open_scan(folder)
+    np.testing.assert_array_equal(load_scan(folder, STUDY + ".1").volume_hu, expected_hu())
+    np.testing.assert_array_equal(
+        load_scan(folder, STUDY + ".9").volume_hu, expected_hu(9)[:, ::-1]
+    )
+
+
+def test_two_phases_of_one_series_whose_slices_have_one_number(tmp_path):
+    """Which of the two was read hung on the names of the files, slice by slice."""
+    one = {"SOPInstanceUID": "1.2.3"}
+    write(tmp_path / "ct", [*series(**one), *series(pixels=stored()[:, ::-1], **one)])
+    with pytest.raises(DataError, match="slices are doubled"):
+        open_scan(tmp_path / "ct")
+
+
+def test_each_slice_is_of_a_series_of_its_own(tmp_path):
+    slices = series()
+    for each in slices:
+        each.SeriesInstanceUID = pydicom.uid.generate_uid()
+    with pytest.raises(DataError, match="each of its 5 slices has a SeriesInstanceUID") as told:
+        open_scan(write(tmp_path / "ct", slices))
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", ["single", "enhanced"])
+def test_a_ct_is_known_without_its_modality(tmp_path, kind):
+    slices = series(Modality=None) if kind == "single" else [enhanced(range(5), Modality=None)]
+    scan = load_scan(write(tmp_path / "ct", slices))
+    np.testing.assert_array_equal(scan.volume_hu, expected_hu())
+    save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / "label.dcm")
+
+
+@pytest.mark.parametrize("modality", ["SR", "CT", None])
+def test_a_damaged_file_that_is_no_ct_stops_no_series(tmp_path, modality):
+    report = slice_of(stored()[0], (0, 0, 0), Modality=modality, SOPClassUID="1.2.3")
+    del report.PixelData
+    report.TextValue = "x" * 400
+    folder = write(tmp_path / "ct", series())
+    path = folder / "report"
+    report.save_as(path, enforce_file_format=True)
+    path.write_bytes(path.read_bytes()[:-100])
+    if modality == "SR":
+        with pytest.warns(UserWarning, match="left out: 1 of damaged file of modality SR"):
+            assert open_scan(folder).shape == (5, 6, 8)
+    else:
+        with pytest.raises(DataError, match="report: its DICOM header is damaged"):
+            open_scan(folder)
 
 
 @pytest.mark.parametrize("name", ["PixelSpacing", "Rows", "BitsStored"])
@@ -475,10 +592,46 @@ def test_a_scout_that_is_not_called_so_is_no_series_to_choose(tmp_path):
 
 def test_what_may_not_be_read_is_told(tmp_path, monkeypatch):
     folder = write(tmp_path / "ct", series())
-    last = sorted(folder.iterdir())[-1]
-    may = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: path != last and may(path, mode))
-    with pytest.warns(UserWarning, match="left out: 1 of file that may not be read"):
+    top = max(folder.iterdir(), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
+    for error in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error")):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", failing(Path.open, error, top))
+            with pytest.warns(UserWarning, match="left out: 1 of file that cannot be read"):
+                assert open_scan(folder).shape == (4, 6, 8)
+
+
+def failing(call, error, bad=None):
+    """Give a function that does what `call` does, and fails for one path, or for all."""
+
+    def call_or_fail(path, *args, **kwargs):
+        if bad in (None, path):
+            raise error
+        return call(path, *args, **kwargs)
+
+    return call_or_fail
+
+
+@pytest.mark.parametrize("name", ["IM009.dcm.gz", "more.ZIP", "more.tar.gz"])
+def test_packed_files_beside_slices_are_told(tmp_path, name):
+    folder = write(tmp_path / "ct", series())
+    (folder / name).write_bytes(b"\x1f\x8b no matter")
+    with pytest.warns(UserWarning, match="left out: 1 of packed file, which is to be unpacked"):
+        assert open_scan(folder).shape == (5, 6, 8)
+
+
+@pytest.mark.parametrize("size", [100, 1000])
+def test_a_file_of_zeros_that_may_have_been_the_last_slice_is_told(tmp_path, size):
+    folder = write(tmp_path / "ct", series())
+    (folder / "IM009").write_bytes(bytes(size))
+    with pytest.warns(UserWarning, match="left out: 1 of file of zeros"):
+        assert open_scan(folder).shape == (5, 6, 8)
+
+
+def test_a_disk_that_fails_within_a_header(tmp_path, monkeypatch):
+    folder = write(tmp_path / "ct", series())
+    error = OSError(5, "Input/output error")
+    monkeypatch.setattr("tunet_lib.dicom_slice.open_inflated", failing(None, error))
+    with pytest.raises(DataError, match=r"IM000: cannot be read \(Input/output error\); get it"):
         open_scan(folder)
 
 
@@ -525,6 +678,51 @@ def test_uneven_slices_are_named_but_rounded_positions_are_none(tmp_path):
         open_scan(write(tmp_path / "uneven", slices))
 
 
+@pytest.mark.parametrize("name", ["AcquisitionNumber", "ConvolutionKernel"])
+@pytest.mark.parametrize("two", [(1, 2), (None, 2)])
+def test_two_acquisitions_or_kernels_half_a_step_apart(tmp_path, name, two):
+    """They were one CT of half the step, whose slices were by turns of either."""
+    values = [value if value is None or name[0] == "A" else f"B{value}0f" for value in two]
+    first, second = (
+        series(step_mm=(0, 0, 5.0), origin_mm=(-10, -20, start), **{name: value})
+        for value, start in zip(values, (30.0, 32.5), strict=True)
+    )
+    with pytest.raises(DataError, match=r"mixes 2 acquisitions or kernels .* IM00\d is of .*2"):
+        open_scan(write(tmp_path / "mixed", first + second))
+    shift = 25.0
+    for each in second:
+        each.ImagePositionPatient[2] += shift - 2.5
+    folder = write(tmp_path / "behind", first + second)
+    assert open_scan(folder).shape == (10, 6, 8)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_acquisition_number_that_is_none_is_no_hindrance(tmp_path):
+    folder = write(tmp_path / "ct", with_raw("AcquisitionNumber", b"abc "))
+    assert open_scan(folder).shape == (5, 6, 8)
+    slices = series()
+    for number, each in enumerate(slices):
+        each.AcquisitionNumber = number  # as of a table that stops at each slice
+    assert open_scan(write(tmp_path / "steps", slices)).shape == (5, 6, 8)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "right"),
+    [
+        ((1.009, 0, 0, 0, 1.009, 0), (1, 0, 0)),
+        ((0.71, 0.71, 0, -0.71, 0.71, 0), (0.5**0.5, 0.5**0.5, 0)),
+        ((1, 0, 0, 0.01, 1, 0), (1, 0, 0)),
+    ],
+)
+def test_directions_that_are_rounded_do_not_change_the_size_of_a_voxel(
+    tmp_path, orientation, right
+):
+    file = open_image(write(tmp_path / "ct", series(ImageOrientationPatient=list(orientation))))
+    columns = file.affine[:3, :2]
+    np.testing.assert_allclose(columns.T @ columns, np.diag([0.64, 0.81]), atol=1e-9)
+    np.testing.assert_allclose(columns[:, 0], np.multiply(right, (-0.8, -0.8, 0.8)), atol=1e-9)
+
+
 def test_a_slice_of_another_size_or_direction_is_named(tmp_path):
     odd = slice_of(stored(1, 4, 4)[0], (-10, -20, 45))
     with pytest.raises(DataError, match="differ in size"):
@@ -543,8 +741,6 @@ def test_a_tilted_gantry_gives_an_affine_with_shear(tmp_path):
     tilt = np.deg2rad(20)
     orientation = [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)]
     folder = write(tmp_path / "ct", series(5, ImageOrientationPatient=orientation))
-    from tunet_lib.formats import open_image
-
     affine = open_image(folder).affine
     np.testing.assert_allclose(affine[:3, 2], (0, 0, 3), atol=1e-6)
     assert abs(affine[:3, 1] @ affine[:3, 2]) > 0.5
@@ -599,3 +795,22 @@ def test_the_label_map_lies_on_the_series_as_nifti_and_nrrd(tmp_path):
         again = load_scan(tmp_path / name)
         np.testing.assert_array_equal(again.volume_hu, label)
         np.testing.assert_allclose(again.file.affine, scan.file.affine, atol=1e-4)
+
+
+def test_a_label_map_over_a_tilted_ct_lies_on_it_in_programs_of_itk(tmp_path):
+    """These know no shear: of DICOM they take the normal, and of NIfTI the qform."""
+    tilt = np.deg2rad(20)
+    orientation = [1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)]
+    folder = write(tmp_path / "ct", series(12, ImageOrientationPatient=orientation))
+    scan = open_scan(folder)
+    save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / "label.nii.gz")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    ct, label = sitk.ReadImage(names), sitk.ReadImage(str(tmp_path / "label.nii.gz"))
+    for index in ((0, 0, 0), (7, 5, 0), (7, 5, 11)):
+        np.testing.assert_allclose(
+            label.TransformIndexToPhysicalPoint(index),
+            ct.TransformIndexToPhysicalPoint(index),
+            atol=1e-3,
+        )
+    affine = nib.load(tmp_path / "label.nii.gz").affine  # of the sform
+    np.testing.assert_allclose(affine, open_image(folder).affine, atol=1e-4)

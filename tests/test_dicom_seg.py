@@ -10,7 +10,7 @@ from dicoms import pydicom
 from tunet_lib.files import DataError, notes_taken
 from tunet_lib.formats import check_label_name
 from tunet_lib.kits19 import save_case
-from tunet_lib.scans import load_scan, open_scan, save_label
+from tunet_lib.scans import load_label, load_scan, open_scan, save_label
 
 highdicom = pytest.importorskip("highdicom", reason="the extra formats is not installed")
 
@@ -136,3 +136,26 @@ def test_only_dicom_has_a_dicom_seg(label, tmp_path):
     case = save_case(tmp_path / "case_00000", label.astype(np.int16), spacing_mm=(3, 1, 1))
     with pytest.raises(DataError, match=r"refers to slices of DICOM, and .*imaging.* is none"):
         save_label(label, load_scan(case.image_path), tmp_path / "label.dcm")
+
+
+@pytest.mark.parametrize("spacing_mm", [None, -3.0, 5.0])
+@pytest.mark.parametrize("kind", ["single", "enhanced"])
+def test_the_distance_of_slices_is_that_of_their_places(tmp_path, label, spacing_mm, kind):
+    """What a header says of it may be the thickness, or below 0."""
+    slices = dicoms.series(SliceThickness=5.0, SpacingBetweenSlices=spacing_mm)
+    if kind == "enhanced":
+        slices = [dicoms.enhanced(range(5))]
+        if spacing_mm is not None:
+            shared = slices[0].SharedFunctionalGroupsSequence[0]
+            shared.PixelMeasuresSequence[0].SpacingBetweenSlices = spacing_mm
+    scan = load_scan(dicoms.write(tmp_path / "ct", slices))
+    save_label(label, scan, tmp_path / "label.dcm")
+    seg = highdicom.seg.segread(tmp_path / "label.dcm")
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert float(measures.SpacingBetweenSlices) == 3
+    assert seg.get_volume().spacing == (3, 0.9, 0.8)
+
+
+def test_a_dicom_seg_is_not_read_and_that_is_said(path, scan):
+    with pytest.raises(DataError, match=r"is a DICOM SEG, .* not read; name a label map in \.nii"):
+        load_label(path, scan)

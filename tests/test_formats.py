@@ -54,12 +54,42 @@ def test_a_label_map_in_nrrd_belongs_to_a_ct_in_nifti(tmp_path):
 
 
 def test_an_analyze_pair_is_read_with_a_warning(tmp_path):
-    image = nib.AnalyzeImage(VOLUME, None)
-    image.header.set_zooms((3, 1, 1))
-    nib.save(image, tmp_path / "old.img")
-    with pytest.warns(UserWarning, match="does not say how the patient lies"):
-        scan = load_scan(tmp_path / "old.hdr")
-    np.testing.assert_array_equal(np.sort(scan.volume_hu.ravel()), VOLUME.ravel())
+    """It lies where nibabel and SPM put it, and so does its label map."""
+    nib.save(nib.AnalyzeImage(VOLUME, np.diag([-0.7, 0.8, 3, 1])), tmp_path / "old.img")
+    theirs = nib.load(tmp_path / "old.img")
+    assert nib.aff2axcodes(theirs.affine) == ("L", "A", "S")
+    for name in ("old.hdr", "old.img"):
+        with pytest.warns(UserWarning, match="how the patient lies; LAS is assumed"):
+            scan = load_scan(tmp_path / name)
+        np.testing.assert_allclose(scan.file.affine, theirs.affine, atol=1e-6)
+        np.testing.assert_array_equal(scan.file.read(), np.asanyarray(theirs.dataobj))
+        assert scan.spacing_mm == pytest.approx((3, 0.8, 0.7))
+    label = np.zeros(scan.shape, np.uint8)
+    label[:, 0] = 1  # in front
+    save_label(label, scan, tmp_path / "label.nii.gz")
+    written = nib.load(tmp_path / "label.nii.gz")
+    np.testing.assert_allclose(written.affine, theirs.affine, atol=1e-6)
+    assert np.asanyarray(written.dataobj)[:, -1].all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("slope", "intercept", "is_read"),
+    [(0, 0, True), (1, 0, True), (np.nan, 0, True), (0.5, 0, False), (1, -1024, False)],
+)
+def test_an_analyze_pair_that_spm_has_scaled(tmp_path, order, slope, intercept, is_read):
+    """SimpleITK passes over the scale."""
+    header = nib.AnalyzeHeader(endianness=order)
+    nib.save(nib.AnalyzeImage(VOLUME, np.diag([-1, 1, 3, 1]), header), tmp_path / "ct.img")
+    content = (tmp_path / "ct.hdr").read_bytes()
+    scale = np.array([slope, intercept], f"{order}f4").tobytes()
+    (tmp_path / "ct.hdr").write_bytes(content[:112] + scale + content[120:])
+    if is_read:
+        with pytest.warns(UserWarning, match="LAS is assumed"):
+            np.testing.assert_array_equal(load_scan(tmp_path / "ct.hdr").file.read(), VOLUME)
+    else:
+        with pytest.raises(DataError, match=r"scales its voxels by .*; save it as NIfTI"):
+            load_scan(tmp_path / "ct.hdr")
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
@@ -283,10 +313,32 @@ def test_what_is_no_volume_of_numbers(tmp_path):
     assert load_scan(tmp_path / "one.mha").shape == (6, 5, 4)
 
 
-def test_an_archive_is_to_be_unpacked(tmp_path):
-    (tmp_path / "ct.zip").write_bytes(b"PK\3\4")
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz", ".tgz", ".TAR.BZ2", ".tar.xz", ".nii.xz"])
+def test_an_archive_is_to_be_unpacked(tmp_path, suffix):
+    (tmp_path / f"ct{suffix}").write_bytes(gzip.compress(b"no matter"))
     with pytest.raises(DataError, match="is an archive; unpack it"):
-        load_scan(tmp_path / "ct.zip")
+        load_scan(tmp_path / f"ct{suffix}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_packed_once_more_is_to_be_unpacked(tmp_path, name):
+    """It was said to be no NIfTI, and to be named .nrrd, which it was."""
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(written(tmp_path / name).read_bytes()))
+    with pytest.raises(DataError, match=rf"by gunzip, and name the \{(tmp_path / name).suffix}$"):
+        load_scan(packed)
+
+
+@pytest.mark.parametrize("kind", ["MET_SHORT", "MET_FLOAT"])
+def test_a_metaimage_in_text(tmp_path, kind):
+    text = " ".join(map(str, VOLUME.ravel("F"))).encode() + b"\n"
+    changes = {"BinaryData": "False", "ElementType": kind}
+    scan = load_scan(in_text(tmp_path / "ct.mha", changes, text))
+    np.testing.assert_array_equal(scan.file.read(), VOLUME)
+    for cut in (100, 1):
+        path = in_text(tmp_path / "cut.mha", changes, text[: len(text) // 2 - cut])
+        with pytest.raises(DataError, match="SimpleITK cannot read it"):
+            load_scan(path)
 
 
 @pytest.mark.parametrize("name", NAMES)

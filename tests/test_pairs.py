@@ -73,6 +73,16 @@ def test_a_label_map_in_two_files_is_one(tmp_path):
     assert find_labels(tmp_path) == {"case_00000": tmp_path / "case_00000.hdr"}
 
 
+def test_dicom_beside_a_label_map_of_its_case_is_no_other_one(tmp_path):
+    for name in ("case_00000/IM1.dcm", "case_00000/segmentation.nii.gz", "case_00001.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert find_labels(tmp_path) == {
+        "case_00000": tmp_path / "case_00000" / "segmentation.nii.gz",
+        "case_00001": tmp_path / "case_00001.dcm",  # that it is not read is said
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [(",True,", ",yes,"), (",True,", ",,"), (",False,0.0,", ",False,0.0,0.0,")]
 )

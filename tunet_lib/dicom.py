@@ -8,25 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunet_lib.dicom_pixels import open_inflated, packed_frames
-from tunet_lib.dicom_slice import MULTI_FRAME, Slice, slices_of
+from tunet_lib.dicom_pixels import Pixels, packed_frames
+from tunet_lib.dicom_slice import (
+    CT,
+    MODALITY,
+    Slice,
+    modality_of,
+    one_line,
+    read_header,
+    slices_of,
+    why_no_slice,
+)
 from tunet_lib.dicom_stack import find_stack
 from tunet_lib.extras import formats_library
-from tunet_lib.files import DataError, DataWarning
+from tunet_lib.files import GET_AGAIN, DataError, DataWarning
 from tunet_lib.nifti import NiftiFile, check_finite, described
+from tunet_lib.unpack import ARCHIVES
 
-CT = "CT"
 # How a file without the 128 bytes before "DICM" begins: with the length of a group, or with one
 # of the first elements that there are.
 BARE = tuple(
@@ -34,18 +42,9 @@ BARE = tuple(
     for group, elements in ((b"\2\0", (0, 1, 2)), (b"\x08\0", (0, 1, 5, 8, 0x12, 0x16)))
     for element in (bytes([number, 0]) for number in elements)
 )
-TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
-    *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "NumberOfFrames"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
-    *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
-    *("HighBit", "PixelPaddingValue"),
-]
-PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
-UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
 OTHERS = (".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd")
-MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
+SEG = "modality SEG"  # as `why_no_slice` says it
+PACKED = (*ARCHIVES, ".gz")
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,19 @@ class DicomFile(NiftiFile):
         # Of a compressed file with many frames the next one is asked for at once.
         packed = functools.lru_cache(maxsize=1)(packed_frames)
         for part in self.parts():
-            planes = np.stack(
-                [each.hu(each.pixels.plane(each.frame or 0, packed)) for each in self.slices[part]]
-            )
+            planes = np.stack([self._plane(each, packed) for each in self.slices[part]])
             check_finite(self.path, planes)
             yield part, planes.astype(self.dtype, copy=False).T
+
+    def _plane(self, each: Slice, packed: Callable[[Pixels], list[bytes]]) -> np.ndarray:
+        plane = _hu(each, packed)
+        if self.dtype.kind == "i" and not _fit(plane.min(), plane.max()):
+            # Of a JPEG that was made with more bits; as int16 bone would become air.
+            raise DataError(
+                f"{each.path}: has pixels of more than the {each.pixels.stored} bits that its "
+                f"BitsStored says; {GET_AGAIN}"
+            )
+        return plane
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,11 @@ def open_dicom(folder: Path, series: str | None = None) -> DicomFile:
     """
     found, left_out = find_series(folder)
     if not found:
+        if folder.is_file() and SEG in left_out:
+            raise DataError(
+                f"{folder}: is a DICOM SEG, which is written here and not read; name a label map "
+                "in .nii.gz or .nrrd"
+            )
         raise DataError(
             f"{folder}: holds no CT slices{_listed(left_out)}; name a folder of DICOM, or a file"
         )
@@ -157,11 +169,12 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
     first: dict[str, Any] = {}
     faults: dict[str, str] = {}
     left_out: Counter[str] = Counter()
-    seen: set[tuple[Any, ...]] = set()
+    seen: dict[tuple[Any, ...], Slice] = {}
+    packed = functools.lru_cache(maxsize=2)(packed_frames)  # of the two that are compared
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's, of values that are not asked for here
         for path, header, place in _headers(folder, left_out):
-            if reason := _no_slice(header):
+            if reason := why_no_slice(header):
                 left_out[reason] += 1
                 continue
             if not (uid := str(header.get("SeriesInstanceUID", ""))):
@@ -169,20 +182,21 @@ def find_series(folder: Path) -> tuple[list[Series], Counter[str]]:
             first.setdefault(uid, header)
             try:
                 for each in slices_of(path, header, place):
-                    # The same instance at another place is none: some tools give all one number.
-                    key = (each.uid or str(path), each.frame, *each.position_mm.tolist())
-                    if key in seen:
+                    # Some tools that anonymize give one number to all instances: only one with
+                    # the place and the pixels of another is its copy.
+                    key = (uid, each.uid or str(path), each.frame, *each.position_mm.tolist())
+                    twin = seen.setdefault(key, each)
+                    if twin is not each and np.array_equal(_hu(each, packed), _hu(twin, packed)):
                         left_out["slice that another file holds as well"] += 1
                     else:
                         grouped[uid].append(each)
-                    seen.add(key)
             except DataError as error:
                 faults.setdefault(uid, str(error))  # and of no other series
         order = sorted(first, key=lambda uid: (_series_number(first[uid]), uid))
         if volumes := [uid for uid in order if uid in faults or len(grouped[uid]) > 1]:
             left_out["slice alone in its series"] += len(order) - len(volumes)
             order = volumes
-        names = [_plain(first[uid].get("SeriesDescription")) for uid in order]
+        names = [one_line(first[uid].get("SeriesDescription")) for uid in order]
     series = [
         Series(uid, number, name, tuple(grouped[uid]), faults.get(uid, ""))
         for number, (uid, name) in enumerate(zip(order, names, strict=True), start=1)
@@ -210,7 +224,7 @@ def is_dicom(path: Path) -> bool:
 def is_slice(path: Path) -> bool:
     """Tell whether a file is a slice of a CT in DICOM, or several."""
     try:
-        return is_dicom(path) and not _no_slice(_header(path)[0])
+        return is_dicom(path) and not why_no_slice(read_header(path)[0])
     except Exception:  # pydicom raises whatever a damaged header leads to
         return False
 
@@ -238,68 +252,46 @@ def _is_link(parent: str, name: str) -> bool:
 
 def _headers(folder: Path, left_out: Counter[str]) -> Iterator[tuple[Path, Any, Any]]:
     for path in _files(folder, left_out):
-        if path.is_symlink() and not path.exists():
-            left_out["link that leads nowhere"] += 1
-        elif path.is_file() and not os.access(path, os.R_OK):
-            left_out["file that may not be read"] += 1
-        elif path.is_file() and not path.stat().st_size:
-            left_out["empty file"] += 1  # it may have been the first or the last slice
         if path.name.upper() == "DICOMDIR" or not is_dicom(path):
-            if path.name.lower().endswith(OTHERS):
-                left_out["image of another format"] += 1
+            if reason := _why_unread(path):
+                left_out[reason] += 1
             continue
         formats_library("pydicom", folder)  # before the rest: that it is missing is no damage
         try:
-            yield path, *_header(path)
+            yield path, *read_header(path)
+        except OSError as error:
+            what = error.strerror or error
+            raise DataError(f"{path}: cannot be read ({what}); {GET_AGAIN}") from error
         except Exception as error:  # pydicom raises whatever a damaged header leads to
-            raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
+            if (modality := _modality_before_damage(path)) in ("", CT):
+                raise DataError(f"{path}: its DICOM header is damaged ({error})") from error
+            left_out[f"damaged file of modality {modality}"] += 1
 
 
-def _header(path: Path) -> tuple[Any, tuple[int, int | None] | None]:
-    """Read what comes before the pixels, and where these lie, as `slices_of` wants it."""
-    from pydicom.filereader import read_partial
-    from pydicom.tag import Tag
-
-    elements, place = itertools.count(1), None
-
-    def stop(tag: int, _vr: str | None, length: int) -> bool:
-        nonlocal place
-        # To pydicom a file of zeros is a header of elements without a value, eight bytes each.
-        if next(elements) > MOST_ELEMENTS:
-            raise ValueError(f"more than {MOST_ELEMENTS} elements")
-        if tag == PIXELS:
-            start = stream.tell()
-            place = start, None if length == UNKNOWN else min(length, size - start)
-        elif length not in (0, UNKNOWN) and stream.tell() + length > size:
-            raise ValueError("a value is longer than the file")
-        return tag >= PIXELS
-
-    with open_inflated(path) as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
-        # Forced: some programs leave out the bytes by which one knows DICOM.
-        header = read_partial(
-            stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
-        )
-    for _ in header:  # until it is asked for, an element is not parsed
-        pass
-    return header, place
+def _why_unread(path: Path) -> str:
+    """Say why a file that is no DICOM may have been a slice; empty if it is just another file."""
+    name = path.name.lower()
+    try:
+        if path.is_symlink() and not path.exists():
+            return "link that leads nowhere"
+        if not path.is_file():
+            return ""
+        with path.open("rb") as stream:
+            start = stream.read(132)
+    except OSError:
+        return "file that cannot be read"
+    if not any(start):
+        return "file of zeros" if start else "empty file"
+    if name.endswith(OTHERS):
+        return "image of another format"
+    return "packed file, which is to be unpacked first" if name.endswith(PACKED) else ""
 
 
-def _no_slice(header: Any) -> str:
-    """Say why a file is no slice of a CT; empty if it is one."""
-    if header.get("Modality") != CT:
-        return f"modality {header.get('Modality') or 'unknown'}"
-    if "LOCALIZER" in (header.get("ImageType") or ()):
-        return "localizer"
-    is_palette = str(header.get("PhotometricInterpretation")).startswith("PALETTE")
-    if is_palette or header.get("SamplesPerPixel", 1) != 1:
-        return "color image"
-    if header.get("SOPClassUID") in MULTI_FRAME:
-        return "" if header.get("PerFrameFunctionalGroupsSequence") else "file without frames"
-    if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
-        return "image without a position"
-    return ""
+def _modality_before_damage(path: Path) -> str:
+    try:
+        return one_line(modality_of(read_header(path, MODALITY + 1)[0]))
+    except Exception:  # pydicom raises whatever a damaged header leads to
+        return ""
 
 
 def _series_number(header: Any) -> int:
@@ -308,16 +300,19 @@ def _series_number(header: Any) -> int:
     return 0
 
 
-def _plain(text: Any) -> str:
-    """Give a text in one line, without what would move a screen's cursor."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
-
-
 def _type_of(slices: Iterable[Slice]) -> np.dtype:
     """Choose int16 if all values are sure to be whole and to fit, else float32."""
+    return np.dtype(np.int16 if all(_fit(*each.range_hu) for each in slices) else np.float32)
+
+
+def _fit(low: float, high: float) -> bool:
+    """Tell whether all values from one to the other fit in int16."""
     info = np.iinfo(np.int16)
-    fits = all(info.min <= s.range_hu[0] and s.range_hu[1] <= info.max for s in slices)
-    return np.dtype(np.int16 if fits else np.float32)
+    return bool(info.min <= low and high <= info.max)
+
+
+def _hu(each: Slice, packed: Callable[[Pixels], list[bytes]]) -> np.ndarray:
+    return each.hu(each.pixels.plane(each.frame or 0, packed))
 
 
 def _choose(folder: Path, found: list[Series], wanted: str | None) -> Series:
@@ -326,6 +321,11 @@ def _choose(folder: Path, found: list[Series], wanted: str | None) -> Series:
     for series in found:
         if wanted in (series.uid, str(series.number)):
             return series
+    if len(found) > 1 and all(len(each.slices) == 1 and not each.fault for each in found):
+        raise DataError(
+            f"{folder}: each of its {len(found)} slices has a SeriesInstanceUID of its own, as "
+            "some tools that anonymize leave it; export the series again, with one for all"
+        )
     lines = "".join(f"\n  {series}" for series in found)
     problem = f"has no series {wanted}" if wanted else "holds several series"
     raise DataError(f"{folder}: {problem}; choose one of these with --series{lines}")

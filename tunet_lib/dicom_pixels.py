@@ -7,6 +7,7 @@ claims gigabytes for random bytes behind the pixels.
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
 import tempfile
@@ -82,7 +83,8 @@ class Pixels:
         Raises
         ------
         DataError
-            It is cut short or damaged, or no decoder knows it.
+            It is cut short or damaged, or no decoder knows it; or the file is gone, or the disk
+            is full.
         """
         try:
             if self.size is not None:
@@ -100,6 +102,10 @@ class Pixels:
             return self._decoded(coded[frame])
         except DataError:
             raise
+        except (OSError, MemoryError) as error:
+            raise DataError(
+                f"{self.path}: its pixels cannot be read ({_fault(self.path, error)}"
+            ) from error
         except Exception as error:  # pydicom raises whatever damaged pixels lead to
             raise DataError(
                 f"{self.path}: its pixels are damaged ({error}); {GET_AGAIN}"
@@ -187,6 +193,18 @@ def open_inflated(path: Path) -> BinaryIO:
     if not packer.eof:
         raise EOFError("its deflated part is cut short, or much too large")
     return io.BytesIO(whole.getvalue()[:start] + body)
+
+
+def _fault(path: Path, error: OSError | MemoryError) -> str:
+    """Say what keeps pixels that may be whole from being read, and what to do."""
+    if isinstance(error, MemoryError):
+        return "they take more memory than there is); close other programs"
+    what = error.strerror or str(error)
+    is_own = error.filename is None or Path(error.filename) == path
+    # Python says of temporary folders that are all full that there is none.
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or not is_own or "temporary" in what:
+        return f"{what}); free space in the temporary folder, or name another by TMPDIR"
+    return f"{what}); make sure that the file is still there, and its disk sound"
 
 
 def _coded_size(coded: bytes) -> tuple[int, int, int]:

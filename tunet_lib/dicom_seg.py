@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from tunet_lib.dicom import DicomFile
+from tunet_lib.dicom_slice import CT
 from tunet_lib.environment import versions
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError, atomic_path
@@ -98,7 +98,10 @@ def _segmentation(path: Path, planes: np.ndarray, file: DicomFile) -> Any:
 
 def _sources(pydicom: Any, file: DicomFile, planes: np.ndarray) -> tuple[list[Any], np.ndarray]:
     """Read the headers of a series, and put its planes in the order of their frames."""
-    step_mm = float(nib.affines.voxel_sizes(file.affine)[2])
+    right, down, step = file.affine[:3, :3].T
+    normal = np.cross(right, down)
+    # Rounded, since in DICOM a number has at most 16 letters.
+    step_mm = round(float(abs(step @ normal) / np.linalg.norm(normal)), 6)
     paths = list(dict.fromkeys(each.path for each in file.slices))
     headers = [pydicom.dcmread(each, stop_before_pixels=True, force=True) for each in paths]
     for header in headers:
@@ -136,13 +139,20 @@ def _descriptions(highdicom: Any, version: str) -> list[Any]:
 
 
 def _fill_in(header: Any, step_mm: float) -> None:
-    """Leave empty what may be empty, where it is missing or no value that the standard allows.
+    """Mend what is missing or wrong: what may be empty is left so, and a viewer needs the steps.
 
-    Tools that anonymize remove such values, or put any text in their place.
+    Tools that anonymize remove values, or put in their place what the standard does not allow.
     """
     for name in MAY_BE_EMPTY:
         if not _is_valid(header, name):
             setattr(header, name, None)
+    header.Modality = CT  # by which it was read, if only by its SOPClassUID
+    # Some scanners write the thickness here, or a number below 0; viewers believe it.
+    header.SpacingBetweenSlices = step_mm
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in header.get(name) or ():
+            for measures in group.get("PixelMeasuresSequence") or ():
+                measures.SpacingBetweenSlices = step_mm
     if not header.get("SliceThickness"):
         header.SliceThickness = step_mm  # a viewer wants some, and the file has none
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tunet_lib.dicom_pixels import AS_IT_IS, BIG_ENDIAN, IMPLICIT, Pixels
+from tunet_lib.dicom_pixels import AS_IT_IS, BIG_ENDIAN, IMPLICIT, Pixels, open_inflated
 from tunet_lib.extras import formats_library
 from tunet_lib.files import DataError
 
 LOWEST_HU, HIGHEST_HU = -1024, 3071  # between which scanners write, unless metal is on their scale
 
+CT = "CT"
+SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2"
 MULTI_FRAME = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # enhanced CT, legacy
 DIRECTION = 0.01  # how far two directions may be off length 1 and right angles, by rounding
+TAGS = [
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
+    *("Modality", "ImageType", "Rows", "Columns", "PixelSpacing", "NumberOfFrames"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
+    *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
+    *("HighBit", "PixelPaddingValue", "AcquisitionNumber", "ConvolutionKernel"),
+]
+MODALITY = 0x00080060
+PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
+UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
+MOST_ELEMENTS = 10_000  # of a header, without what lies within sequences; a CT has some hundred
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,8 @@ class Slice:
     padding
         What a pixel without a value holds, such as outside of a round field of view; None if
         the file names nothing.
+    made_by
+        Which acquisition and kernel, in words; empty if the file names neither.
     """
 
     path: Path
@@ -52,6 +70,7 @@ class Slice:
     intercept: float
     frame: int | None = None
     padding: int | None = None
+    made_by: str = ""
 
     def hu(self, stored: np.ndarray) -> np.ndarray:
         """Turn pixels as they are stored into HU; those without a value are air."""
@@ -85,7 +104,76 @@ class Slice:
     @property
     def name(self) -> str:
         """Name the slice by its file, and its frame there if need be."""
-        return self.path.name if self.frame is None else f"frame {self.frame + 1}"
+        name = self.path.name
+        return name if self.frame is None else f"frame {self.frame + 1} of {name}"
+
+
+def read_header(path: Path, until: int = PIXELS) -> tuple[Any, tuple[int, int | None] | None]:
+    """Read what comes before the pixels, and where these lie, as `slices_of` wants it.
+
+    Raises whatever a damaged header leads pydicom to.
+
+    Parameters
+    ----------
+    path
+        The file.
+    until
+        The tag at which to stop: what is damaged behind it does not matter.
+    """
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    elements, place = itertools.count(1), None
+
+    def stop(tag: int, _vr: str | None, length: int) -> bool:
+        nonlocal place
+        # To pydicom a file of zeros is a header of elements without a value, eight bytes each.
+        if next(elements) > MOST_ELEMENTS:
+            raise ValueError(f"more than {MOST_ELEMENTS} elements")
+        if tag == PIXELS:
+            start = stream.tell()
+            place = start, None if length == UNKNOWN else min(length, size - start)
+        elif length not in (0, UNKNOWN) and stream.tell() + length > size:
+            raise ValueError("a value is longer than the file")
+        return tag >= until
+
+    with open_inflated(path) as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        # Forced: some programs leave out the bytes by which one knows DICOM.
+        header = read_partial(
+            stream, stop_when=stop, force=True, specific_tags=[Tag(name) for name in TAGS]
+        )
+    for _ in header:  # until it is asked for, an element is not parsed
+        pass
+    return header, place
+
+
+def modality_of(header: Any) -> str:
+    """Say what made an image; empty if its header does not tell."""
+    is_ct = header.get("SOPClassUID") in (SINGLE_FRAME, *MULTI_FRAME)
+    return str(header.get("Modality") or (CT if is_ct else ""))
+
+
+def why_no_slice(header: Any) -> str:
+    """Say why a file is no slice of a CT; empty if it is one."""
+    if (modality := modality_of(header)) != CT:
+        return f"modality {modality or 'unknown'}"
+    if "LOCALIZER" in (header.get("ImageType") or ()):
+        return "localizer"
+    is_palette = str(header.get("PhotometricInterpretation")).startswith("PALETTE")
+    if is_palette or header.get("SamplesPerPixel", 1) != 1:
+        return "color image"
+    if header.get("SOPClassUID") in MULTI_FRAME:
+        return "" if header.get("PerFrameFunctionalGroupsSequence") else "file without frames"
+    if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
+        return "image without a position"
+    return ""
+
+
+def one_line(text: Any) -> str:
+    """Give a text in one line, without what would move a screen's cursor."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text or "")).split())
 
 
 def slices_of(path: Path, header: Any, place: tuple[int, int | None] | None) -> list[Slice]:
@@ -129,7 +217,8 @@ def _frame(path: Path, header: Any, own: Any) -> Any:
     frame.update(header)
     for group in (*(header.get("SharedFunctionalGroupsSequence") or ()), own):
         for element in group:
-            if element.VR == "SQ" and element.value:
+            # A private one may have other values by the same names, as of a display.
+            if element.VR == "SQ" and element.value and not element.tag.is_private:
                 frame.update(element.value[0])
     return frame
 
@@ -180,6 +269,10 @@ def _slice_of(path: Path, header: Any, pixels: Pixels, frame: int | None = None)
     )
     if np.abs(directions @ directions.T - np.eye(2)).max() > 2 * DIRECTION:
         raise ValueError(f"ImageOrientationPatient is {directions.ravel().tolist()}")
+    # Rounded ones would change the size of a voxel, by up to a hundredth.
+    right = directions[0] / np.linalg.norm(directions[0])
+    down = directions[1] - (directions[1] @ right) * right
+    directions = np.stack([right, down / np.linalg.norm(down)])
     return Slice(
         path,
         str(header.get("SOPInstanceUID", "")),
@@ -190,7 +283,14 @@ def _slice_of(path: Path, header: Any, pixels: Pixels, frame: int | None = None)
         intercept=intercept,
         frame=frame,
         padding=_padding(header),
+        made_by=_made_by(header),
     )
+
+
+def _made_by(header: Any) -> str:
+    names = {"AcquisitionNumber": "acquisition", "ConvolutionKernel": "kernel"}
+    parts = [f"{name} {value}" for key, name in names.items() if (value := header.get(key))]
+    return one_line(", ".join(parts))
 
 
 def _padding(header: Any) -> int | None:

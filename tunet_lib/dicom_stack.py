@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def find_stack(folder: Path, slices: Sequence[Slice]) -> tuple[list[Slice], np.n
     order = np.argsort(heights, kind="stable")
     slices, heights = [slices[k] for k in order], heights[order]
     _check_heights(folder, slices, heights)
+    _check_unmixed(folder, slices)
     first, last = slices[0].position_mm, slices[-1].position_mm
     step = (last - first) / (len(slices) - 1)
     for index, each in enumerate(slices):
@@ -86,6 +88,19 @@ def _check_heights(folder: Path, slices: Sequence[Slice], heights_mm: np.ndarray
             for k in missing
         ]
         raise DataError(f"{folder}: slices are missing: {_some(gaps)}; export the series again")
+
+
+def _check_unmixed(folder: Path, slices: Sequence[Slice]) -> None:
+    """Make sure that what was acquired or computed in several goes lies one behind the other."""
+    made_by = {each.made_by for each in slices}
+    turns = [pair for pair in itertools.pairwise(slices) if pair[0].made_by != pair[1].made_by]
+    if len(turns) >= len(made_by):
+        one, other = turns[0]
+        raise DataError(
+            f"{folder}: mixes {len(made_by)} acquisitions or kernels in one series: {one.name} is "
+            f"of {one.made_by or 'none'}, and {other.name} of {other.made_by or 'none'}; keep the "
+            "files of one"
+        )
 
 
 def _some(items: Sequence[str]) -> str:

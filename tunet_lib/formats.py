@@ -14,6 +14,7 @@ from tunet_lib.files import DataError
 from tunet_lib.itk import open_itk, write_nrrd
 from tunet_lib.nifti import NiftiFile, open_nifti, write_nifti
 from tunet_lib.nifti_header import blank, looks_like_nifti
+from tunet_lib.unpack import ARCHIVES
 from tunet_lib.upright import UprightFile, original
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -21,7 +22,6 @@ PAIR_SUFFIXES = (".hdr", ".img")
 SECOND_OF_PAIR = (".img", ".img.gz")  # the .hdr stands for both
 IMAGE_SUFFIXES = (".nii", ".nii.gz", *PAIR_SUFFIXES, *ITK_SUFFIXES)
 LABEL_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".dcm")
-ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 
 
 def open_image(path: Path, series: str | None = None) -> NiftiFile:
@@ -53,7 +53,9 @@ def open_image(path: Path, series: str | None = None) -> NiftiFile:
         return open_itk(path)
     if name.removesuffix(".gz").endswith(PAIR_SUFFIXES):
         header = _header_of(path)
-        return open_itk(path) if _is_analyze(header) else open_nifti(header)
+        return open_itk(path, head) if (head := _analyze_head(header)) else open_nifti(header)
+    if name.endswith(tuple(f"{suffix}.gz" for suffix in ITK_SUFFIXES)):
+        raise DataError(f"{path}: is packed; unpack it by gunzip, and name the {path.suffixes[-2]}")
     if name.endswith(ARCHIVES):
         raise DataError(f"{path}: is an archive; unpack it, and name what it holds")
     return open_dicom(path, series) if is_dicom(path) else open_nifti(path)
@@ -138,12 +140,12 @@ def _header_of(path: Path) -> Path:
     return plain if plain.exists() or not packed else plain.with_name(plain.name + packed)
 
 
-def _is_analyze(header: Path) -> bool:
-    """Tell an Analyze header from a NIfTI one: only the latter has a magic word."""
+def _analyze_head(header: Path) -> bytes:
+    """Read an Analyze header; empty if it is a NIfTI one, since only that has a magic word."""
     try:
         start = header.read_bytes()[:348]
     except (OSError, ValueError):
-        return False  # `open_nifti` says what is wrong
+        return b""  # `open_nifti` says what is wrong
     # Both begin with the header's length, a NIfTI-2 with another one.
     lengths = (int.from_bytes(start[:4], order) for order in ("little", "big"))
-    return len(start) == 348 in lengths and start[344:346] != b"ni"
+    return start if len(start) == 348 in lengths and start[344:346] != b"ni" else b""

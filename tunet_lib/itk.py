@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from tunet_lib.extras import formats_library
@@ -42,8 +43,16 @@ class ItkFile(NiftiFile):
             yield part, voxels[part].T
 
 
-def open_itk(path: Path) -> ItkFile:
+def open_itk(path: Path, analyze: bytes = b"") -> ItkFile:
     """Read and check the header of one 3-D image of any format that SimpleITK knows.
+
+    Parameters
+    ----------
+    path
+        The file.
+    analyze
+        The header of an Analyze, which does not say where the patient's right is: it is taken as
+        by nibabel and SPM, whose voxels run from right to left, from back to front and upwards.
 
     Raises
     ------
@@ -70,9 +79,24 @@ def open_itk(path: Path) -> ItkFile:
         raise DataError(f"{path}: holds {dtype}, expected numbers; save it as int16 HU")
     direction = np.array(reader.GetDirection()).reshape(count, count)[:3, :3]
     affine = lps_affine(direction * reader.GetSpacing()[:3], reader.GetOrigin()[:3])
-    if not says_how:  # Analyze never does
-        warnings.warn(f"{path}: does not say how the patient lies", DataWarning, stacklevel=2)
+    said = f"{path}: does not say how the patient lies"
+    if analyze:
+        affine, said = _analyze_affine(path, analyze), said + "; LAS is assumed"
+    if not says_how:
+        warnings.warn(said, DataWarning, stacklevel=2)
     return ItkFile(**described(path, (size[0], size[1], size[2]), affine, dtype=dtype))
+
+
+def _analyze_affine(path: Path, start: bytes) -> np.ndarray:
+    header = nib.spm2analyze.Spm2AnalyzeHeader(start, check=False)
+    slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
+    # ITK passes over SPM's scale; 0 and what is no number stand for none.
+    if math.isfinite(slope) and slope and (slope != 1 or intercept):
+        raise DataError(
+            f"{path}: scales its voxels by {slope:g}, as SPM does, which is not read; save it as "
+            "NIfTI"
+        )
+    return header.get_origin_affine()
 
 
 def write_nrrd(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

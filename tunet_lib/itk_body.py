@@ -88,8 +88,9 @@ def check_body(path: Path, count: int) -> int | None:
         names = (fields.get(key) for key in DATA_FILES)
         name = next(filter(None, names), b"LOCAL")
         kind = (fields.get(b"encoding") or fields.get(b"compresseddata") or b"false").lower()
+        is_text = not fields.get(b"binarydata", b"t").lower().startswith((b"t", b"1"))
         unknown = kind not in (*PLAIN, *PACKED) or any(word in name.lower() for word in SEVERAL)
-        if unknown or SKIPPING & set(fields):
+        if is_text or unknown or SKIPPING & set(fields):
             return None
         body = path
         if name.lower() != b"local":

@@ -191,10 +191,19 @@ def described(
     check_reach(path, shape, affine)
     array = np.broadcast_to(np.zeros((), dtype), shape)  # takes no memory
     header = nib.Nifti1Image(array, affine, dtype=dtype).header
-    header.set_qform(affine, 1)  # programs that read no sform find it there, as far as it can say
+    header.set_qform(_without_shear(affine), 1)  # for programs that read no sform
     header.set_sform(affine, 1)
     header.set_xyzt_units("mm")
     return {"path": path, "header": header, "affine": affine, "shape": shape, "dtype": dtype}
+
+
+def _without_shear(affine: np.ndarray) -> np.ndarray:
+    """Turn the last axis to the normal of the first two, as ITK does with tilted DICOM."""
+    turned = affine.copy()
+    normal = np.cross(affine[:3, 0], affine[:3, 1])
+    normal *= np.sign(normal @ affine[:3, 2]) / np.linalg.norm(normal)
+    turned[:3, 2] = normal * np.linalg.norm(affine[:3, 2])
+    return turned
 
 
 def write_nifti(

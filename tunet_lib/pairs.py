@@ -55,7 +55,8 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
     """Find the label maps in a folder: case → file.
 
     A case is named by ``case_00042`` or ``prediction_00042`` in the path, else by the file
-    without ``_label`` and the like at its end. CTs, ``imaging.nii.gz``, are left out.
+    without ``_label`` and the like at its end. CTs, ``imaging.nii.gz``, are left out, and so is
+    DICOM beside a label map of the same case.
 
     Raises
     ------
@@ -66,12 +67,15 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: is no folder")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    # DICOM last: there a label map, DICOM SEG, is written and not read.
+    for path in sorted(folder.rglob("*"), key=lambda path: (suffix_of(path) == ".dcm", path)):
         is_other = suffix_of(path) in ("", *SECOND_OF_PAIR) or not path.is_file()
         within = path.relative_to(folder)
         if is_other or path.name.startswith((".", "imaging.")) or OTHERS.search(within.as_posix()):
             continue
         case_id = _case_of(within)
+        if case_id in found and suffix_of(path) == ".dcm":
+            continue
         if case_id in found:
             raise DataError(f"{path}: {case_id} is also in {found[case_id]}; leave one of them")
         found[case_id] = path

@@ -11,6 +11,8 @@ from isal import igzip_threaded, isal_zlib
 
 from tunet_lib.files import GET_AGAIN, DataError
 
+# What holds several files, or is packed in a way that nothing here unpacks.
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 1 << 18
 

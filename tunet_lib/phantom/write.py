@@ -66,11 +66,7 @@ def write_phantoms(
     ValueError
         There is no such size, no such looks, or `seed` is negative.
     """
-    for name, value, known in (("size", size, get_args(Size)), ("looks", looks, get_args(Looks))):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}; choose 0 or more")
+    _check_asked(size, looks, seed)
     folder = Path(folder)
     listing = folder / "kits.json"
     if not listing.exists() and any(folder.glob("case_*")):
@@ -88,8 +84,8 @@ def write_phantoms(
         if case_id in entries and all(path.is_file() for path in paths):
             cases.append(Case(case_id, *paths))
         else:
-            if case_id not in entries and any(path.exists() for path in paths):
-                raise DataError(f"{folder / case_id}: is no phantom; move it away")
+            if case_id not in entries:
+                _check_free(folder / case_id)
             rng = np.random.default_rng([seed, k])
             shape, spacing = _draw_size(size, looks, rng)
             volume_hu, label, spacing_mm = make_phantom(rng, shape, spacing, looks=looks)
@@ -102,12 +98,26 @@ def write_phantoms(
     return cases
 
 
+def _check_asked(size: str, looks: str, seed: int) -> None:
+    for name, value, known in (("size", size, get_args(Size)), ("looks", looks, get_args(Looks))):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; choose one of {', '.join(known)}")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; choose 0 or more")
+
+
 def _entries(listing: Path) -> dict[str, dict[str, Any]]:
     """Read which phantoms are there; a listing of another kind is not this program's to change."""
     entries = load_json(listing)
     if not is_list_of(dict, entries) or not all(isinstance(e.get("case_id"), str) for e in entries):
         raise DataError(f"{listing}: is no list of phantoms; choose an empty folder")
     return {entry["case_id"]: entry for entry in entries}
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse to replace somebody else's case."""
+    if any((folder / name).exists() for name in (IMAGE_NAME, LABEL_NAME)):
+        raise DataError(f"{folder}: is no phantom; move it away")
 
 
 def _check_origin(folder: Path, entries: Iterable[dict[str, Any]], origin: dict[str, Any]) -> None:
