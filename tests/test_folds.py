@@ -39,6 +39,9 @@ def test_too_few_cases():
     assert split_folds(CASE_IDS[:3], 3, seed=1)
     with pytest.raises(DataError, match="2 cases cannot be split into 3 folds"):
         split_folds(CASE_IDS[:2], 3, seed=1)
+    for folds in (0, -2):
+        with pytest.raises(DataError, match=f"split into {folds} folds"):
+            split_folds(CASE_IDS[:2], folds, seed=1)
 
 
 @pytest.mark.parametrize("fold", range(5))

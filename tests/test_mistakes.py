@@ -42,7 +42,7 @@ def test_a_kidney_in_two_pieces_is_one():
     label[1:3, 0:3, 14:18] = label[1:3, 5:8, 14:18] = 1  # the other: both pieces are larger
     label[1, 1, 15] = 2
     left = (label > 0) & (np.arange(20) < 10)
-    np.testing.assert_array_equal(tumor_free_kidneys(label, MM), left)
+    np.testing.assert_array_equal(tumor_free_kidneys(label, (20.0, 20.0, 5.0)), left)
 
 
 def test_how_a_tumor_is_wrong():
@@ -82,5 +82,13 @@ def test_a_tumor_across_the_middle_leaves_the_other_kidney_healthy():
     label[2:8, 5:15, 30:70] = 2  # of the second kidney, and to beyond the middle of both
     predicted = label.copy()
     predicted[4, 10, 12] = 2
-    found = tumor_figures(predicted, label, (1.0, 1.0, 2.0))
-    assert found["false_tumor_ml"] == pytest.approx(0.002)
+    found = tumor_figures(predicted, label, (4.0, 4.0, 2.0))
+    assert found["false_tumor_ml"] == pytest.approx(0.032)
+
+
+def test_a_speck_far_away_is_no_kidney():
+    label = two_kidneys()
+    label[..., :10] = 0  # a single kidney, with the tumor
+    assert tumor_figures(label, label, MM)["false_tumor_ml"] is None
+    label[1, 3, 1] = 1
+    assert tumor_figures(label, label, MM)["false_tumor_ml"] is None

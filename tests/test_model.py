@@ -368,3 +368,12 @@ def test_an_axis_that_lnet_takes_as_it_is():
 @pytest.mark.parametrize("name", KINDS)
 def test_the_network_gives_as_many_maps_as_there_are_regions(name):
     assert untrained(name).network.output.shape[-1] == len(VARIANTS[name].regions)
+
+
+@pytest.mark.parametrize("tight", [False, True])
+def test_a_mask_of_other_voxels_is_refused(tight):
+    config = tiny_config()
+    volumes = random_volumes(*config.grid_shape)
+    where = np.ones([2 * size for size in config.grid_shape], bool)
+    with pytest.raises(DataError, match=r"where .* are expected"):
+        recording("tunet").predict(volumes, where=where, tight=tight)

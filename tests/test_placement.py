@@ -455,3 +455,12 @@ def test_a_field_of_view_in_cm_is_refused():
     scan = scan_of(np.zeros((100, 8, 8), np.int16), (3.0, 50.0, 50.0))
     with pytest.raises(DataError, match=r"a grid of \(572, .*grid_fov_mm=\(33\.6, .* in mm\?"):
         Placement(scan, config)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"), [((8, 16, 12), (4.0, 2.0, 2.0)), ((8, 16, 16), (4.0, 1.0, 1.0))]
+)
+def test_another_scan_is_not_taken_for_the_one_that_was_placed(shape, spacing_mm):
+    other = scan_of(np.zeros(shape, np.int16), spacing_mm)
+    with pytest.raises(DataError, match=r"where .* are expected"):
+        placed((8, 16, 16), (4.0, 2.0, 2.0)).to_grid(other)

@@ -273,3 +273,15 @@ def test_chapter_13_prints_all_28_lines_beside_the_code_that_is_there():
 def test_a_map_of_probabilities_is_no_mask(mask):
     with pytest.raises(TypeError, match="according to the rule 'safe'"):
         apply_lnet(np.ones((2, 2, 2), np.uint8), mask)
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2)])
+def test_grow_in_thin_boxes(axes):
+    """There cc3d by itself may run out of the components that it expects."""
+    rng = np.random.default_rng(19)
+    for _ in range(200):
+        shape = np.where(np.isin(range(3), axes), 1, rng.integers(1, 6, 3))
+        low = rng.random(shape) < 0.4
+        high = low & (rng.random(shape) < 0.3)
+        expected = ndimage.binary_propagation(high, np.ones((3, 3, 3)), low)
+        np.testing.assert_array_equal(grow(high, low), expected)

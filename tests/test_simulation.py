@@ -108,3 +108,27 @@ def test_a_limit_before_the_first_checkpoint_is_refused():
     with pytest.raises(ValueError, match="no checkpoint is reached in 1 h"):
         simulate([4.0], Cluster(gpus=1, limit_h=1.0), rng(), interval_h=2.0)
     assert simulate([0.5], Cluster(gpus=1, limit_h=1.0), rng(), interval_h=2.0).wall_h == 0.5
+
+
+@pytest.mark.parametrize(
+    ("limit_h", "interval_h", "save_h", "start_h"),
+    [(1.0, 0.93, 0.02, 0.05), (4.0, 3.7, 0.1, 0.2)],
+)
+def test_a_limit_that_just_holds_one_checkpoint_is_enough(limit_h, interval_h, save_h, start_h):
+    cost = simulate(
+        [3 * interval_h],
+        Cluster(1, limit_h=limit_h),
+        rng(),
+        interval_h=interval_h,
+        save_h=save_h,
+        start_h=start_h,
+    )
+    assert cost.lost_h == pytest.approx(0, abs=1e-6)
+    assert cost.wall_h == pytest.approx(3 * (interval_h + save_h + start_h))
+
+
+def test_an_interruption_makes_no_checkpoint_more():
+    for seed in range(50):
+        cluster = Cluster(1, preempted_h=9.0)
+        cost = simulate([9.0], cluster, np.random.default_rng(seed), interval_h=0.3, save_h=0.01)
+        assert cost.saving_h == pytest.approx(30 * 0.01)

@@ -89,3 +89,17 @@ def test_left_is_the_patients_in_any_orientation(tmp_path, codes):
     nib.save(as_oriented(nib.Nifti1Image(two_kidneys(), affine), codes), tmp_path / "a.nii.gz")
     scan = load_scan(tmp_path / "a.nii.gz")
     assert volumes_ml(scan.volume_hu, scan)["kidney_left"] == pytest.approx(24.0)
+
+
+def test_two_voxels_in_a_row_with_a_gap_between():
+    label = np.zeros(SHAPE, np.uint8)
+    label[4, 4, [60, 62]] = 1
+    assert measured(label)["kidney_left"] == pytest.approx(2 * 0.04)
+
+
+def test_a_kidney_in_two_pieces_that_are_both_larger_than_the_other_kidney():
+    label = np.zeros(SHAPE, np.uint8)
+    label[0:5, 5:25, 70:80] = label[6:10, 5:25, 70:80] = 1  # the left one: 40 and 32 ml
+    label[0:9, 10:20, 55:60] = 1  # the right one, 18 ml, on the same side of the scan's middle
+    found = measured(label)
+    assert (found["kidney_left"], found["kidney_right"]) == pytest.approx((72.0, 18.0))

@@ -31,12 +31,12 @@ def split_folds(case_ids: Sequence[str], folds: int, seed: int) -> list[list[str
     Raises
     ------
     DataError
-        There are fewer cases than folds, or one is named twice.
+        There are no folds, or fewer cases than folds; or one is named twice.
     """
     ordered = sorted(case_ids)
     if len(set(ordered)) != len(ordered):
         raise DataError("a case is named twice; each patient may be in one fold only")
-    if len(ordered) < folds:
+    if not 0 < folds <= len(ordered):
         raise DataError(f"{len(ordered)} cases cannot be split into {folds} folds")
     shuffled = [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))]
     return [sorted(shuffled[fold::folds]) for fold in range(folds)]

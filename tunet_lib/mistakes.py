@@ -14,6 +14,7 @@ import numpy as np
 from tunet_lib.files import DataError
 
 APART_MM = 50.0  # two kidneys lie farther apart than this, from left to right
+KIDNEY_ML = 15.0  # even a shrunken one has more, and what a network makes up seldom has
 
 
 def tumor_figures(
@@ -71,20 +72,23 @@ def tumor_free_kidneys(label: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
         bool (z, y, x). A label map that is no CT's own may hold kidneys in many pieces, so
         each piece is given to the side of the body that its middle is on. The sides meet half
         way between the middles of the largest piece and of the largest one that is `APART_MM`
-        away from it, to the left or right. Where there is none, all is one kidney.
+        away from it, to the left or right, and has `KIDNEY_ML`. Where there is none, all is one
+        kidney.
     """
     whole = label > 0
-    pieces = cc3d.connected_components(whole, connectivity=26)
+    padded = np.pad(whole, [(0, 1)] * 3)  # in a thin box cc3d expects too few components
+    pieces = cc3d.connected_components(padded, connectivity=26)
     found = cc3d.statistics(pieces)
     sizes, middles = found["voxel_counts"][1:], found["centroids"][1:, 2]
     is_left = np.zeros(len(sizes) + 1, bool)
     if len(sizes):
         middle = middles[np.argmax(sizes)]
         is_other = np.abs(middles - middle) * spacing_mm[2] > APART_MM
+        is_other &= sizes * math.prod(spacing_mm) / 1000 > KIDNEY_ML
         if is_other.any():
             other = middles[np.argmax(sizes * is_other)]
             is_left[1:] = middles < (middle + other) / 2
-    left = is_left[pieces]
+    left = is_left[pieces[:-1, :-1, :-1]]
     healthy = np.zeros_like(whole)
     for side in (left, ~left):
         kidney = whole & side

@@ -16,6 +16,7 @@ from tunet_lib.config import Config, Variant
 from tunet_lib.localization import predict_lnet
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.networks import build
+from tunet_lib.plausible import check_shape
 from tunet_lib.quiet import keras
 from tunet_lib.weights import read_weights, write_weights
 from tunet_lib.windows import OnPart, box_around, predict_windows, starts_at, window_starts
@@ -119,7 +120,7 @@ class Model:
         Raises
         ------
         DataError
-            `where` holds no voxel.
+            `where` holds no voxel, or has another shape than the volume.
 
         Notes
         -----
@@ -128,6 +129,8 @@ class Model:
         volume = volumes[self.variant.median]
         if self.variant.sees == "volume":
             return predict_lnet(self.predict_batch, volume, self.config, on_part=on_part)
+        if where is not None:
+            check_shape(where, volume.shape)
         window = self.variant.patch_shape(self.config)
 
         def predicted(volume: np.ndarray, where: np.ndarray | None) -> np.ndarray:

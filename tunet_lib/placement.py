@@ -172,7 +172,7 @@ class Placement:
         Raises
         ------
         DataError
-            The CT holds no HU, or is damaged.
+            The CT holds no HU, is damaged, or is not the one whose place this is.
 
         Warns
         -----
@@ -184,6 +184,11 @@ class Placement:
         Source: Vu et al. 2019, 3.4 and Fig. 4. The paper names no interpolation; averaging
         keeps the detail that is finer than the grid from turning into noise.
         """
+        if (scan.shape, scan.spacing_mm) != (self.scan_shape, self.scan_spacing_mm):
+            raise DataError(
+                f"a scan of {scan.shape} voxels of {scan.spacing_mm} mm, where "
+                f"{self.scan_shape} of {self.scan_spacing_mm} mm are expected"
+            )
         check_extent(scan)
         total = np.zeros(self.grid_shape, np.float32)
         # From the file's slowest axis on: NumPy's strides say it as well, but not of one plane.

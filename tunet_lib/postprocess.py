@@ -219,8 +219,12 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     """
     grown = high.copy()
     box = box_of(low)
-    part = low[box].copy()  # cc3d writes to no array, and yet wants one that is writable
-    components, count = cc3d.connected_components(part, connectivity=26, return_N=True)
+    part = low[box]
+    # cc3d expects too few components in a thin box:
+    # a border makes room.
+    padded = np.pad(part, [(0, 1)] * 3)
+    components, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
+    components = components[:-1, :-1, :-1]
     # One look-up in place of a loop over components,
     # of which a noisy map has thousands.
     touched = np.zeros(count + 1, bool)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+ROUNDING = 1e-9  # of an hour, or a checkpoint: sums of hours end a little above or below
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -116,13 +118,13 @@ def simulate(
         start = max(heapq.heappop(free_at), since) + rng.exponential(cluster.wait_h)
         failure, preemption = (_until(rng, h) for h in (cluster.failed_h, cluster.preempted_h))
         granted_h = min(failure, preemption, cluster.limit_h)
-        saves = math.ceil(left_h[number] / interval_h)
+        saves = math.ceil(left_h[number] / interval_h - ROUNDING)
         needed_h = start_h + left_h[number] + saves * save_h
         used_h = min(needed_h, granted_h)
-        if needed_h > granted_h:
+        if needed_h > granted_h + ROUNDING:
             trained_h = max(0.0, granted_h - start_h)
-            saves = int(trained_h // (interval_h + save_h))
-            lost_h += trained_h - saves * (interval_h + save_h)
+            saves = int(trained_h / (interval_h + save_h) + ROUNDING)
+            lost_h += max(0.0, trained_h - saves * (interval_h + save_h))
             left_h[number] -= saves * interval_h
             heapq.heappush(queue, (start + used_h, number))
         starting_h += min(start_h, granted_h)

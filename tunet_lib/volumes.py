@@ -6,12 +6,11 @@ import cc3d
 import numpy as np
 
 from tunet_lib.boxes import box_of
-from tunet_lib.mistakes import APART_MM
+from tunet_lib.mistakes import APART_MM, KIDNEY_ML
 from tunet_lib.plausible import check_shape
 from tunet_lib.scans import ScanFile
 
 ONE_KIDNEY_MM = 150.0  # no single one is as wide; two that have grown together are
-KIDNEY_ML = 15.0  # even a shrunken one has more, and what a network makes up seldom has
 NAMES = {1: "kidney", 2: "tumor"}
 SIDES = ("left", "right")
 
@@ -39,9 +38,9 @@ def volumes_ml(label: np.ndarray, scan: ScanFile) -> dict[str, float]:
 
     Notes
     -----
-    What hangs together is on one side. The sides meet in the middle between the two largest parts
-    with enough kidney in them if they lie as far apart as two kidneys, else in the middle of the
-    scan; there a part that is wider than any kidney (a horseshoe) is cut in two.
+    What hangs together is on one side. The sides meet in the middle between the largest part with
+    enough kidney in it and the largest such one as far away as another kidney, else in the middle
+    of the scan; there a part that is wider than any kidney (a horseshoe) is cut in two.
     """
     check_shape(label, scan.shape)
     voxel_ml = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
@@ -63,15 +62,18 @@ def _left(label: np.ndarray, scan: ScanFile, voxel_ml: float, *, first_column: i
     if not label.any():
         return np.zeros(label.shape, bool)
     x_mm = scan.spacing_mm[2]
-    components, count = cc3d.connected_components(label > 0, connectivity=26, return_N=True)
+    padded = np.pad(label > 0, [(0, 1)] * 3)  # in a thin box cc3d expects too few components
+    components, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
     found = cc3d.statistics(components)
+    components = components[:-1, :-1, :-1]
     centers = found["centroids"][1:, 2] + first_column
     kidney_ml = np.bincount(components[label == 1], minlength=count + 1)[1:] * voxel_ml
     by_size = np.argsort(found["voxel_counts"][1:])[::-1]
-    kidneys = centers[by_size[kidney_ml[by_size] > KIDNEY_ML][:2]]
-    are_two = len(kidneys) == 2 and np.ptp(kidneys) * x_mm > APART_MM
+    kidneys = centers[by_size[kidney_ml[by_size] > KIDNEY_ML]]
+    others = kidneys[np.abs(kidneys - kidneys[:1]) * x_mm > APART_MM]
+    are_two = len(others) > 0
     if are_two:
-        middle = kidneys.mean()
+        middle = (kidneys[0] + others[0]) / 2
     is_left = np.concatenate([[False], centers > middle])[components]
     for number, part in enumerate(found["bounding_boxes"][1:], start=1):
         # Beside another kidney it is one with a large tumor.

@@ -121,7 +121,7 @@ def predict_windows(
     -------
     numpy.ndarray
         (z, y, x, channels) float32; 0 where no window lies. A constant prediction comes back
-        as that constant.
+        as that constant, but for rounding.
 
     Raises
     ------
