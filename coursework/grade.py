@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from coursework.judge import Exam, Limits, Verdict, can_isolate, hidden_paths, judge
+from coursework.judge import Exam, Limits, Mark, Verdict, can_isolate, hidden_paths, judge
 from coursework.papers import Paper, read_papers
 from coursework.proof import right_papers, solution, without_solution
 from coursework.similarity import similarities
@@ -36,8 +36,11 @@ def grade(
         try:
             verdict = judge(paper.code, exam, limits=limits, hidden=hidden)
         except Exception as error:  # of one paper; the others' marks must not be lost with it
-            verdict = judge([], exam, limits=limits, hidden=hidden)
-            verdict.notes.append(f"It ended the judge ({type(error).__name__}): mark it by hand.")
+            # Without a process: none may start, as where a paper has filled the disk.
+            parts = [(q.name, part) for q in exam.task.questions for part in q.parts]
+            marks = [Mark(name, part, 0, "it was not judged") for name, part in parts]
+            problem = f"it ended the judge ({type(error).__name__}): mark it by hand"
+            verdict = Verdict(marks, problem=problem)
         print(f"{paper.student}: {verdict.points} of {exam.task.points}", flush=True)
         return verdict
 
@@ -77,12 +80,13 @@ def write_grades(
     columns = ["student", *names, task.written, "by tests", "of", "problem"]
     before, now = lines_before(path, task), {}
     for paper, verdict in zip(papers, verdicts, strict=True):
-        points = [*map(verdict.of, names), "", verdict.points, task.points, paper.problem]
+        problem = paper.problem or verdict.problem
+        points = [*map(verdict.of, names), "", verdict.points, task.points, problem]
         line = dict(zip(columns, map(_harmless, [paper.student, *points]), strict=True))
         kept = before.get(str(line["student"]), {})
         now[str(line["student"])] = {**kept, **line, task.written: kept.get(task.written, "")}
     more = [name for line in before.values() for name in line if name not in columns]
-    with path.open("w", newline="", encoding="utf-8") as out:
+    with path.open("w", newline="", encoding="utf-8-sig") as out:  # else Excel guesses, wrongly
         writer = csv.DictWriter(out, [*columns, *dict.fromkeys(more)], lineterminator="\n")
         writer.writeheader()
         writer.writerows((before | now).values())
@@ -94,7 +98,10 @@ def lines_before(path: Path, task: Task) -> dict[str, dict[str, str]]:
         return {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = list(csv.DictReader(file, restkey=""))
+            # Excel separates by what its country does.
+            by = ";" if file.readline().count(";") > len(task.questions) else ","
+            file.seek(0)
+            lines = list(csv.DictReader(file, restkey="", delimiter=by))
         for line in lines:
             line.pop("", None)  # columns without a name
         return {line["student"]: {**line, task.written: line[task.written] or ""} for line in lines}
@@ -115,8 +122,8 @@ def feedback(task: Task, paper: Paper, verdict: Verdict) -> str:
     """Say what earned points and what did not, with a hint, and never the test."""
     lines = [f"# {task.title}: {paper.student}", ""]
     lines.append(f"{verdict.points} of {task.points} points by tests; your text is marked by hand.")
-    if paper.problem:
-        lines += ["", f"Nothing could be marked: {paper.problem}."]
+    if problem := paper.problem or verdict.problem:
+        lines += ["", f"Nothing could be marked: {problem}."]
     for question in task.questions:
         lines += ["", f"## {question.name}, `{question.function}`"]
         lines.append(f"{verdict.of(question.name)} of {question.points} points.\n")
@@ -191,7 +198,8 @@ def check_covered(paths: dict[str, Path]) -> None:
 
 
 def _file_name(student: str, used: set[str]) -> str:
-    base = re.sub(r"[^\w.() -]", "_", student).lstrip(".")[:100] or "student"
+    base = re.sub(r"[^\w.() -]", "_", student).lstrip(".")
+    base = base.encode()[:200].decode(errors="ignore") or "student"  # a file system counts bytes
     name, number = f"{base}.md", 2
     while name in used:
         name, number = f"{base} ({number}).md", number + 1
@@ -212,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seed-file", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # whatever a name holds
     try:
         task, secret = load_task(chosen.assignment), read_secret(chosen.seed_file)
         papers, nobodys = read_papers(chosen.submissions)

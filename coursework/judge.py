@@ -29,6 +29,7 @@ from tunet_lib.exchange import decode, encode, same
 
 ROOT = Path(__file__).parents[1]
 MOST_BYTES = 2**26  # of one reply
+LONGEST_CELL = 1000  # lines; a number beyond could be a message, such as what a call was given
 NOBODY = 65534  # the user that owns nothing
 # Papers are graded in threads, and two that parse at once make CPython 3.11 raise a SystemError
 # now and then (github.com/python/cpython/issues/106905).
@@ -37,7 +38,8 @@ ISOLATE = (
     *("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child"),
     *("--mount", "--mount-proc"),
 )
-# What the paper must not read is covered; then the right to uncover it is given up.
+# What the paper must not read is covered, and all but its own folder is made read-only, Python
+# as well, whose next start is the judge's. Then the right to undo this is given up.
 COVER = """
 IFS='
 '
@@ -45,6 +47,10 @@ for path in $TUNET_HIDE; do
     if [ -d "$path" ]; then mount -t tmpfs none "$path"; else mount --bind /dev/null "$path"; fi
 done
 unset TUNET_HIDE
+mount --bind "$PWD" "$PWD" && cd "$PWD"
+while IFS=' ' read -r _ _ _ _ path options _; do
+    [ "$path" = "$PWD" ] || mount -o "remount,bind,$options,ro" "$path"
+done < /proc/self/mountinfo 2> /dev/null
 exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"
 """
 
@@ -70,10 +76,11 @@ class Mark:
 
 @dataclass
 class Verdict:
-    """The marks of a paper, and what its cells had to say."""
+    """The marks of a paper, what its cells had to say, and why it could not be judged, if so."""
 
     marks: list[Mark] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    problem: str = ""
 
     @property
     def points(self) -> int:
@@ -175,7 +182,8 @@ class Student:
     """A process that runs a paper's cells; when it hangs or dies it is replaced."""
 
     def __init__(self, limits: Limits, hidden: Sequence[Path] = ()) -> None:
-        self.limits, self.call_s = limits, limits.call_s
+        self.limits = limits
+        self.call_s: dict[str, float] = {}  # of questions that hung
         self.hidden = hidden
         self.until = time.monotonic() + limits.paper_s
         self.done: list[str] = []
@@ -212,7 +220,7 @@ class Student:
 
     def call(self, question: Question, cases: list[Any]) -> list[Any] | None:
         """Call a question's function; give what came back of each call, None if there is none."""
-        limit_s = self.call_s
+        limit_s = self.call_s.get(question.name, self.limits.call_s)
         ask = {"call": question.function, "driver": question.driver, "cases": cases}
         ask["limit_s"] = limit_s
         reply = self._ask(ask, limit_s * (len(cases) + 1))
@@ -224,8 +232,8 @@ class Student:
         lines = reply.get("results")
         lines = lines if isinstance(lines, list) else []
         if len(lines) < len(cases):
-            # Who hangs once hangs again: less patience, so that a class is graded in minutes.
-            self.call_s = max(1, limit_s / 4)
+            # What hangs once hangs again: less patience, so that a class is graded in minutes.
+            self.call_s[question.name] = max(1, limit_s / 4)
         return [_parsed(line) for line in lines]
 
     def _start(self) -> None:
@@ -461,7 +469,8 @@ def _error(reply: dict[str, Any]) -> str:
     if "error" not in reply:
         return ""
     name, line = str(reply["error"])[:40], reply.get("line")
-    return f"{name} in line {line} of its cell" if isinstance(line, int) else name
+    is_line = isinstance(line, int) and line < LONGEST_CELL
+    return f"{name} in line {line} of its cell" if is_line else name
 
 
 def _parsed(text: str | bytes) -> Any:

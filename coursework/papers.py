@@ -20,7 +20,7 @@ NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)  # as browsers 
 ENDING = re.compile(r"\.(zip|ipynb(\.txt|\.json)?)$", re.IGNORECASE)
 # What stands before the student's own file name.
 MOODLE = re.compile(r"^(?P<who>.+)_(?P<id>\d+)_assignsubmission_file_?")
-CANVAS = re.compile(r"^(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d+_.+$", re.IGNORECASE)
+CANVAS = re.compile(r"^(?P<who>[^_/]+)_(?:LATE_)?(?P<id>\d+)_\d{3,}_.+$", re.IGNORECASE)
 GRADESCOPE = re.compile(r"^(?P<who>submission_(?P<id>\d+))$")
 
 Parts = tuple[str, ...]
@@ -229,10 +229,9 @@ def _is_hidden(parts: Parts) -> bool:
 
 
 def _by_system(parts: Parts) -> re.Match[str] | None:
-    for part in parts:
-        if match := GRADESCOPE.match(part) or MOODLE.match(part) or CANVAS.match(part):
-            return match
-    return None
+    # A folder or zip around all of them may look like one of Canvas's.
+    found = (system.match(part) for system in (GRADESCOPE, MOODLE, CANVAS) for part in parts)
+    return next(filter(None, found), None)
 
 
 def _owner(parts: Parts) -> Parts:
@@ -247,12 +246,15 @@ def _counted(paths: Sequence[Parts]) -> Counter[Parts]:
 
 
 def _told_apart(papers: Sequence[Paper]) -> list[Paper]:
-    seen: Counter[str] = Counter()
+    taken = {paper.student for paper in papers}  # also "ada (2)", as browsers name a second copy
+    seen: set[str] = set()
     told = []
     for paper in papers:
-        seen[paper.student] += 1
-        number = seen[paper.student]
-        told.append(paper if number == 1 else replace(paper, student=f"{paper.student} ({number})"))
+        name, number = paper.student, 2
+        while name in seen or (number > 2 and name in taken):
+            name, number = f"{paper.student} ({number})", number + 1
+        seen.add(name)
+        told.append(replace(paper, student=name))
     return told
 
 

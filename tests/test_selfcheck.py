@@ -68,16 +68,24 @@ def test_the_notebook_runs_through_before_anything_is_written(name, capsys):
 
 
 def test_it_takes_what_the_judge_takes(capsys):
-    """NumPy's strings, and sets for sorted lists: the judge gets the same."""
+    """NumPy's strings: the judge gets the same."""
     answers = iter([answer for _, answer in calls("a2", "q4")])
 
     def as_numpy(*_):
-        return {np.str_(key): {np.str_(x) for x in names} for key, names in next(answers).items()}
+        return {np.str_(key): [np.str_(x) for x in names] for key, names in next(answers).items()}
 
     check("a2", "q4", as_numpy)
     out = capsys.readouterr().out
     assert "right." in out
     assert "another answer" not in out
+
+
+def test_a_set_is_no_sorted_list(capsys):
+    answers = iter([answer for _, answer in calls("a2", "q4")])
+    check("a2", "q4", lambda *_: {key: set(names) for key, names in next(answers).items()})
+    out = capsys.readouterr().out
+    assert "a value of type set cannot be handed over" in out
+    assert "right." not in out
 
 
 def test_it_refuses_what_the_judge_refuses(capsys):

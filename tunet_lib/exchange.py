@@ -30,8 +30,9 @@ def encode(value: Any) -> Any:
     Parameters
     ----------
     value
-        None, bool, int, float, str, arrays of these (not of str), and tuples, lists, sets and
-        dictionaries of all this. Tuples and sets become lists; `Lazy` stays what it is.
+        None, bool, int, float, str, arrays of these (not of str), and tuples, lists and
+        dictionaries of all this. Tuples become lists; `Lazy` stays what it is. A set has no order,
+        and is not taken.
 
     Raises
     ------
@@ -53,8 +54,6 @@ def encode(value: Any) -> Any:
         return {LAZY: [encode(item) for item in value]}
     if isinstance(value, dict):
         return {DICT: [[encode(key), encode(item)] for key, item in value.items()]}
-    if isinstance(value, set | frozenset):
-        return [encode(item) for item in sorted(value)]
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     raise TypeError(f"a value of type {type(value).__name__} cannot be handed over")

@@ -1,6 +1,7 @@
 """The judge: what students hand in costs no more than what depends on it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -367,10 +368,79 @@ def test_another_secret_asks_something_else():
     assert EXAM.calls["q1/0"][0] != EXAM.calls["q3/0"][0]
 
 
-def test_who_hangs_once_is_waited_for_less_the_next_time():
+def test_a_question_that_hung_once_is_waited_for_less_the_next_time():
     with Student(Limits(cell_s=2, call_s=2, paper_s=30)) as student:
         student.run("def double(n):\n    return 2 * n\ndef half(n):\n    while True: pass")
         student.call(TASK.questions[0], EXAM.calls["q1/0"][0])
-        assert student.call_s == 2
+        assert student.call_s == {}
         assert student.call(TASK.questions[2], EXAM.calls["q3/0"][0]) == []
-        assert student.call_s == 1
+        assert student.call_s == {"q3": 1}
+
+
+@pytest.mark.parametrize("wrong", ["while True: pass", "import os; os._exit(1)"])
+def test_a_question_that_hangs_leaves_another_its_time(wrong):
+    slow = "# t1 q3\nimport time\ndef half(n):\n    time.sleep(1.3); return n / 2"
+    limits = Limits(cell_s=4, call_s=4, paper_s=60)
+    verdict = judge([f"# t1 q1\ndef double(n):\n    {wrong}", slow], EXAM, limits=limits)
+    assert [verdict.of(name) for name in ("q1", "q3")] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        '    """On which of the sides does it lie?\n\n    Twice.\n    """',
+        "    n = (n\n        % 1000)",
+        "    # Is it even?\n    n = n or n",
+    ],
+)
+def test_a_question_or_a_percent_beside_a_line_of_ipython_is_no_such_line(before):
+    assert points(f"%%time\n# t1 q1\ndef double(n):\n{before}\n    return 2 * n")[0] == 1
+
+
+@pytest.mark.parametrize("place", ["cell", "call"])
+def test_a_paper_that_copies_its_process_is_answered_by_one(place):
+    fork = {"cell": ("import os; os.fork()", "pass"), "call": ("", "import os; os.fork()")}
+    cell, body = fork[place]
+    for _ in range(3):
+        right = f"# t1 q1\ndef double(n):\n    {body}\n    return 2 * n"
+        assert points(cell, right, Q2, Q3) == [1, 2, 3]
+
+
+def test_a_number_of_a_line_carries_no_message():
+    cell = "# t1 q1\ndef double(n):\n    code = '\\n' * (1000 * n) + 'raise KeyError'"
+    cell += "\n    exec(compile(code, '<cell>', 'exec'))"
+    assert judge([cell], EXAM, limits=QUICK).marks[0].why == "KeyError"
+
+
+def test_a_set_is_no_sorted_list():
+    task = Task("t2", "Order", (Question("q1", "order", sorted, TASK.questions[0].parts),), "q2", 1)
+    part = Part(1, "lists", "sort", lambda rng: [([3, 1, 2],)])
+    task = replace(task, questions=(replace(task.questions[0], parts=(part,)),))
+    exam = Exam.draw(task, SECRET)
+    for answer, earned in (("sorted(a)", 1), ("set(a)", 0)):
+        cell = f"# t2 q1\ndef order(a):\n    return {answer}"
+        assert judge([cell], exam, limits=QUICK).points == earned
+
+
+@pytest.mark.skipif(not can_isolate(), reason="this system isolates no process")
+def test_an_isolated_paper_writes_to_its_own_folder_only(tmp_path):
+    kept = tmp_path / "kept.txt"
+    kept.write_text("mine")
+    cell = f"""
+def double(n):
+    import os, pathlib, sys, tempfile
+    (pathlib.Path(tempfile.mkdtemp()) / "own.txt").write_text("fine")
+    folders = [{str(tmp_path)!r}, sys.prefix, *sys.path[-2:], "/tmp", "/dev/shm", "/root"]
+    for folder in filter(os.path.isdir, folders):
+        try:
+            pathlib.Path(folder, "of_a_paper.pth").write_text("import os")
+        except OSError:
+            continue
+        raise AssertionError(folder)
+    try:
+        os.remove({str(kept)!r})
+    except OSError:
+        return 2 * n
+"""
+    assert points(cell)[0] == 1
+    assert kept.read_text() == "mine"

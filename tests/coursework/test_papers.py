@@ -192,9 +192,30 @@ def test_old_notebooks_and_sources_in_one_string_are_read():
 
 
 def test_who_hands_in_twice_is_there_twice(tmp_path):
-    put(tmp_path, "ada_1_2_a6.ipynb", notebook("x = 1"))
-    put(tmp_path, "ada_1_3_a6-1.ipynb", notebook("x = 2"))
+    put(tmp_path, "ada_1_200_a6.ipynb", notebook("x = 1"))
+    put(tmp_path, "ada_1_300_a6-1.ipynb", notebook("x = 2"))
     assert found(tmp_path)[0] == {"ada": "x = 1", "ada (2)": "x = 2"}
+
+
+def test_a_second_copy_by_a_browser_takes_no_other_s_name(tmp_path):
+    put(tmp_path, "ada.ipynb", notebook("x = 1"))
+    put(tmp_path, "ada.zip", zipped(**{"a6.ipynb": notebook("x = 2")}))
+    put(tmp_path, "ada (2).ipynb", notebook("x = 3"))
+    named = found(tmp_path)[0]
+    assert set(named) == {"ada", "ada (2)", "ada (3)"}
+    assert sorted(named.values()) == ["x = 1", "x = 2", "x = 3"]
+
+
+def test_a_folder_or_zip_around_the_class_takes_no_names_away(tmp_path):
+    ada = "Ada Lovelace_4711_assignsubmission_file_/a6.ipynb"
+    around = "MED_2025_100_CT-A6-4711"
+    put(tmp_path, f"one/{around}.zip", zipped(**{ada: notebook("x = 1")}))
+    put(tmp_path, f"two/{around}/{ada}", notebook("x = 1"))
+    for folder in ("one", "two"):
+        assert found(tmp_path / folder) == ({"Ada Lovelace": "x = 1"}, [])
+    put(tmp_path, "three/a6_2025_10_ada.ipynb", notebook("x = 1"))
+    put(tmp_path, "three/a6_2025_10_bob.ipynb", notebook("x = 2"))
+    assert found(tmp_path / "three")[0] == {"a6_2025_10_ada": "x = 1", "a6_2025_10_bob": "x = 2"}
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +238,7 @@ def test_a_class_is_graded(class_of_four, tmp_path):
     papers, verdicts, _ = class_of_four
     assert [v.points for v in verdicts] == [TASK.points, TASK.points, 0, 0]
     write_results(tmp_path / "out", TASK, papers, verdicts)
-    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as stream:
+    with (tmp_path / "out" / "grades.csv").open(encoding="utf-8-sig") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["student"] for row in rows] == ["ada", "'=bob", "../eve", "mallory"]
     assert [int(row["by tests"]) for row in rows] == [v.points for v in verdicts]
@@ -237,7 +258,7 @@ def test_marks_by_hand_stay_when_a_late_paper_comes(class_of_four, tmp_path):
     papers, verdicts, _ = class_of_four
     write_results(tmp_path, TASK, papers[:3], verdicts[:3])
     path = tmp_path / "grades.csv"
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row, mark in zip(rows, ("3", "2.5", ""), strict=True):
         row |= {TASK.written: mark, "my notes": "neat"}
@@ -246,12 +267,20 @@ def test_marks_by_hand_stay_when_a_late_paper_comes(class_of_four, tmp_path):
         writer.writeheader()
         writer.writerows(rows)
     write_results(tmp_path, TASK, papers[3:], verdicts[3:])  # the late one alone
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = {row["student"]: row for row in csv.DictReader(stream)}
     marks = {"ada": "3", "'=bob": "2.5", "../eve": "", "mallory": ""}
     assert {student: row[TASK.written] for student, row in rows.items()} == marks
     assert rows["ada"]["by tests"] == str(TASK.points)
     assert rows["ada"]["my notes"] == "neat"
+    text = path.read_text(encoding="utf-8-sig").replace(",", ";").replace(";2.5;", ";2,5;")
+    path.write_text(text, encoding="utf-8-sig")  # as Excel does in much of Europe
+    write_results(tmp_path, TASK, papers, verdicts)
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        assert {row["student"]: row[TASK.written] for row in csv.DictReader(stream)} == {
+            **marks,
+            "'=bob": "2,5",
+        }
     path.write_bytes("student\nad\xe4\n".encode("cp1252"))
     with pytest.raises(CourseworkError, match="UTF-8"):
         write_results(tmp_path, TASK, papers, verdicts)
@@ -333,7 +362,7 @@ def test_one_paper_that_ends_the_judge_costs_the_others_nothing(monkeypatch, cla
     boom = Paper("boom", (("code", "boom"),))
     first, second = grade(exam, [boom, papers[0]], limits=Limits(10, 5, 60))
     assert (first.points, second.points) == (0, TASK.points)
-    assert "RuntimeError" in first.notes[0]
+    assert first.problem == "it ended the judge (RuntimeError): mark it by hand"
 
 
 def test_a_paper_of_another_assignment_is_told():
@@ -379,3 +408,29 @@ def test_a_secret_is_128_bits(tmp_path, text):
 def test_an_unknown_assignment_is_told():
     with pytest.raises(CourseworkError, match="a6"):
         load_task("a66")
+
+
+def test_a_paper_that_ends_the_judge_costs_no_other_s_marks(class_of_four, tmp_path, monkeypatch):
+    papers, _, exam = class_of_four
+    reference = [source for kind, source in papers[0].cells if kind == "code"]
+
+    def full(code, *_, **__):
+        if code == reference:
+            raise OSError(28, "No space left on device")
+        return Verdict([])
+
+    monkeypatch.setattr("coursework.grade.judge", full)
+    verdicts = grade(exam, papers)
+    assert verdicts[0].problem == "it ended the judge (OSError): mark it by hand"
+    write_results(tmp_path, TASK, papers, verdicts)
+    with (tmp_path / "grades.csv").open(encoding="utf-8-sig") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(papers)
+    assert "mark it by hand" in rows[0]["problem"]
+
+
+def test_names_as_long_as_a_file_s_may_be_are_written(class_of_four, tmp_path):
+    papers, verdicts, _ = class_of_four
+    named = [Paper("\u5b66" * 100, papers[0].cells), Paper("\u5b66" * 99, papers[0].cells)]
+    write_results(tmp_path, TASK, named, verdicts[:2])
+    assert len(list((tmp_path / "feedback").iterdir())) == 2
