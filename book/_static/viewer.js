@@ -51,7 +51,12 @@
     if (!gl) throw new Error("this browser has no WebGL 2, which the viewer draws with");
     gl.getExtension("WEBGL_lose_context")?.loseContext();
     const viewer = new Viewer(element);
-    await viewer.begin(files);
+    try {
+      await viewer.begin(files);
+    } catch (error) {
+      viewer.close(); // a browser gives few WebGL contexts
+      throw error;
+    }
     return viewer;
   }
 
@@ -87,6 +92,9 @@
         sagittalNoseLeft: true,
         isNearestInterpolation: false,
         dragAndDropEnabled: false, // niivue would throw away what is shown
+        viewModeHotKey: "none", // keys that would change what the controls say
+        clipPlaneHotKey: "none",
+        cycleClipPlaneHotKey: "none",
         loadingText: "",
         logLevel: "error",
       });
@@ -231,17 +239,20 @@
     button.addEventListener("click", async () => {
       button.disabled = true;
       button.textContent = "Loading …";
+      const stage = document.createElement("div");
       try {
         const files = await caseFiles(figure.dataset.case);
-        const stage = document.createElement("div");
         figure.prepend(stage);
         figure.viewer = await open(stage, files);
         figure.querySelector("img").remove();
         button.remove();
         figure.viewer.canvas.focus({ preventScroll: true });
       } catch (error) {
-        figure.querySelector(".ct-viewer-live")?.remove();
-        button.textContent = `The viewer cannot be shown: ${error.message}.`;
+        stage.remove();
+        button.disabled = false; // the next time may be another network
+        button.textContent = `The viewer cannot be shown: ${error.message}. Try again`;
+        // Whoever waited there has the keyboard there again, and hears of it.
+        if (document.activeElement === document.body) button.focus({ preventScroll: true });
       }
     });
   }

@@ -37,17 +37,15 @@ PROGRAMS = "vendor/dcm2niix", "vendor/dicom-parser"
 READ = """async () => {PACKING
   const segment = new URL("../_static/segment/", location.href);
   const { findSeries, findStack } = await import(new URL("series.js", segment));
-  const { niftiOfStack } = await import(new URL("dicom.js", segment));
-  const { readNifti } = await import(new URL("nifti.js", segment));
+  const { readStack } = await import(new URL("dicom.js", segment));
   await window.ctViewer.script("vendor/dicom-parser/dicomParser.min.js");
   const { series } = await findSeries([...document.querySelector("#mine").files]);
   const found = [];
   for (const one of series) {
     const { slices, ...where } = findStack(one);
-    const blob = await niftiOfStack({
+    const ct = await readStack({
       files: slices.map(({ file }) => file), pixels: slices.map(({ pixels }) => pixels), ...where,
     });
-    const ct = await readNifti(blob, "ct.nii");
     const voxels = await packed(Float32Array.from(ct.voxels));
     found.push({ text: one.text, affine: ct.affine, shape: ct.shape, voxels });
   }
@@ -117,6 +115,26 @@ def signed():
     return series(6, values, **bits)
 
 
+OWN_PADDINGS = [65535, 63536, 4095, 0, 65535, 9000]  # of which 4095 is bone, and 0 air
+
+
+def padded(paddings, slopes=(1,) * 6, **changes):
+    """Give slices whose first rows hold what each names for pixels without a value."""
+    values = pixels()
+    values[:, :9] = np.array(paddings)[:, None, None]
+    slices = series(6, values, BitsStored=16, HighBit=15, **changes)
+    return each_with(slices, PixelPaddingValue=paddings, RescaleSlope=slopes)
+
+
+def padded_below_0():
+    slices = signed()
+    for each in slices:
+        rows = np.frombuffer(each.PixelData, "<i2").copy()
+        rows[:999] = -2000
+        each.PixelData, each.PixelPaddingValue = rows.tobytes(), -2000
+    return slices
+
+
 def two_and_a_scout():
     other = {"SeriesInstanceUID": STUDY + ".7", "SeriesNumber": 7, "SeriesDescription": "bone <b>"}
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
@@ -148,6 +166,16 @@ TAKEN = {
     "thirds": lambda: rounded(1 / 3, 3),
     "tenths": lambda: rounded(1.25, 1, count=12),
     "first gap": lambda: rounded(1, 3, first_mm=0.005),
+    "padding": lambda: padded([65535] * 6),
+    "padding below 0": padded_below_0,
+    "own paddings": lambda: padded(OWN_PADDINGS, slopes=[1, 1, 1, 1, 2, 0.5]),
+    "own paddings, feet up": lambda: padded(
+        OWN_PADDINGS, ImageOrientationPatient=[1, 0, 0, 0, -1, 0]
+    ),
+    "own paddings, coronal": lambda: padded(
+        OWN_PADDINGS, step_mm=(0, 3, 0), ImageOrientationPatient=[1, 0, 0, 0, 0, -1]
+    ),
+    "UTF-8": lambda: alike(SpecificCharacterSet="ISO_IR 192", SeriesDescription="Bauch venös 腹"),
     "two series": two_and_a_scout,
     "no numbers": lambda: [
         *alike(SeriesNumber=None),
@@ -225,6 +253,7 @@ REFUSED = {
         "are inverted",
         0,
     ),
+    "slope 0": (lambda: alike(RescaleSlope=0), "RescaleSlope is 0", 1),
     "no spacing": (lambda: alike(PixelSpacing=None), "lacks PixelSpacing", 0),
     "tilted": (lambda: tilted(20), "askew by 20 degrees", 1),
     "frames": (lambda: [enhanced(range(5))], "holds many frames in one file", 1),
@@ -309,6 +338,20 @@ def test_a_bad_series_stops_no_other(visitor, tmp_path):
     visitor.tab.locator(".series button").first.click()
     wait_for(visitor.tab, "are inverted")
     assert visitor.tab.locator(".series button").count() == 2  # the other one may do
+
+
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_the_keyboard_keeps_its_place_when_what_had_it_goes(visitor, tmp_path):
+    tab = visitor.tab
+    visitor.open(PAGE)
+    tab.set_input_files(FOLDER, write(tmp_path / "ct", two_and_a_scout()))
+    tab.locator(".series button").first.press("Enter")
+    tab.wait_for_selector(".working:not([hidden])")
+    has_it = "document.querySelector('.said') === document.activeElement"
+    assert tab.evaluate(has_it)
+    tab.locator(".stop").press("Enter")
+    assert tab.locator(".said").inner_text() == "Stopped."
+    assert tab.evaluate(has_it)
 
 
 def wait_for(tab, sentence):

@@ -15,9 +15,10 @@ import pytest
 from scipy import ndimage
 from tiny import random_model
 
+from tunet_lib import plausible
 from tunet_lib.config import Config
 from tunet_lib.export import export_onnx
-from tunet_lib.files import notes_taken
+from tunet_lib.files import DataError, notes_taken
 from tunet_lib.model import Model
 from tunet_lib.phantom import make_phantom
 from tunet_lib.placement import Placement
@@ -106,6 +107,28 @@ READ_AND_WRITE = """async ([file]) => {PACKING
   const [voxels, written] = [Float32Array.from(ct.voxels), await writeNifti(label, ct)];
   return { affine: ct.affine, voxels: await packed(voxels), label: await packed(written) };
 }""".replace("PACKING", PACKING)
+# What is believed of a CT, and how it is given to the viewer, after 1024 if need be.
+BELIEVED = """async ([file, config]) => {PACKING
+  const segment = new URL("../_static/segment/", location.href);
+  const { plainNifti, readNifti } = await import(new URL("nifti.js", segment));
+  const { Placement } = await import(new URL("placement.js", segment));
+  const { prepareScan } = await import(new URL("prepare.js", segment));
+  try {
+    const ct = await readNifti(new Blob([unpacked(file)]), "ct.nii");
+    const placement = new Placement(ct, config);
+    const { volumes, warnings, shift } = prepareScan(ct, placement, config, [false]);
+    const plain = await packed(plainNifti(ct.voxels, ct, shift));
+    return { doubts: warnings.join(" "), volume: await packed(volumes.get(false)), plain };
+  } catch (error) {
+    return { refused: error.message };
+  }
+}""".replace("PACKING", PACKING)
+CHECK_LABEL = """async ([label, shape, affine]) => {PACKING
+  const segment = new URL("../_static/segment/", location.href);
+  const { axesOf } = await import(new URL("placement.js", segment));
+  const { checkLabel } = await import(new URL("plausible.js", segment));
+  return checkLabel(unpacked(label), shape, axesOf(affine));
+}""".replace("PACKING", PACKING)
 # What a hurried reader does, to a page whose viewer takes its time to open.
 SLOW_VIEWER = """() => {
   const { open } = window.ctViewer;
@@ -121,12 +144,16 @@ SLOW_VIEWER = """() => {
     return hear.call(page, data);
   };
 }"""
-SHOWN = """() => {
+SHOWN = """async () => {
   const { viewer, ct } = document.querySelector(".segment-here").page;
   const names = viewer.nv.volumes.map(({ name }) => name);
-  const ours = [...viewer.layers.values()].every((one) => viewer.nv.volumes.includes(one));
-  return { names, ours, ct: ct.name };
+  const { img } = viewer.layers.get("ct");
+  const voxels = new img.constructor(await ct.slice(352).arrayBuffer());
+  const isIts = img.length === voxels.length && img.every((value, k) => value === voxels[k]);
+  const ours = isIts && [...viewer.layers.values()].every((one) => viewer.nv.volumes.includes(one));
+  return { names, ours };
 }"""
+LAYERS = ["ct.nii", "truth.nii.gz", "found.nii", "map.nii"]
 # Switches line 14 off and on again, and gives what the page tells its worker.
 SWITCHED = """async () => {
   const { page } = document.querySelector(".segment-here");
@@ -319,11 +346,12 @@ def test_all_48_orientations_are_prepared_as_by_the_library(visitor, tmp_path):
 
 
 def test_volumes_are_on_the_side_that_the_library_says(visitor):
-    """Two kidneys, one alone, also beside what is none, two off the middle, and a horseshoe."""
+    """Two kidneys, one alone, beside what is none, off the middle, in two pieces; a horseshoe."""
     spacing_mm = (5.0, 4.0, 3.0)
     scan = scan_of(np.zeros((20, 30, 80), np.int16), spacing_mm)
     columns = [[(10, 25), (50, 65)], [(45, 60)], [(4, 12), (25, 38)], [(10, 70)]]
     columns.append([(45, 60), (73, 76)])
+    columns.append([(40, 46), (64, 72), (73, 80)])
     visitor.open(PAGE)
     for bars in columns:
         label = np.zeros(scan.shape, np.uint8)
@@ -482,7 +510,7 @@ def test_of_two_cts_in_a_hurry_the_second_is_shown(hurried):
         "window.opened === 2 && document.querySelector('.segment-here').page.viewer"
     )
     shown = hurried.evaluate(SHOWN)
-    assert shown["names"] == [shown["ct"], "truth.nii.gz", "found.nii", "map.nii"]
+    assert shown["names"] == LAYERS
     assert shown["ours"]
     assert hurried.locator(".stage canvas").count() == 1
     # The first one's are given back; those of the second as well, when it goes.
@@ -498,7 +526,7 @@ def test_results_that_come_faster_than_they_are_shown(hurried):
       await Promise.all([1, 2, 3, 4].map(() => page.hear(window.result)));
     }""")
     shown = hurried.evaluate(SHOWN)
-    assert sorted(shown["names"]) == sorted([shown["ct"], "truth.nii.gz", "found.nii", "map.nii"])
+    assert sorted(shown["names"]) == sorted(LAYERS)
     assert shown["ours"]
 
 
@@ -566,6 +594,7 @@ def test_a_ct_may_be_dropped_on_the_one_that_is_shown(hurried, tmp_path):
     wait_until_done(hurried)
     volume_hu, spacing_mm = one_kidney()
     path = write(volume_hu, spacing_mm, tmp_path / "mine.nii.gz")
+    path = path.rename(tmp_path / "mine.nii (1).gz")  # as browsers name what is there already
     canvas = hurried.locator(".stage canvas")
     canvas.scroll_into_view_if_needed()
     box, session = canvas.bounding_box(), hurried.context.new_cdp_session(hurried)
@@ -574,10 +603,12 @@ def test_a_ct_may_be_dropped_on_the_one_that_is_shown(hurried, tmp_path):
         event = {"type": kind, "x": box["x"] + 50, "y": box["y"] + 50, "data": given}
         session.send("Input.dispatchDragEvent", event)
     hurried.wait_for_function(
-        "document.querySelector('.segment-here').page.ct?.name === 'mine.nii.gz'"
+        "document.querySelector('.segment-here').page.name === 'mine.nii (1).gz'"
     )
     wait_until_done(hurried)
-    assert hurried.evaluate(SHOWN)["names"][0] == "mine.nii.gz"
+    shown = hurried.evaluate(SHOWN)
+    assert shown["names"] == ["ct.nii", "found.nii", "map.nii"]
+    assert shown["ours"]
 
 
 def test_what_was_offline_is_asked_for_again(visitor):
@@ -664,6 +695,16 @@ def bad_files(path):
     header = bytearray(large.to_bytes())
     header[42:48] = np.array([1024, 1024, 900], "<i2").tobytes()
     yield "large.nii", bytes(header), "944 million voxels, more than a browser can hold"
+    for offset in (np.nan, 1e30):
+        header = bytearray(whole)
+        header[108:112] = np.array([offset], "<f4").tobytes()
+        yield "offset.nii", bytes(header), "has a vox_offset of .* Correct its header"
+    header = bytearray(whole)
+    header[80:92] = np.array([-5, -5, -5], "<f4").tobytes()
+    header[252:256] = bytes(4)  # neither qform nor sform
+    yield "pixdim.nii", bytes(header), "no usable voxel size"
+    long = nib.Nifti1Image(np.zeros((9, 9, 101), np.int16), np.diag([40.0, 40.0, 40.0, 1]))
+    yield "long.nii", long.to_bytes(), "measures 360 x 360 x 4040 mm"
     yield "gray.nii", nib.Nifti1Image(gray, np.diag([5.0, 5.0, 5.0, 1])).to_bytes(), "holds no HU"
 
 
@@ -676,6 +717,115 @@ def test_a_bad_file_is_answered_with_a_sentence(visitor, tmp_path):
         said = f"/^{name}.*{sentence}/.test(document.querySelector('.said').textContent)"
         tab.wait_for_function(said, timeout=20_000)
         assert tab.locator(".working").is_hidden()
+
+
+def doubtful():
+    """Give CTs that something is strange about, and what is said of each."""
+    rng = np.random.default_rng(4)
+    hu, _, spacing_mm = make_phantom(rng, (30, 40, 48), (9.0, 8.0, 7.0))
+    hu = hu.astype(np.float32)
+    y, x = np.ogrid[-1:1:40j, -1:1:48j]
+    is_outside = np.broadcast_to(y**2 + x**2 > 0.9, hu.shape)
+    metal = hu.copy()
+    metal[15, 20, 24] = 2e5
+    yield np.where(is_outside, -3000, hu), spacing_mm, "padding below -1024"
+    yield np.where(is_outside, -2000, hu + 1024), spacing_mm, "1024 is subtracted"
+    yield hu[:10], spacing_mm, "only 10 slices, 90 mm"
+    yield hu, (9.0, 3.0, 7.0), "measures 270 x 120 x 336 mm"
+    yield np.full_like(hu, 40.3), spacing_mm, "one value everywhere"
+    yield -hu, spacing_mm, "sign turned"
+    yield metal, spacing_mm, "which is no HU"
+    yield np.zeros((80, 80, 80), np.int16), (50.0, 50.0, 50.0), "a grid of"
+
+
+def test_what_is_strange_about_a_ct_is_said_as_by_the_library(visitor, tmp_path):
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    config = dataclasses.replace(config, clip_hu=None)  # so that air is seen
+    values = {key: getattr(config, key) for key in vars(config)}
+    visitor.open(PAGE)
+    for volume_hu, spacing_mm, doubt in doubtful():
+        path = write(volume_hu, spacing_mm, tmp_path / "ct.nii", "LPS")
+        found = visitor.tab.evaluate(BELIEVED, [text_of(path.read_bytes()), values])
+        if "refused" in found:
+            assert doubt in found["refused"]
+            with pytest.raises(DataError, match=doubt):
+                prepare_scan(load_scan(path), config)
+            continue
+        assert doubt in found["doubts"]
+        with notes_taken() as notes:
+            volume = prepare_scan(load_scan(path), config)[False]
+        assert any(doubt in note for note in notes), notes
+        prepared = np.frombuffer(base64.b64decode(found["volume"]), np.float32)
+        np.testing.assert_allclose(prepared, volume.ravel(), rtol=0, atol=1e-4, err_msg=doubt)
+        plain = nib.Nifti1Image.from_bytes(base64.b64decode(found["plain"]))
+        shift = 1024 if "subtracted" in doubt else 0
+        np.testing.assert_array_equal(plain.get_fdata(), nib.load(path).get_fdata() - shift)
+
+
+@pytest.mark.filterwarnings("ignore:.*(LAS is assumed|taken to measure)")
+def test_the_viewer_gets_a_ct_where_the_library_has_it(visitor, tmp_path):
+    """Of files that say in µm, or not at all, how the patient lies."""
+    hu = np.random.default_rng(0).integers(-900, 900, (40, 40, 30), np.int16)
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    values = {key: getattr(config, key) for key in vars(config)}
+    visitor.open(PAGE)
+    for name in ("silent", "micron"):
+        in_mm = np.diag([-8.0, 8.0, 9.0, 1])
+        image = nib.Nifti1Image(hu, in_mm if name == "silent" else in_mm * 1000)
+        image.header.set_xyzt_units("mm" if name == "silent" else "micron")
+        data = bytearray(image.to_bytes())
+        if name == "silent":
+            data[252:256] = bytes(4)  # neither qform nor sform
+        path = tmp_path / f"{name}.nii"
+        path.write_bytes(data)
+        found = visitor.tab.evaluate(BELIEVED, [text_of(path.read_bytes()), values])
+        plain = nib.Nifti1Image.from_bytes(base64.b64decode(found["plain"]))
+        np.testing.assert_allclose(plain.affine, load_scan(path).file.affine, err_msg=name)
+        assert ("how the patient lies" in found["doubts"]) == (name == "silent")
+        assert plain.header.get_xyzt_units()[0] == "mm"
+        assert plain.get_data_dtype() == np.int16
+        np.testing.assert_array_equal(plain.dataobj, hu)
+
+
+def test_a_label_map_that_ends_where_its_ct_ends_is_said(visitor, tmp_path):
+    visitor.open(PAGE)
+    middle = (slice(4, 6),) * 3
+    places = [middle, (0, 5, 5), (9, 5, 5), (5, 0, 5), (5, 10, 5), (5, 5, 0), (5, 0, 11), None]
+    for place, codes in itertools.product(places, ("IPL", "RAS", "PSR")):
+        label = np.zeros((10, 11, 12), np.uint8)
+        label[place or slice(0)] = 2
+        with notes_taken() as notes:
+            plausible.check_label(label, tmp_path / "ct.nii")
+        image = nib.load(write(label, (5.0, 4.0, 3.0), tmp_path / "label.nii", codes))
+        given = text_of(np.asarray(image.dataobj).tobytes("F"))
+        found = visitor.tab.evaluate(
+            CHECK_LABEL, [given, list(image.shape), image.affine[:3].tolist()]
+        )
+        assert len(found) == len(notes) == (place != middle)
+        for mine, theirs in zip(found, notes, strict=True):
+            same = mine.partition("(")[2].partition(")")[0] if place else "o kidney was found"
+            assert same in mine
+            assert same in theirs
+
+
+# Gives the page a result, and no viewer to show it with.
+UNSEEN = """async () => {
+  const { page } = document.querySelector(".segment-here");
+  window.ctViewer.open = () => Promise.reject(new Error("no WebGL"));
+  page.ct = new File([], "ct.nii");
+  const ml = { kidney_right: 1, kidney_left: 1, tumor_right: 0, tumor_left: 0 };
+  const files = { label: new Blob(), tumor: new Blob() };
+  const doubts = ["No kidney was found."];
+  await page.hear({ say: "result", files, ml, doubts, isSure: true, where: "here" });
+}"""
+
+
+def test_doubts_and_a_viewer_that_fails_are_read_aloud(visitor):
+    visitor.open(PAGE)
+    visitor.tab.evaluate(UNSEEN)
+    for part, text in ((".unseen", "no WebGL"), (".said", "No kidney was found.")):
+        assert text in visitor.tab.locator(f"{part}[role=status]").inner_text()
+    assert visitor.tab.locator(".doubts[role=status]").count() == 1
 
 
 def test_too_little_memory_is_answered_with_a_sentence(visitor):

@@ -231,6 +231,61 @@ def test_a_finger_moves_the_cross_and_draws_it_along(browser, host):
     context.close()
 
 
+# Opens a viewer of what is no CT, and says whether each WebGL context was given back.
+FAILED = """async () => {
+  const contexts = [];
+  const { getContext } = HTMLCanvasElement.prototype;
+  HTMLCanvasElement.prototype.getContext = function (...given) {
+    const context = getContext.apply(this, given);
+    if (given[0] === "webgl2") contexts.push(context);
+    return context;
+  };
+  const stage = document.body.appendChild(document.createElement("div"));
+  const ct = new File(["none"], "ct.nii");
+  const failed = await window.ctViewer.open(stage, { ct }).catch(String);
+  stage.remove();
+  HTMLCanvasElement.prototype.getContext = getContext;
+  return { failed, given: contexts.map((one) => one.isContextLost()) };
+}"""
+VIEW = """() => {
+  const { nv } = document.querySelector("figure.ct-viewer").viewer;
+  const { sliceType } = nv.opts;
+  const { clipPlaneDepthAziElevs } = nv.scene;
+  return JSON.stringify([sliceType, clipPlaneDepthAziElevs, nv.uiData.activeClipPlaneIndex]);
+}"""
+
+
+def test_a_viewer_that_failed_can_be_tried_again_and_holds_nothing(visitor):
+    tab = visitor.tab
+    tab.set_viewport_size({"width": TELEPHONE, "height": 900})
+    visitor.open(WITH_VIEWER[0])
+    tab.route("**/made/typical.js", lambda route: route.abort())
+    button = tab.locator(".ct-viewer button").first
+    button.press("Enter")
+    text = "document.querySelector('.ct-viewer button').textContent"
+    tab.wait_for_function(f"{text}.endsWith('Try again')")
+    assert button.is_enabled()
+    assert button.evaluate("(one) => one === document.activeElement")
+    tab.unroute("**/made/typical.js")
+    button.press("Enter")
+    tab.locator(".ct-viewer-voxel:not(:empty)").first.wait_for(timeout=SLOW)
+    visitor.troubles.clear()  # the request that was refused
+
+    # Keys of niivue's own change nothing behind the controls' back.
+    canvas = tab.locator(".ct-viewer canvas").first
+    canvas.hover(position={"x": 40, "y": 40}, timeout=SLOW)
+    before = tab.evaluate(VIEW)
+    for key in "vcp":
+        tab.keyboard.press(key)
+    assert tab.evaluate(VIEW) == before
+
+    found = tab.evaluate(FAILED)
+    assert isinstance(found["failed"], str)
+    assert len(found["given"]) > 1
+    assert all(found["given"])
+    visitor.troubles.clear()  # what niivue says of the file
+
+
 def test_the_viewer_works_from_a_folder(visitor):
     opened(visitor, (BOOK / WITH_VIEWER[0]).as_uri())
     assert drawn(visitor.tab).std() > 20

@@ -1,4 +1,4 @@
-// One series of DICOM as NIfTI, by dcm2niix, in the worker. What it makes is checked against what
+// One series of DICOM as a CT, by dcm2niix, in the worker. What it makes is checked against what
 // the headers say, for it mends in silence what it takes for faults.
 
 import makeDcm2niix from "../vendor/dcm2niix/dcm2niix.jpeg.js";
@@ -6,6 +6,8 @@ import { isWhole } from "./coded.js";
 import { BadFile, readNifti } from "./nifti.js";
 
 const OFF_VOXELS = 0.05;
+const LOWEST_HU = -1024; // from here to the highest scanners write, unless metal is on their scale
+const HIGHEST_HU = 3071;
 const LOST =
   "The slices cannot be read: one is cut short or damaged, or compressed in a way that this page " +
   "does not know. tunet predict may take them.";
@@ -16,8 +18,8 @@ const MOVED =
   "The slices come out elsewhere than their headers say, as with a gantry that was tilted a little, or " +
   "with slices that all have one number. tunet predict may take them.";
 
-/** Convert a stack, as findStack gives it without what lies around its files. */
-export async function niftiOfStack({ files, pixels, shape, affine, gaps }) {
+/** Read a stack, as findStack gives it without what lies around its files; gives what readNifti does. */
+export async function readStack({ files, pixels, shape, affine, gaps }) {
   const silent = () => {};
   const { FS, callMain } = await makeDcm2niix({ print: silent, printErr: silent });
   FS.mkdir("/in");
@@ -34,13 +36,31 @@ export async function niftiOfStack({ files, pixels, shape, affine, gaps }) {
   if (made.length !== 1) throw new BadFile(made.length ? APART : LOST);
   const bytes = FS.readFile(`/out/${made[0]}`);
   spaceEvenly(bytes, affine, gaps);
-  const blob = new Blob([bytes]);
-  const ct = await readNifti(blob, "The series");
+  const ct = await readNifti(new Blob([bytes]), "The series");
   const mm = Math.min(...[0, 1, 2].map((k) => Math.hypot(...affine.map((row) => row[k]))));
   const isSame = corners(affine, shape).every((corner) =>
     corners(ct.affine, ct.shape).some((other) => Math.hypot(...corner.map((at, k) => at - other[k])) < OFF_VOXELS * mm));
-  if (!isSame || product(ct.shape) !== product(shape)) throw new BadFile(MOVED);
-  return blob;
+  // In the order of the headers: each slice has its own padding.
+  const isInOrder = ct.affine.every((row, k) => Math.abs(row[2] - affine[k][2]) < OFF_VOXELS * mm);
+  if (!isSame || !isInOrder || ct.shape.some((count, k) => count !== shape[k])) throw new BadFile(MOVED);
+  return { ...ct, voxels: withoutPadding(ct, pixels) };
+}
+
+/** Make air of pixels without a value, such as outside of a round field of view: tunet_lib/dicom_slice.py. */
+function withoutPadding({ voxels, shape }, pixels) {
+  if (pixels.every(({ padding }) => padding === null)) return voxels;
+  const hu = Float32Array.from(voxels); // for some types hold nothing below 0
+  const count = shape[0] * shape[1];
+  pixels.forEach(({ slope, intercept, padding, size }, k) => {
+    if (padding === null) return;
+    for (let at = k * count; at < (k + 1) * count; at++) {
+      if (hu[at] >= LOWEST_HU && hu[at] <= HIGHEST_HU) continue; // some name a number that tissue has
+      const stored = Math.round((hu[at] - intercept) / slope);
+      // Some write a number below 0 as if it had no sign.
+      if ((stored - padding) % 2 ** (8 * size) === 0) hu[at] = LOWEST_HU;
+    }
+  });
+  return hu;
 }
 
 /**
@@ -63,8 +83,4 @@ function corners(affine, shape) {
     const at = shape.map((count, k) => ((which >> k) & 1) * (count - 1));
     return affine.map((row) => row[3] + at.reduce((sum, index, k) => sum + index * row[k], 0));
   });
-}
-
-function product(numbers) {
-  return numbers.reduce((a, b) => a * b, 1);
 }

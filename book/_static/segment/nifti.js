@@ -7,6 +7,8 @@ const HEADER_2_BYTES = 540;
 const MOST_BYTES = 2 ** 31 - 1; // of an array that every browser can make
 const MM_PER_UNIT = { 1: 1000, 3: 0.001 }; // xyzt_units; all others are taken for mm
 const VOXEL_MM = [0.05, 50];
+const MOST_MM = 4000; // no scanner's table moves so far
+const MOST_OFFSET = 2 ** 28; // more than any extension before the voxels takes
 
 // NIfTI's number of a type → how to read the voxel at a byte.
 const TYPES = {
@@ -29,8 +31,8 @@ export async function readNifti(blob, name = "The file") {
   return { name, header: bytes.slice(0, header.bytes), ...header, voxels: voxelsOf(bytes, header, name) };
 }
 
-/** Write 8 bits a voxel, such as a label map, with the geometry of the CT that they belong to. */
-export async function writeNifti(label, ct, { isPacked = true } = {}) {
+/** Write 8 bits a voxel, such as a label map, packed, with the header of the CT that they belong to. */
+export async function writeNifti(label, ct) {
   const isSecond = ct.bytes === HEADER_2_BYTES;
   const offset = isSecond ? 544 : 352;
   const file = new Uint8Array(offset + label.length);
@@ -56,9 +58,26 @@ export async function writeNifti(label, ct, { isPacked = true } = {}) {
     view.setFloat32(112, 1, little);
     file.set([110, 43, 49, 0], 344); // n+1: header and voxels in one file
   }
-  if (!isPacked) return new Blob([file]);
   const stream = new Blob([file]).stream().pipeThrough(new CompressionStream("gzip"));
   return new Response(stream).blob();
+}
+
+/** Write voxels as the page understood them, whatever their file says: in mm, and `shift` subtracted. */
+export function plainNifti(voxels, { shape, affine }, shift = 0) {
+  const view = new DataView(new ArrayBuffer(352));
+  const type = Object.keys(TYPES).find((one) => TYPES[one][2] === voxels.constructor);
+  const shorts = (at, values) => values.forEach((value, k) => view.setInt16(at + 2 * k, value, true));
+  const floats = (at, values) => values.forEach((value, k) => view.setFloat32(at + 4 * k, value, true));
+  view.setInt32(0, HEADER_BYTES, true);
+  shorts(40, [3, ...shape, 1, 1, 1, 1]); // dim
+  shorts(70, [Number(type), 8 * voxels.BYTES_PER_ELEMENT]);
+  floats(76, [1, ...voxelSizes(affine)]); // pixdim
+  floats(108, [352, 1, -shift]); // vox_offset, slope, intercept
+  view.setUint8(123, 2); // mm
+  view.setInt16(254, 1, true); // sform_code
+  floats(280, affine.flat());
+  new Uint8Array(view.buffer).set([110, 43, 49, 0], 344);
+  return new Blob([view, voxels]);
 }
 
 async function unpack(blob, name) {
@@ -108,8 +127,15 @@ function readHeader(bytes, name) {
   if (dimensions < 3 || !isOne || sizes.slice(0, 3).some((count) => count < 1))
     throw new BadFile(`${name} has the shape ${sizes.slice(0, Math.max(dimensions, 0)).join(" x ")}; a CT has three axes.`);
   if (!(header.type in TYPES)) throw new BadFile(`${name} holds voxels of a type that is no CT's.`);
+  if (!(header.offset >= 0 && header.offset <= MOST_OFFSET))
+    throw new BadFile(`${name} has a vox_offset of ${header.offset}. Correct its header.`);
+  const offset = Math.max(header.offset, headerBytes + 4);
   const shape = sizes.slice(0, 3);
-  return { ...header, shape, ...affineOf(header, name) };
+  const placed = affineOf(header, name);
+  const reach = voxelSizes(placed.affine).map((mm, k) => mm * shape[k]);
+  if (Math.max(...reach) > MOST_MM)
+    throw new BadFile(`${name} measures ${reach.map((mm) => mm.toFixed(0)).join(" x ")} mm. Correct its voxel size.`);
+  return { ...header, offset, shape, ...placed };
 }
 
 function readFirst(view, little) {
@@ -118,7 +144,7 @@ function readFirst(view, little) {
     dim: range(8).map((k) => view.getInt16(40 + 2 * k, little)),
     type: view.getInt16(70, little),
     pixdim: range(4).map((k) => float(76 + 4 * k)),
-    offset: Math.max(float(108), 352),
+    offset: float(108),
     isPair: view.getUint8(345) === 105, // ni1: the voxels are in another file
     slope: float(112),
     intercept: float(116),
@@ -137,7 +163,7 @@ function readSecond(view, little) {
     dim: range(8).map((k) => whole(16 + 8 * k)),
     type: view.getInt16(12, little),
     pixdim: range(4).map((k) => float(104 + 8 * k)),
-    offset: Math.max(whole(168), 544),
+    offset: whole(168),
     isPair: view.getUint8(5) === 105,
     slope: float(176),
     intercept: float(184),
@@ -154,8 +180,10 @@ function affineOf(header, name) {
   const warnings = [];
   const found = [];
   if (header.sformCode > 0) found.push(header.sform);
-  if (header.qformCode > 0) found.push(fromQuaternion(header));
+  const isSized = header.pixdim.slice(1).every((mm) => mm > 0 && Number.isFinite(mm));
+  if (header.qformCode > 0 && isSized) found.push(fromQuaternion(header));
   if (!found.length) {
+    if (!isSized) throw new BadFile(`${name} has no usable voxel size. Correct pixdim in its header.`);
     warnings.push("It does not say how the patient lies; the order that is most common is assumed.");
     const [x, y, z] = header.pixdim.slice(1);
     const middle = header.dim.slice(1, 4).map((count) => (count - 1) / 2);

@@ -25,11 +25,12 @@ class Page {
         <p><label>.nii or .nii.gz <input type="file" accept=".nii,.gz"></label>
           <label>a folder of DICOM <input type="file" class="folder" webkitdirectory></label></p>
       </div>
-      <p class="said" role="status"></p>
+      <p class="said" role="status" tabindex="-1"></p>
       <p class="series"></p>
       <div class="working" hidden><progress max="1" value="0" aria-label="Windows done"></progress>
         <button type="button" class="stop">Stop</button></div>
-      <p class="doubts"></p>
+      <p class="doubts" role="status"></p>
+      <p class="unseen" role="status"></p>
       <div class="stage"></div>
       <div class="result" hidden>
         <table class="table"><thead><tr><th>ml</th><th>right</th><th>left</th><th>both</th></tr></thead><tbody></tbody></table>
@@ -126,7 +127,7 @@ class Page {
   /** Begin with a CT; of a stack of DICOM the worker makes it. */
   start(file, truth, { stack, doubt = "" } = {}) {
     const run = this.#clear("");
-    this.ct = file;
+    this.name = file.name;
     this.truth = truth;
     this.doubt = doubt;
     this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
@@ -141,7 +142,8 @@ class Page {
     this.#end();
     this.viewer?.close();
     this.viewer = null;
-    for (const part of [".stage", ".series", ".doubts"]) this.part(part).replaceChildren();
+    this.#leave(".series");
+    for (const part of [".stage", ".series", ".doubts", ".unseen"]) this.part(part).replaceChildren();
     this.part(".result").hidden = true;
     this.#say(text);
     return (this.run = {});
@@ -154,25 +156,26 @@ class Page {
 
   #answers = {
     step: ({ text }) => { this.#say(`${text} …`); this.#work(); },
-    converted: ({ blob }) => { this.ct = new File([blob], this.ct.name); },
-    ready: ({ config, warnings }) => {
-      this.part(".doubts").textContent = [this.doubt, ...warnings].join(" ");
+    ready: ({ config, warnings, ct }) => {
+      this.ct = new File([ct], "ct.nii"); // as it was understood, for the viewer
+      this.part(".doubts").textContent = [this.doubt, ...warnings].filter(Boolean).join(" ");
       this.#buildSliders(config);
     },
     window: ({ done, all, where }) => { this.#say(`TuNet: ${done} of ${all} windows, ${where}`); this.#work(done / all); },
     result: async (result) => {
-      this.part(".working").hidden = true;
-      this.#say(`Done ${result.where}. Move the sliders, and the label map follows. ${doubtOf(result)}`);
+      this.#rest();
+      const doubts = [...result.doubts, doubtOf(result)].filter(Boolean).join(" ");
+      this.#say(`Done ${result.where}. Move the sliders, and the label map follows. ${doubts}`);
       this.label = result.label;
       this.#fill(result);
       await this.#show(result);
     },
-    stopped: () => { this.part(".working").hidden = true; this.#say("Stopped. What is shown is that of before."); },
+    stopped: () => { this.#rest(); this.#say("Stopped. What is shown is that of before."); },
     failed: ({ sentence }) => this.#fail(sentence),
     file: ({ blob }) => {
       const link = document.createElement("a");
       link.href = URL.createObjectURL(blob);
-      link.download = `${this.ct.name.replace(/\.nii(\.gz)?$/, "")}_label.nii.gz`;
+      link.download = `${this.name.replace(/\.nii(\.gz)?$/, "")}_label.nii.gz`;
       link.click();
       URL.revokeObjectURL(link.href);
     },
@@ -233,7 +236,8 @@ class Page {
       if (run !== this.run) return;
       this.viewer?.close();
       this.viewer = null; // the next result opens another
-      this.part(".stage").textContent = `The viewer cannot be shown: ${error.message}. The label map can be downloaded.`;
+      this.part(".stage").replaceChildren();
+      this.part(".unseen").textContent = `The viewer cannot be shown: ${error.message}. The label map can be downloaded.`;
     }
   }
 
@@ -246,7 +250,17 @@ class Page {
 
   #end() {
     this.worker?.terminate();
+    this.#rest();
+  }
+
+  #rest() {
+    this.#leave(".working");
     this.part(".working").hidden = true;
+  }
+
+  /** Keep the keyboard's place when the part that has it goes. */
+  #leave(part) {
+    if (this.part(part).contains(document.activeElement)) this.part(".said").focus();
   }
 
   #work(share) {

@@ -6,8 +6,9 @@
 import { BadFile, voxelSizes } from "./nifti.js";
 
 const TIE = 1e-6; // in voxels
+const MOST_VOXELS = 2 ** 28; // of a grid
 const TILT_DEG = 2;
-const PADDING_HU = -1024; // scanners write nothing below, but padding
+export const PADDING_HU = -1024; // scanners write nothing below, but padding
 
 /** Along which of the patient's axes (0, 1, 2: feet, back, left) a file's axes run, and which way. */
 export function axesOf(affine, name = "The file") {
@@ -40,6 +41,8 @@ export class Placement {
       const step = Math.floor(size / config.lnet_shape[k]);
       return needed <= size ? size : Math.ceil(needed / step) * step;
     });
+    if (this.gridShape.reduce((a, b) => a * b) > MOST_VOXELS)
+      throw new BadFile(`${ct.name} needs a grid of ${this.gridShape.join(" x ")} voxels. Correct its voxel size.`);
     this.grid = this.gridShape.map((count, k) => ({ count, mm: this.gridSpacing[k] }));
     this.ontoGrid = this.scan.map((scan, k) => {
       const mm = config.resample_spacing_mm[k];

@@ -4,6 +4,7 @@ import { algorithm1 } from "./algorithm1.js";
 import { cutPatch, holdsSome, lnetMask, localize, WindowMean, windowStarts } from "./networks.js";
 import { voxelMm3, voxelSizes } from "./nifti.js";
 import { Placement } from "./placement.js";
+import { checkLabel } from "./plausible.js";
 import { prepareScan } from "./prepare.js";
 import { volumesMl } from "./volumes.js";
 
@@ -24,6 +25,7 @@ export class Segmentation {
     this.volumes = prepared.volumes;
     this.gridHu = prepared.gridHu;
     this.warnings = prepared.warnings;
+    this.shift = prepared.shift;
     this.localizers = list.networks.filter(({ network }) => network === "lnet");
     this.voters = list.networks.filter(({ network }) => network === "tunet");
     this.starts = windowStarts(this.shape, list.config.patch_shape, list.config.patch_stride);
@@ -88,7 +90,8 @@ export class Segmentation {
     const found = tumor.filter((_, k) => onGrid[k] === 2);
     const tumorProb = found.reduce((sum, prob) => sum + prob, 0) / found.length; // NaN of nothing
     const isSure = byRule || !(tumorProb < this.list.sure_prob);
-    return { label, whole, tumor, mask, byRule, tumorProb, isSure, ml: this.#volumes(label) };
+    const doubts = checkLabel(label, this.ct.shape, this.placement.axes);
+    return { label, tumor, doubts, byRule, tumorProb, isSure, ml: this.#volumes(label) };
   }
 
   #volumes(label) {

@@ -44,7 +44,7 @@ export async function findSeries(files) {
     if (!uid) throw new BadFile(`${file.name}: its DICOM header lacks SeriesInstanceUID.`);
     if (!byUid.has(uid))
       byUid.set(uid, {
-        uid, number: header.intString("x00200011") || 0, description: header.string("x0008103e"), slices: [], fault: "",
+        uid, number: header.intString("x00200011") || 0, description: textOf(header, "x0008103e"), slices: [], fault: "",
       });
     const series = byUid.get(uid);
     try {
@@ -136,6 +136,13 @@ async function headerOf(file) {
   }
 }
 
+/** Give a text; dicom-parser takes each byte for a letter, which of UTF-8 is wrong. */
+function textOf(header, tag) {
+  const text = header.string(tag);
+  if (!text || header.string("x00080005") !== "ISO_IR 192") return text;
+  return new TextDecoder().decode(Uint8Array.from(text, (letter) => letter.charCodeAt(0)));
+}
+
 /** Say why a file is no slice of a CT; empty if it is one. */
 function noSlice(header) {
   const modality = header.string("x00080060");
@@ -178,8 +185,9 @@ function sliceOf(header, file) {
   if (frames > 1) throw damaged(`${frames} frames, and it tells of one slice`);
   const pixels = header.elements[PIXELS];
   checkPixels(pixels, file, columns * allocated / 8, rows, damaged);
-  for (const [tag, what, usual] of [["x00281053", "RescaleSlope", "1"], ["x00281052", "RescaleIntercept", "0"]])
-    numbers(tag, what, 1, usual);
+  const [slope] = numbers("x00281053", "RescaleSlope", 1, "1");
+  const [intercept] = numbers("x00281052", "RescaleIntercept", 1, "0");
+  if (!slope) throw damaged("RescaleSlope is 0"); // dcm2niix would drop the intercept
   const [down, right] = numbers("x00280030", "PixelSpacing", 2);
   if (down <= 0 || right <= 0) throw damaged(`PixelSpacing is ${down}, ${right}`);
   const directions = numbers("x00200037", "ImageOrientationPatient", 6);
@@ -192,7 +200,9 @@ function sliceOf(header, file) {
     uid: header.string("x00080018"),
     pixels: {
       start: pixels.dataOffset, syntax: header.string("x00020010"), size: allocated / 8,
-      isCoded: Boolean(pixels.hadUndefinedLength),
+      isCoded: Boolean(pixels.hadUndefinedLength), slope, intercept,
+      // What a pixel without a value holds; null if the file names nothing.
+      padding: header.elements.x00280120?.length === 2 ? header[sign ? "int16" : "uint16"]("x00280120") : null,
     },
     position: numbers("x00200032", "ImagePositionPatient", 3),
     axes: [first.map((value) => value * right), second.map((value) => value * down)],

@@ -12,16 +12,15 @@ export function volumesMl(label, { shape, axes, sizesMm, voxelMl }) {
   const along = axes.findIndex(({ axis }) => axis === 2); // the file's axis from right to left, or back
   const columns = shape[along];
   const found = parts(label, shape, (at) => (axes[along].isForward ? at[along] : columns - 1 - at[along]));
-  const [one, other] = found.filter(({ kidney }) => kidney * voxelMl > KIDNEY_ML).sort((a, b) => b.size - a.size);
-  let middle = (columns - 1) / 2;
-  const areTwo = other && Math.abs(one.center - other.center) * sizesMm[along] > APART_MM;
-  if (areTwo) middle = (one.center + other.center) / 2;
+  const [one, ...rest] = found.filter(({ kidney }) => kidney * voxelMl > KIDNEY_ML).sort((a, b) => b.size - a.size);
+  const other = rest.find(({ center }) => Math.abs(one.center - center) * sizesMm[along] > APART_MM);
+  const middle = other ? (one.center + other.center) / 2 : (columns - 1) / 2;
   const ml = { kidney_left: 0, kidney_right: 0, tumor_left: 0, tumor_right: 0 };
   for (const { counts, center, width } of found)
     for (const [name, inColumns] of Object.entries(counts))
       inColumns.forEach((count, column) => {
         // Beside another kidney the wide one has a large tumor, and is no horseshoe.
-        const at = !areTwo && width * sizesMm[along] > ONE_KIDNEY_MM ? column : center;
+        const at = !other && width * sizesMm[along] > ONE_KIDNEY_MM ? column : center;
         ml[`${name}_${at > middle ? "left" : "right"}`] += count * voxelMl;
       });
   return ml;

@@ -1,7 +1,7 @@
 // The work beside the page: a CT comes in, progress and label maps go out. All of it happens here,
 // in the reader's own browser; what is fetched are this book's files.
 
-import { BadFile, readNifti, writeNifti } from "./nifti.js";
+import { BadFile, plainNifti, readNifti, writeNifti } from "./nifti.js";
 import { findCard, Network, openOnProcessor } from "./programs.js";
 import { Segmentation } from "./segment.js";
 
@@ -31,12 +31,7 @@ self.onmessage = ({ data }) => {
 const TASKS = {
   async segment({ blob, stack, name, config }) {
     postMessage({ say: "step", text: "Reading the CT" });
-    if (stack) {
-      const { niftiOfStack } = await import("./dicom.js");
-      blob = await niftiOfStack(stack);
-      postMessage({ say: "converted", blob });
-    }
-    ct = await readNifti(blob, name);
+    ct = stack ? await (await import("./dicom.js")).readStack(stack) : await readNifti(blob, name);
     postMessage({ say: "step", text: "Loading the networks" });
     const list = await (await fetched("networks.json")).json();
     list.config = { ...list.config, ...config };
@@ -49,7 +44,8 @@ const TASKS = {
     }
     postMessage({ say: "step", text: "Bringing the CT to the grid" });
     segmentation = new Segmentation(ct, list, (entry, image, shape) => networks.get(entry).run(image, shape));
-    postMessage({ say: "ready", config: list.config, warnings: segmentation.warnings });
+    const { warnings, shift } = segmentation;
+    postMessage({ say: "ready", config: list.config, warnings, ct: plainNifti(ct.voxels, ct, shift) });
     postMessage({ say: "step", text: "L-Net looks for the kidneys" });
     await segmentation.localize();
     await decide(list.config);
@@ -70,11 +66,8 @@ async function decide(config) {
     return !isStopped;
   });
   if (!isDone) return postMessage({ say: "stopped" });
-  const { label, whole, tumor, mask: _, ...more } = segmentation.decide(config);
-  const inCt = (map) => writeNifti(segmentation.placement.mapFromGrid(map), ct, { isPacked: false });
-  const files = {
-    label: await writeNifti(label, ct, { isPacked: false }), whole: await inCt(whole), tumor: await inCt(tumor),
-  };
+  const { label, tumor, ...more } = segmentation.decide(config);
+  const files = { label: plainNifti(label, ct), tumor: plainNifti(segmentation.placement.mapFromGrid(tumor), ct) };
   postMessage({ say: "result", label, files, ...more, where: where() });
 }
 
