@@ -87,7 +87,7 @@ def check(
     """Open and verify every file of a data folder; list what is wrong."""
     from tunet_lib.check import check_folder
 
-    with bar("check", len(steps.find_cases(data))) as advance:
+    with bar("check", len(steps.cases_of(data))) as advance:
         count, problems = check_folder(
             data,
             labels_only=labels_only,

@@ -76,8 +76,7 @@ def tumor_free_kidneys(label: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
         kidney.
     """
     whole = label > 0
-    padded = np.pad(whole, [(0, 1)] * 3)  # in a thin box cc3d expects too few components
-    pieces = cc3d.connected_components(padded, connectivity=26)
+    pieces, _ = connected_parts(whole)
     found = cc3d.statistics(pieces)
     sizes, middles = found["voxel_counts"][1:], found["centroids"][1:, 2]
     is_left = np.zeros(len(sizes) + 1, bool)
@@ -88,10 +87,23 @@ def tumor_free_kidneys(label: np.ndarray, spacing_mm: Sequence[float]) -> np.nda
         if is_other.any():
             other = middles[np.argmax(sizes * is_other)]
             is_left[1:] = middles < (middle + other) / 2
-    left = is_left[pieces[:-1, :-1, :-1]]
+    left = is_left[pieces]
     healthy = np.zeros_like(whole)
     for side in (left, ~left):
         kidney = whole & side
         if not (kidney & (label == 2)).any():
             healthy |= kidney
     return healthy
+
+
+def connected_parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Find what hangs together in a mask, bool (z, y, x), by faces, edges or corners; number it.
+
+    Returns
+    -------
+    parts, count
+        Integers in the mask's shape, 0 where nothing is set; and how many parts there are.
+    """
+    padded = np.pad(mask, [(0, 1)] * 3)  # in a thin box cc3d expects too few components
+    parts, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
+    return np.ascontiguousarray(parts[:-1, :-1, :-1]), count

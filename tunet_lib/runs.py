@@ -46,6 +46,11 @@ class Run:
         """Where the prepared cases are."""
         return self.folder / "prepared"
 
+    @property
+    def case_ids(self) -> set[str]:
+        """The cases of all folds."""
+        return {case_id for fold in self.folds for case_id in fold}
+
     def check_cases(self, cases: Iterable[Case], cyst_as_kidney: bool) -> None:
         """Make sure that these are the cases that the run was dealt over, wherever they lie now.
 
@@ -55,7 +60,7 @@ class Run:
             Some are new, gone or changed, or cysts are to count for something else.
         """
         found = {case.case_id: case for case in cases}
-        wrong = sorted({case_id for fold in self.folds for case_id in fold} ^ set(found)) or [
+        wrong = sorted(self.case_ids ^ set(found)) or [
             case_id
             for case_id, case in found.items()
             if has_changed(case, self.config, self.prepared / case_id / CASE_FILE)
@@ -118,9 +123,8 @@ class Run:
         DataError
             One is missing or broken.
         """
-        members = {case_id for fold in self.folds for case_id in fold}
-        cases = load_prepared(self.prepared, self.config, members)
-        if missing := members - {case.case_id for case in cases}:
+        cases = load_prepared(self.prepared, self.config, self.case_ids)
+        if missing := self.case_ids - {case.case_id for case in cases}:
             raise DataError(f"{self.prepared}: lacks {', '.join(sorted(missing))}; prepare again")
         return cases
 

@@ -226,11 +226,11 @@ def unscored(run: Run) -> list[str]:
     """
     path = run.folder / "scores.csv"
     scored = {(row["system"], row["case_id"]) for row in read_scores(path)}
-    found = []
+    scored_at, found = path.stat().st_mtime, []
     for fold, case_ids in enumerate(run.folds):
         folders = {name: run.model_folder((name, fold)) for name in VARIANTS}
         trained = {name: folder.weights for name, folder in folders.items() if folder.is_trained}
-        is_old = any(w.stat().st_mtime > path.stat().st_mtime for w in trained.values())
+        is_old = any(weights.stat().st_mtime > scored_at for weights in trained.values())
         for system in systems_of(trained):
             lacks_some = not scored.issuperset((system, case_id) for case_id in case_ids)
             if system in SYSTEMS and (is_old or lacks_some):

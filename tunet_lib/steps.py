@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunet_lib.runs import Run, Task
 
 
-def find_cases(data: Path) -> list[Case]:
+def cases_of(data: Path) -> list[Case]:
     """Say what of a data folder is not used, and list its cases."""
     from tunet_lib.layouts import find_data
 
@@ -56,7 +56,7 @@ def prepare(
     from tunet_lib.provenance import timed
     from tunet_lib.runs import check_config, leave_out, left_out, prepare_run
 
-    cases = find_cases(data)
+    cases = cases_of(data)
     check_config(run_folder, config)  # before anything is noted
     leave_out(data, run_folder, without or [])
     if names := left_out(run_folder):

@@ -6,7 +6,7 @@ import cc3d
 import numpy as np
 
 from tunet_lib.boxes import box_of
-from tunet_lib.mistakes import APART_MM, KIDNEY_ML
+from tunet_lib.mistakes import APART_MM, KIDNEY_ML, connected_parts
 from tunet_lib.plausible import check_shape
 from tunet_lib.scans import ScanFile
 
@@ -62,10 +62,8 @@ def _left(label: np.ndarray, scan: ScanFile, voxel_ml: float, *, first_column: i
     if not label.any():
         return np.zeros(label.shape, bool)
     x_mm = scan.spacing_mm[2]
-    padded = np.pad(label > 0, [(0, 1)] * 3)  # in a thin box cc3d expects too few components
-    components, count = cc3d.connected_components(padded, connectivity=26, return_N=True)
+    components, count = connected_parts(label > 0)
     found = cc3d.statistics(components)
-    components = components[:-1, :-1, :-1]
     centers = found["centroids"][1:, 2] + first_column
     kidney_ml = np.bincount(components[label == 1], minlength=count + 1)[1:] * voxel_ml
     by_size = np.argsort(found["voxel_counts"][1:])[::-1]
