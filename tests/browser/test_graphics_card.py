@@ -42,9 +42,15 @@ ADAPTER = """(adapter) => {
     return new Begun(URL.createObjectURL(script), { type: "module" });
   };
 }"""
-# Stands for the card's program: the processor's, which sees no image twice, and HOW it fails.
+# Stands for the card's program: the processor's, which sees no image twice, and HOW it fails. The
+# processor itself takes longer, as beside a card; else a busy machine decides which is sooner.
 PRETENDED = """
 import { InferenceSession as Sessions, Tensor } from "./ort.wasm.bundle.min.mjs";
+const { run } = Sessions.prototype;
+Sessions.prototype.run = async function (...given) {
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  return run.apply(this, given);
+};
 const device = Object.assign(new EventTarget(), { destroy() {} });
 const trouble = Object.assign(new Event("uncapturederror"), { error: new Error("no memory") });
 const env = { wasm: {}, webgpu: { device } };
@@ -52,7 +58,7 @@ let seen, maps, times = 0;
 const InferenceSession = { async create(graph) {
   const session = await Sessions.create(graph);
   return { async run({ image }) {
-    if (image.data !== seen) maps = (await session.run({ image })).probability.data;
+    if (image.data !== seen) maps = (await run.call(session, { image })).probability.data;
     seen = image.data;
     const isLate = ++times > 5;
     HOW;
@@ -107,6 +113,8 @@ OPEN = """
   const fetched = async (name) => (await fetch(new URL(name, made))).arrayBuffer();
   const card = await findCard({ evenSoftware: true });
 """
+# SwiftShader, once in some dozens of runs, takes the tab with it.
+ONCE_MORE = pytest.mark.flaky(reruns=1, only_rerun="Target crashed")
 IS_THERE = "async () => Boolean(await navigator.gpu?.requestAdapter())"
 # One image, both ways.
 BOTH = """async ([image, shape]) => {PACKING OPEN
@@ -233,6 +241,7 @@ def test_the_page_says_who_answers(visitor, networks):
     visitor.tab.wait_for_function(said, timeout=60_000)
 
 
+@ONCE_MORE
 def test_the_networks_of_the_page_say_the_same_on_a_card(card_visitor):
     config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
     volume_hu, _, spacing_mm = make_phantom(np.random.default_rng(5))
@@ -245,6 +254,7 @@ def test_the_networks_of_the_page_say_the_same_on_a_card(card_visitor):
     assert found["off"] < 1e-3
 
 
+@ONCE_MORE
 @pytest.mark.parametrize("lost_after", [None, 4])
 def test_a_label_map_of_a_card_is_that_of_the_library(card_visitor, networks, tmp_path, lost_after):
     open_with(card_visitor, networks)
