@@ -1,8 +1,9 @@
 """Add to the published study what it lacked: python book/add_trainings.py runs/more.
 
 The run was trained later, on the same cases and folds and with the same configuration. Of its
-scores those of the cases that the study scored join book/results/scores.csv, its epochs join
-learning_curves.csv, and table_1.csv is made anew. Its own provenance is kept beside the study's, as
+scores those of the cases that the study scored join book/results/scores.csv and algorithm_1.csv,
+its epochs join learning_curves.csv, in the place of those of a training whose weights were lost,
+and table_1.csv is made anew. Its own provenance is kept beside the study's, as
 provenance_2.json or the next free number. When more of the run is trained, call it again.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from publish_results import epochs_of, write_learning_curves
 
-from tunet_lib.evaluation import SYSTEMS, check_unseen, read_scores, write_scores
+from tunet_lib.evaluation import STEPS, SYSTEMS, Row, check_unseen, read_scores, write_scores
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.provenance import PROVENANCE_NAME
 from tunet_lib.runs import Run, open_run
@@ -38,33 +40,44 @@ def add(run: Run, results: Path) -> None:
     ours = load_json(run.folder / PROVENANCE_NAME)
     if ours["config"] != study["config"]:
         raise DataError(f"{run.folder}: its configuration is not the study's")
-    before = read_scores(results / "scores.csv")
-    place = {row["case_id"]: number for number, row in enumerate(before)}
-    more = [
-        row
-        for row in read_scores(run.folder / "scores.csv")
-        if row["case_id"] in place and row not in before
-    ]
-    systems = list(SYSTEMS)
-    rows = sorted(
-        before + more,
-        key=lambda row: (row["fold"], place[row["case_id"]], systems.index(row["system"])),
-    )
+    cases = [row["case_id"] for row in read_scores(results / "scores.csv")]
+    rows = joined(run, results, "scores.csv", SYSTEMS, cases)
+    steps = joined(run, results, "algorithm_1.csv", STEPS, cases)
     check_unseen(rows, run.folds)
     table = table_1(rows)  # refuses a case that is scored twice
     add_epochs(run, results / "learning_curves.csv")
     write_scores(results / "scores.csv", rows)
+    write_scores(results / "algorithm_1.csv", steps)
     write_table(results / "table_1.csv", table)
     save_json(own_provenance(ours, results), ours)
 
 
+def joined(
+    run: Run, results: Path, name: str, systems: Iterable[str], cases: list[str]
+) -> list[Row]:
+    """Give the rows of a published table of scores and those that a run adds to it, in order."""
+    place = {case_id: number for number, case_id in enumerate(dict.fromkeys(cases))}
+    order = list(systems)
+    before = read_scores(results / name)
+    more = [
+        row
+        for row in read_scores(run.folder / name)
+        if row["case_id"] in place and row not in before
+    ]
+    return sorted(
+        before + more,
+        key=lambda row: (row["fold"], place[row["case_id"]], order.index(row["system"])),
+    )
+
+
 def add_epochs(run: Run, path: Path) -> None:
-    """Add the epochs of a run's complete trainings to a table of epochs."""
+    """Put the epochs of a run's complete trainings into a table of epochs."""
+    tasks = [task for task in run.tasks() if run.model_folder(task).is_trained]
     with path.open(newline="", encoding="utf-8") as stream:
-        before = [*csv.DictReader(stream)]
-    there = {(log["variant"], int(log["fold"])) for log in before}
-    tasks = [t for t in run.tasks() if run.model_folder(t).is_trained and t not in there]
-    write_learning_curves(path, [*before, *epochs_of(run, tasks)])
+        others = [
+            log for log in csv.DictReader(stream) if (log["variant"], int(log["fold"])) not in tasks
+        ]
+    write_learning_curves(path, [*others, *epochs_of(run, tasks)])
 
 
 def own_provenance(ours: dict[str, Any], results: Path) -> Path:

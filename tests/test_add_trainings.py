@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from scans import save_untrained, scan_config, write_scans
 
-from tunet_lib.evaluation import read_scores, write_scores
+from tunet_lib.config import ENSEMBLE, LOCALIZERS
+from tunet_lib.evaluation import STEPS, read_scores, write_scores
 from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.history import write_history
 from tunet_lib.provenance import timed, write_provenance
@@ -55,6 +56,7 @@ def study_and_more(tmp_path, add):
     scored = [fold[0] for fold in study.folds]
     rows = [r for r in read_scores(study.folder / "scores.csv") if r["case_id"] in scored]
     write_scores(results / "scores.csv", rows)
+    write_scores(results / "algorithm_1.csv", [])
     publish = importlib.import_module("publish_results")
     epochs = publish.epochs_of(study, study.tasks())
     publish.write_learning_curves(results / "learning_curves.csv", epochs)
@@ -105,6 +107,29 @@ def test_what_was_trained_since_joins_and_the_rest_stays(add, study_and_more, tm
     save_json(more.folder / "provenance.json", made | {"commands": ["another"]})
     add(more, results)
     assert load_json(results / "provenance_3.json")["commands"] == ["another"]
+
+
+def test_an_ensemble_brings_its_steps_and_lost_trainings_make_room(add, study_and_more, tmp_path):
+    results, _ = study_and_more
+    publish = importlib.import_module("publish_results")
+    curves = results / "learning_curves.csv"
+    with curves.open() as stream:
+        before = list(csv.DictReader(stream))
+    lost = [{"fold": 1, "variant": "lnet", "epoch": n} | LOG for n in (1, 2)]
+    publish.write_learning_curves(curves, [*before, *lost])
+    more = run_with(tmp_path / "more", [*ENSEMBLE, *LOCALIZERS], tmp_path / "data")
+    add(more, results)
+    theirs = read_scores(more.folder / "algorithm_1.csv")
+    scored = [fold[0] for fold in more.folds]
+    steps = read_scores(results / "algorithm_1.csv")
+    assert steps == [row for row in theirs if row["case_id"] in scored]
+    assert [(row["system"], row["fold"]) for row in steps] == [
+        (s, f) for f in (0, 1) for s in STEPS
+    ]
+    with curves.open() as stream:
+        logs = [(log["variant"], log["fold"], log["epoch"]) for log in csv.DictReader(stream)]
+    assert [log for log in logs if log[0] == "lnet"] == [("lnet", "0", "1"), ("lnet", "1", "1")]
+    assert ("unet3d", "0", "1") in logs
 
 
 def test_other_numbers_or_another_recipe_are_refused_and_nothing_changes(add, study_and_more):
