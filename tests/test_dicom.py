@@ -314,11 +314,13 @@ def test_localizers_and_what_is_no_ct_are_left_out_and_named(tmp_path):
     report = slice_of(stored()[0], (0, 0, 0), Modality="SR")
     dose = slice_of(stored()[0], (0, 0, 0), ImagePositionPatient=None)
     palette = slice_of(stored()[0], (0, 0, 0), PhotometricInterpretation="PALETTE COLOR")
-    write(tmp_path / "ct", [*series(), scout, report, dose, palette])
+    iodine = slice_of(stored()[0], (0, 0, 0), RescaleType="MGML")
+    write(tmp_path / "ct", [*series(RescaleType="HU"), scout, report, dose, palette, iodine])
     with pytest.warns(UserWarning, match="left out: ") as caught:
         assert open_scan(tmp_path / "ct").shape == (5, 6, 8)
     said = str(caught[0].message)
     assert all(f"1 of {r}" in said for r in ("localizer", "modality SR", "image without", "color"))
+    assert "1 of map in MGML, not HU" in said
 
 
 def test_an_empty_file_that_may_have_been_the_last_slice_is_told(tmp_path):
@@ -397,6 +399,12 @@ def test_frames_that_are_missing_or_rescaled_each_in_its_own_way(tmp_path):
     rescaled = write(tmp_path / "own", [enhanced(range(3), intercepts=(-1024, -1000, -900))])
     own = stored(3).astype(int) + np.array([-1024, -1000, -900])[:, None, None]
     np.testing.assert_array_equal(load_scan(rescaled).volume_hu, own[::-1])
+    iodine = enhanced(range(3))
+    iodine.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence[
+        0
+    ].RescaleType = "MGML"
+    with pytest.raises(DataError, match="its values are MGML, and so no HU"):
+        load_scan(write(tmp_path / "iodine", [iodine]))
     none = write(tmp_path / "none", [slice_of(stored()[0], (0, 0, 0), SOPClassUID=ENHANCED_CT)])
     with pytest.raises(DataError, match="holds no CT slices: 1 of file without frames"):
         load_scan(none)

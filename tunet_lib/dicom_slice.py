@@ -26,8 +26,9 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept"),
     *("BitsStored", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "BitsAllocated"),
-    *("HighBit", "PixelPaddingValue", "AcquisitionNumber", "ConvolutionKernel"),
+    *("HighBit", "PixelPaddingValue", "AcquisitionNumber", "ConvolutionKernel", "RescaleType"),
 ]
+NO_HU = ("OD", "MGML", "Z_EFF", "ED", "EDW", "PCT")  # RescaleType of maps, as of iodine in mg/ml
 MODALITY = 0x00080060
 PIXELS = 0x7FE00010  # the pixel data; nothing that is read here comes after it
 UNKNOWN = 0xFFFFFFFF  # in place of a length; of pixels that are compressed
@@ -164,11 +165,19 @@ def why_no_slice(header: Any) -> str:
     is_palette = str(header.get("PhotometricInterpretation")).startswith("PALETTE")
     if is_palette or header.get("SamplesPerPixel", 1) != 1:
         return "color image"
+    if kind := _map_of(header):
+        return f"map in {kind}, not HU"
     if header.get("SOPClassUID") in MULTI_FRAME:
         return "" if header.get("PerFrameFunctionalGroupsSequence") else "file without frames"
     if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
         return "image without a position"
     return ""
+
+
+def _map_of(header: Any) -> str:
+    """Say in what a map of a material, from a CT of two energies, is; empty if it is none."""
+    kind = str(header.get("RescaleType") or "").strip().upper()
+    return kind if kind in NO_HU else ""
 
 
 def one_line(text: Any) -> str:
@@ -258,6 +267,8 @@ def _pixels(path: Path, header: Any, place: tuple[int, int | None], places: int)
 
 
 def _slice_of(path: Path, header: Any, pixels: Pixels, frame: int | None = None) -> Slice:
+    if kind := _map_of(header):  # a file of several frames says it of each
+        raise DataError(f"{path}: its values are {kind}, and so no HU")
     (slope,) = _numbers(header.get("RescaleSlope", 1) or 1, "RescaleSlope", 1)
     (intercept,) = _numbers(header.get("RescaleIntercept", 0) or 0, "RescaleIntercept", 1)
     spacing_mm = _numbers(header.PixelSpacing, "PixelSpacing", 2)

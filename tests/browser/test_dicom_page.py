@@ -248,6 +248,7 @@ REFUSED = {
     "size": (lambda: [*alike(), slice_of(stored()[0], (-10, -20, 48))], "differ in size", 0),
     "single": (lambda: alike()[:1], "IM000 is a single slice", 0),
     "MR": (lambda: alike(Modality="MR"), "no CT slices here. Left out: 6 of modality MR", 0),
+    "iodine": (lambda: alike(RescaleType="MGML"), "Left out: 6 of map in MGML, not HU", 0),
     "inverted": (
         lambda: alike(PhotometricInterpretation="MONOCHROME1"),
         "are inverted",

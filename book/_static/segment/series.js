@@ -143,12 +143,17 @@ function textOf(header, tag) {
   return new TextDecoder().decode(Uint8Array.from(text, (letter) => letter.charCodeAt(0)));
 }
 
+// RescaleType of maps of a material, as of iodine in mg/ml.
+const NO_HU = ["OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"];
+
 /** Say why a file is no slice of a CT; empty if it is one. */
 function noSlice(header) {
   const modality = header.string("x00080060");
   if (modality !== "CT") return `modality ${modality || "unknown"}`;
   if ((header.string("x00080008") ?? "").includes("LOCALIZER")) return "localizer";
   if (header.string("x00280004")?.startsWith("PALETTE") || (header.uint16("x00280002") ?? 1) !== 1) return "color image";
+  const kind = header.string("x00281054")?.toUpperCase();
+  if (NO_HU.includes(kind)) return `map in ${kind}, not HU`;
   const isPlaced = MULTI_FRAME.includes(header.string("x00080016")) ||
     (header.string("x00200032") && header.string("x00200037"));
   return isPlaced ? "" : "image without a position";
