@@ -353,11 +353,15 @@ EXPERIMENTS = (
         SPACE,
         adam={"use_ema": True, "ema_momentum": 0.99},
     ),
-    Experiment(
-        "fine_lnet_prior",
-        "L-Net, finer grid, first probability 0.05, 28 epochs",
-        "lnet",
-        FINE | MIRROR | {"first_prob": 0.05, "epochs": 28},
+    # As the study trains its L-Nets, and for twice as long.
+    *(
+        Experiment(
+            f"fine_lnet_{epochs}",
+            f"L-Net, finer grid, mirrors, first probability 0.05, {epochs} epochs",
+            "lnet",
+            FINE | MIRROR | {"first_prob": 0.05, "epochs": epochs},
+        )
+        for epochs in (20, 40)
     ),
     Experiment("fine_lnet", "L-Net, finer grid, mirrors", "lnet", FINE | MIRROR),
     Experiment("lnet", "L-Net, mirrors", "lnet", MIRROR),
