@@ -74,8 +74,9 @@ def save_untrained(run, names=tuple(VARIANTS)):
         seen = [c for ids in run.folds for c in ids if c not in held_out]
         for name in names:
             folder = run.model_folder((name, fold))
+            if not folder.is_trained:
+                folder.note_cases(sorted(seen))
             save_network(folder.path, name, run.config, seed=fold)
-            folder.note_cases(sorted(seen))
 
 
 def save_network(folder, name, config, seed=0):

@@ -293,3 +293,9 @@ def test_two_kidneys_and_a_tumor_in_a_sentence(tmp_path):
     found = {"kidney_left": 150.4, "kidney_right": 140.2, "tumor_left": 0.0, "tumor_right": 30.0}
     outcome = batch.Outcome(Job(tmp_path / "a", tmp_path / "b"), volumes_ml=found)
     assert str(outcome).endswith("b: kidney 291 ml, tumor 30 ml")
+
+
+def test_one_case_of_kits19_is_one_ct(tmp_path):
+    write_scans(tmp_path / "data", 1)
+    (job,) = plan([tmp_path / "data" / "case_00000"], tmp_path / "label.nii.gz")
+    assert job.ct == tmp_path / "data" / "case_00000" / "imaging.nii.gz"

@@ -129,3 +129,9 @@ def test_a_case_of_two_folds_is_no_pair():
     rows = [row("tunet", 0, "a", 0.5), row("ensemble", 1, "a", 0.6)]
     with pytest.raises(DataError, match="a is of two folds"):
         pair_cases(rows, "tunet", "ensemble")
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_gains_of_nothing_but_rounding_are_nothing_in_any_order(order):
+    gains = np.array([0.0, 0.0, -9.25e-18])[list(order)]
+    assert corrected_t(gains) == (0.0, 0.0, 1.0)

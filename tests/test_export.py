@@ -15,7 +15,7 @@ from tunet_lib.export import export_onnx, onnx_graph
 from tunet_lib.files import DataError, save_json
 from tunet_lib.model import Model
 from tunet_lib.phantom import make_phantom
-from tunet_lib.predict import COURSE_WEIGHTS
+from tunet_lib.predict import COURSE_WEIGHTS, WIDE_WEIGHTS
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import scan_of
 from tunet_lib.windows import cut_patch
@@ -101,7 +101,7 @@ def test_the_command_exports_what_it_is_asked_for(exported, tmp_path):
 
 def test_a_variant_that_is_not_there_is_named(tmp_path):
     with pytest.raises(DataError, match="holds no trained unet3d"):
-        export_onnx(COURSE_WEIGHTS, tmp_path / "out", variants=["unet3d"])
+        export_onnx(WIDE_WEIGHTS, tmp_path / "out", variants=["unet3d"])
     assert not (tmp_path / "out").exists()
 
 
@@ -110,3 +110,12 @@ def test_without_onnx_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr("tunet_lib.extras.import_module", lambda name: real(f"no_{name}"))
     with pytest.raises(DataError, match=r"pip install \"tunet-book\[onnx\]\""):
         onnx_graph(random_model("lnet", levels=3))
+
+
+@pytest.mark.parametrize("name", ["lnet", "unet3d"])
+def test_a_network_that_is_named_needs_no_tunet_beside_it(tmp_path, name):
+    random_model(name).save(tmp_path / "models" / name)
+    (path,) = export_onnx(tmp_path / "models", tmp_path / "out", variants=name)
+    assert path.name == f"{name}.onnx"
+    with pytest.raises(DataError, match="holds no trained TuNet"):
+        export_onnx(tmp_path / "models", tmp_path / "out")

@@ -3,10 +3,13 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from scans import save_network, scan_config, write_scans
 
 import tunet_lib
+from tunet_lib.files import DataError
+from tunet_lib.predict import predict_scan
 from tunet_lib.scans import load_label
 
 
@@ -68,3 +71,13 @@ def test_each_name_is_there_and_no_other():
     assert tunet_lib.Model.__module__ == "tunet_lib.model"
     with pytest.raises(AttributeError, match="has no attribute 'load_ct'"):
         tunet_lib.load_ct  # noqa: B018
+
+
+def test_names_are_completed_before_they_are_loaded():
+    assert set(tunet_lib.__all__) <= set(dir(tunet_lib))
+
+
+@pytest.mark.parametrize("no_scan", ["ct.nii.gz", np.zeros((4, 4, 4))])
+def test_what_is_no_scan_is_told_how_to_become_one(no_scan):
+    with pytest.raises(DataError, match=r"a scan is needed, not .*: load_scan"):
+        predict_scan(no_scan)

@@ -290,3 +290,12 @@ def test_mistakes_in_the_code_and_interrupts_are_not_noted(error):
     with pytest.raises(type(error)), noting(failures, "case_00000"):
         raise error
     assert failures == {}
+
+
+def test_no_folder_is_made_that_is_called_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="begins with ~"):
+        check_writable("~/label.nii.gz")
+    with pytest.raises(DataError, match="begins with ~"), atomic_path("~/label.nii.gz"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -31,6 +31,7 @@ HEAD = "epoch,loss,val_loss,learning_rate,attempts,time_s\n"
         "2,0,0,0,1,1",
         "1e400,0,0,0,1,1",
         "1,0,0,0,0,1",
+        "1,0,0,0,1.5,1",
         "1,0,0,0,1,-1",
     ],
 )
@@ -45,4 +46,11 @@ def test_history_that_is_none(tmp_path, text):
     if text is not None:
         (tmp_path / "history.csv").write_text(text)
     with pytest.raises(DataError, match=r"history\.csv"):
+        read_history(tmp_path / "history.csv")
+
+
+@pytest.mark.parametrize("text", ["", "<html>404</html>\n", HEAD.replace(",", ";"), "epoch,loss\n"])
+def test_what_has_no_columns_of_a_history_is_no_empty_one(tmp_path, text):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(DataError, match="it has no column"):
         read_history(tmp_path / "history.csv")

@@ -89,3 +89,9 @@ def test_an_empty_patch_has_a_gradient_only_over_the_batch():
 def test_unknown_over_is_rejected():
     with pytest.raises(DataError, match="'volume' is unknown"):
         DiceLoss("volume")
+
+
+def test_keras_saves_it_with_a_compiled_network():
+    loss = DiceLoss("batch", 0.5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert (type(again), again.over, again.epsilon) == (DiceLoss, "batch", 0.5)

@@ -377,3 +377,29 @@ def test_a_mask_of_other_voxels_is_refused(tight):
     where = np.ones([2 * size for size in config.grid_shape], bool)
     with pytest.raises(DataError, match=r"where .* are expected"):
         recording("tunet").predict(volumes, where=where, tight=tight)
+
+
+def test_the_volume_that_it_needs_and_a_batch_are_named():
+    volumes = random_volumes(*SHAPE)
+    with pytest.raises(DataError, match=r"TuNet needs volumes\[False\]"):
+        recording("tunet").predict({True: volumes[True]})
+    with pytest.raises(DataError, match="batch_size is 0"):
+        recording("tunet").predict(volumes, batch_size=0)
+
+
+def test_no_memory_and_a_fork_are_said_in_a_sentence(monkeypatch):
+    class ResourceExhaustedError(Exception):
+        pass
+
+    def exhausted(batch):
+        raise ResourceExhaustedError("OOM when allocating tensor")
+
+    model = Model.untrained(VARIANTS["unet2d"], tiny_config())
+    monkeypatch.setattr(model.network, "predict_on_batch", exhausted)
+    with pytest.raises(MemoryError, match="a smaller batch size"):
+        model.predict_batch(np.zeros((1, 1, 8, 8, 1), np.float32))
+    monkeypatch.setattr("tunet_lib.quiet.PROCESS", -1)
+    with pytest.raises(DataError, match="forked"):
+        model.predict_batch(np.zeros((1, 1, 8, 8, 1), np.float32))
+    with pytest.raises(DataError, match="forked"):
+        Model.untrained(VARIANTS["unet2d"], tiny_config())

@@ -143,3 +143,21 @@ def test_another_number_of_threads_is_noted_and_warned_of(folder, monkeypatch):
     with pytest.warns(DataWarning, match="was trained with 3 threads and goes on with 2"):
         folder.note_code()
     assert [state["threads"] for state in folder.trained_with()] == [3, 2]
+
+
+def test_the_same_cases_in_another_order_are_no_others(folder):
+    folder.note_cases(["case_00001", "case_00000"], ["case_00002"])
+    with pytest.raises(DataError, match="began with the same cases in another order"):
+        folder.note_cases(["case_00000", "case_00001"], ["case_00002"])
+    with pytest.raises(DataError, match=r"trained on other cases \(see watched_cases\.json\)"):
+        folder.note_cases(["case_00001", "case_00000"], ["case_00003"])
+    folder.weights.touch()  # now the order decides nothing any more
+    folder.note_cases(["case_00000", "case_00001"], ["case_00002"])
+
+
+def test_of_finished_weights_nobody_notes_what_they_saw(folder):
+    folder.path.mkdir(parents=True)
+    folder.weights.touch()
+    folder.note_cases(["case_00000"], ["case_00001"])
+    with pytest.raises(DataError, match="training_cases"):
+        folder.seen()

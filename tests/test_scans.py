@@ -288,3 +288,18 @@ def test_full_disk_is_a_data_error_and_keeps_the_old_file(own_case, monkeypatch)
         save_label(LABEL, load_scan(own_case.image_path), own_case.label_path)
     assert own_case.label_path.read_bytes() == before
     assert len(list(own_case.label_path.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_array_with_a_value_that_is_none_is_refused(value):
+    volume_hu = np.zeros((4, 5, 6), np.float32)
+    volume_hu[0, 0, 0] = value
+    with pytest.raises(DataError, match="the array: has NaN or infinite voxels"):
+        scan_of(volume_hu, (1, 1, 1))
+
+
+@pytest.mark.parametrize("name", ["label.NII.GZ", "label.nii.Gz"])
+def test_a_label_is_packed_by_its_name_in_any_case(case, tmp_path, name):
+    scan = load_scan(case.image_path)
+    save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / name)
+    assert (tmp_path / name).read_bytes()[:2] == b"\x1f\x8b"

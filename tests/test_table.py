@@ -137,7 +137,8 @@ def test_coverage_says_what_is_still_to_be_run():
             ]
         )
     )
-    assert lacking.startswith("Folds run: 5 of 5. Cases are missing of U-Net 2D + median, U-Net 3D")
+    said = "Folds run: 5 of 5. Fewer cases than in other rows of as many folds: U-Net 2D + median, "
+    assert lacking.startswith(f"{said}U-Net 3D")
     assert coverage(table_1([])).startswith("Folds run: 0 of 5. Not yet run: U-Net 2D, ")
 
 
@@ -234,3 +235,9 @@ def test_a_fold_without_a_finite_mean_leaves_no_sd(strange):
     found = mean_sd([1.0, strange])
     assert math.isnan(found.sd)
     assert not math.isfinite(found.mean)
+
+
+def test_missing_cases_are_told_before_all_folds_are_run():
+    rows = [row("unet3d", 0, name, 0.8, 0.4) for name in "abc"]
+    table = table_1([*rows, *(row("tunet", 0, name, 0.8, 0.4) for name in "ab")])
+    assert "Fewer cases than in other rows of as many folds: TuNet. One fold" in coverage(table)

@@ -160,6 +160,7 @@ def test_training_lowers_the_loss_and_leaves_what_prediction_needs(trained, name
         "model.weights.h5",
         "training_cases.json",
         "variant.json",
+        "watched_cases.json",
     ]
     model = Model.load(parent / "whole")
     assert model.config == THREE

@@ -9,6 +9,7 @@ from tunet_lib.config import VARIANTS
 from tunet_lib.files import DIGEST_BYTES, DataError
 from tunet_lib.model import Model
 from tunet_lib.quiet import keras
+from tunet_lib.training import compiled
 from tunet_lib.weights import halve_weights, read_weights, write_weights
 
 
@@ -131,3 +132,14 @@ def test_what_is_refused_leaves_the_old_file(path, network):
     with pytest.raises(DataError, match="taken over"):
         write_weights(path, network, before=refuse)
     assert path.read_bytes() == before
+
+
+def test_those_of_a_compiled_network_are_saved_without_adams_memory(path, tmp_path):
+    trained = compiled(VARIANTS["lnet"], tiny_config(levels=1))
+    trained.fit(np.zeros((1, 4, 8, 8, 1)), np.zeros((1, 4, 8, 8, 1)), verbose=0)
+    write_weights(tmp_path / "compiled.weights.h5", trained)
+    assert (tmp_path / "compiled.weights.h5").stat().st_size == path.stat().st_size
+    again = Model.untrained(VARIANTS["lnet"], tiny_config(levels=1)).network
+    read_weights(tmp_path / "compiled.weights.h5", again)
+    for one, two in zip(again.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

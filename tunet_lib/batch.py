@@ -109,11 +109,11 @@ def plan(cts: Iterable[Path], output: Path | None = None, *, suffix: str = ".nii
         jobs = [Job(ct, folder / name) for ct, name in zip(found, names, strict=True)]
     for job in jobs:
         check_label_name(job.output)
+        check_writable(job.output)
         if output is None and job.output.exists():
             raise DataError(f"{job.output}: is there already; name another file with --output")
         if _is_of(job.output, found):
             raise DataError(f"{job.output}: is the CT itself; name another file with --output")
-        check_writable(job.output)
     return jobs
 
 
@@ -223,6 +223,8 @@ def _listed(folder: Path) -> list[Path]:
         data = find_data(folder)
         _say_what_is_left(data)
         return [case.image_path for case in data.cases if case.image_path]
+    if (image := folder / IMAGE_NAME).is_file():  # one case of KiTS19, beside its label map
+        return [image]
     suffixes = set(IMAGE_SUFFIXES) - set(SECOND_OF_PAIR)
     files = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
     images = [each for each in files if not each.is_dir() and suffix_of(each) in suffixes]

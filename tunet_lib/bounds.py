@@ -78,7 +78,7 @@ def _broken_rule(value: Any, hint: Any) -> str | None:
         return _broken_rule(value, kind) or (None if all(map(bound.holds, numbers)) else f"{bound}")
     if origin is tuple:
         if not isinstance(value, tuple) or len(value) != len(arguments):
-            return f"{len(arguments)} numbers"
+            return f"a tuple of {len(arguments)} numbers"
         return next(filter(None, map(_broken_rule, value, arguments)), None)
     if origin in (types.UnionType, typing.Union):
         rules = [_broken_rule(value, argument) for argument in arguments]

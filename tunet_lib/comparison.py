@@ -159,7 +159,8 @@ def corrected_t(
     error = math.sqrt((1 / folds + held_out_to_trained) * gains.var(ddof=1))
     reach = stats.t.ppf(0.975, folds - 1) * error
     if error < ROUNDING:  # all folds gain alike: nothing, or what no spread can be held against
-        return Interval(0.0, 0.0, 1.0) if gains[0] == 0 else Interval(math.nan, math.nan, math.nan)
+        is_nothing = abs(gains.mean()) < ROUNDING
+        return Interval(0.0, 0.0, 1.0) if is_nothing else Interval(math.nan, math.nan, math.nan)
     p = 2 * stats.t.sf(abs(gains.mean()) / error, folds - 1)
     return Interval(gains.mean() - reach, gains.mean() + reach, float(p))
 

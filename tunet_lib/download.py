@@ -81,7 +81,9 @@ def parse_cases(text: str) -> list[int]:
         if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", part)):
             raise DataError(f"cases {text!r}: write them as 0-20 or 3,7,160")
         first, last = int(match[1]), int(match[2] or match[1])
-        if not first <= last < CASES:
+        if first > last:
+            raise DataError(f"cases {text!r}: {part} runs backwards; write {last}-{first}")
+        if last >= CASES:
             raise DataError(f"cases {text!r}: KiTS19 has the cases 0 to {CASES - 1}")
         numbers |= set(range(first, last + 1))
     return sorted(numbers)

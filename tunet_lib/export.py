@@ -17,6 +17,7 @@ from tunet_lib.config import Config, Variant
 from tunet_lib.extras import library
 from tunet_lib.files import DataError, atomic_path, save_json
 from tunet_lib.model import Model
+from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder, check_alike
 from tunet_lib.networks import Blocks, GroupNorm, u_net
 from tunet_lib.plausible import SURE_PROB
 from tunet_lib.predict import find_models
@@ -172,7 +173,7 @@ def export_onnx(
     variants: Iterable[str] | None = None,
     half: bool = False,
 ) -> list[Path]:
-    """Write the L-Nets and TuNets below a folder as ONNX files, and a list of them.
+    """Write the L-Nets and TuNets below a folder, or others, as ONNX files, and a list of them.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def export_onnx(
         Where to write ``NAME.onnx`` for each, and ``networks.json``: their configuration, and of
         each its file, its variant and whether it sees the median-filtered volume.
     variants
-        Only these.
+        Only these, of whichever kind.
     half
         As in `onnx_graph`.
 
@@ -197,14 +198,10 @@ def export_onnx(
         There is no such network, the configurations differ, or onnx is not installed.
     """
     models, folder = Path(models), Path(folder)
-    found = [each for several in find_models(models) for each in several]
-    names = [variants] if isinstance(variants, str) else variants
-    wanted = None if names is None else set(names)
-    chosen = [each for each in found if wanted is None or each.variant().name in wanted]
-    if wanted is not None and not wanted:
-        raise DataError("no network is named; name one, or leave `variants` out for all")
-    if missing := (wanted or set()) - {each.variant().name for each in chosen}:
-        raise DataError(f"{models}: holds no trained {', '.join(sorted(missing))}")
+    if variants is None:
+        chosen = [each for several in find_models(models) for each in several]
+    else:
+        chosen = _named(models, {variants} if isinstance(variants, str) else set(variants))
     paths, entries = [], []
     for each in chosen:
         model = Model.load(each.path)
@@ -220,6 +217,18 @@ def export_onnx(
     about = {"config": config, "paper": _paper(), "sure_prob": SURE_PROB}
     save_json(folder / LIST_NAME, {**about, "networks": entries})
     return paths
+
+
+def _named(models: Path, wanted: set[str]) -> list[ModelFolder]:
+    """Find the trained networks of some variants, which have one configuration."""
+    if not wanted:
+        raise DataError("no network is named; name one, or leave `variants` out for all")
+    found = [ModelFolder(path.parent) for path in sorted(models.rglob(WEIGHTS_NAME))]
+    chosen = [each for each in found if each.variant().name in wanted]
+    if missing := wanted - {each.variant().name for each in chosen}:
+        raise DataError(f"{models}: holds no trained {', '.join(sorted(missing))}")
+    check_alike(chosen)
+    return chosen
 
 
 def _architecture(image: str, variant: Variant, blocks: OnnxBlocks) -> str:

@@ -90,7 +90,7 @@ def atomic_path(path: str | Path, *, before: Callable[[], object] | None = None)
     DataError
         The disk is full, or the folder cannot be written.
     """
-    path = Path(path)
+    path = _target(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,9 +137,17 @@ def guarded_files(folder: Path) -> list[Path]:
     return [path for path, _, mark in _temporaries(folder) if mark.startswith(_GUARDED)]
 
 
+def _target(path: str | Path) -> Path:
+    """Give the path of a file to write; a folder that is called ~ is nobody's wish."""
+    path = Path(path)
+    if path.parts[:1] == ("~",):
+        raise DataError(f"{path}: begins with ~, which only a shell replaces; write it out")
+    return path
+
+
 def check_writable(path: str | Path) -> None:
     """Raise a `DataError` if no file can be written there, before anything is computed for it."""
-    path = Path(path)
+    path = _target(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_folder = path.is_dir()  # a name that is too long is told here

@@ -49,7 +49,10 @@ def read_history(path: str | Path) -> list[EpochLog]:
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as stream:
-            rows = [{name: float(row[name]) for name in FIELDS} for row in csv.DictReader(stream)]
+            reader = csv.DictReader(stream)
+            if missing := set(FIELDS) - set(reader.fieldnames or ()):
+                raise ValueError(f"it has no column {', '.join(sorted(missing))}")
+            rows = [{name: float(row[name]) for name in FIELDS} for row in reader]
         return checked_history(rows)
     except (OSError, KeyError, TypeError, ValueError, OverflowError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as a training history ({error})") from error
@@ -64,7 +67,8 @@ def checked_history(rows: Sequence[EpochLog]) -> list[EpochLog]:
         They are not.
     """
     for number, row in enumerate(rows, start=1):
-        if row["epoch"] != number or not row["attempts"] >= 1 or not row["time_s"] >= 0:
+        is_count = row["attempts"] >= 1 and row["attempts"] % 1 == 0
+        if row["epoch"] != number or not is_count or not row["time_s"] >= 0:
             raise ValueError(f"line {number} is not that of epoch {number}")
         if not all(math.isfinite(row[name]) for name in FIELDS):
             raise ValueError(f"epoch {number} has a number that is not finite")

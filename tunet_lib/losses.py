@@ -13,6 +13,7 @@ from tunet_lib.quiet import keras
 DiceOver = Literal["sample", "batch"]
 
 
+@keras.saving.register_keras_serializable("tunet_lib")
 class DiceLoss(keras.losses.Loss):
     """Sum over the channels of -2 Σuv / (Σu + Σv + ε).
 
@@ -52,6 +53,10 @@ class DiceLoss(keras.losses.Loss):
         super().__init__(name="dice_loss")
         self.over = over
         self.epsilon = epsilon
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the arguments, as Keras saves them with a compiled network."""
+        return {"over": self.over, "epsilon": self.epsilon}
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Give the loss of a batch.

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tunet_lib.config import Config, Variant
+from tunet_lib.files import DataError
 from tunet_lib.localization import predict_lnet
 from tunet_lib.model_folder import ModelFolder
 from tunet_lib.networks import build
 from tunet_lib.plausible import check_shape
-from tunet_lib.quiet import keras
+from tunet_lib.quiet import computing, keras
 from tunet_lib.weights import read_weights, write_weights
 from tunet_lib.windows import OnPart, box_around, predict_windows, starts_at, window_starts
 
@@ -120,12 +121,15 @@ class Model:
         Raises
         ------
         DataError
-            `where` holds no voxel, or has another shape than the volume.
+            `where` holds no voxel, or has another shape than the volume; the volume that the
+            network needs is not there, or `batch_size` is below 1.
 
         Notes
         -----
         Source: Vu et al. 2019, 3.3.
         """
+        if self.variant.median not in volumes:
+            raise DataError(f"{self.variant.title} needs volumes[{self.variant.median}]")
         volume = volumes[self.variant.median]
         if self.variant.sees == "volume":
             return predict_lnet(self.predict_batch, volume, self.config, on_part=on_part)
@@ -153,6 +157,7 @@ class Model:
         maps[box] = predicted(volume[box], where[box])
         return maps
 
+    @computing()
     def predict_batch(self, batch: np.ndarray) -> np.ndarray:
         """Predict patches (batch, z, y, x, 1) float32; slices are patches of one z."""
         if self.variant.sees == "slice":

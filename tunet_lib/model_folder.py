@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,19 +144,42 @@ class ModelFolder:
         """Keep the log of the first attempt, so that from now on this is the second one."""
         write_history(self.first_history_path, self.history())
 
-    def note_cases(self, case_ids: list[str]) -> None:
-        """Write down the cases that the network is trained on.
+    def note_split(self, split: Any) -> None:
+        """Write down the cases of a `folds.Split`, as `note_cases` does."""
+        training, watched = (
+            [case.case_id for case in cases] for cases in (split.training, split.validation)
+        )
+        self.note_cases(training, watched)
+
+    def note_cases(self, trained: list[str], watched: list[str] | None = None) -> None:
+        """Write down the cases that the network is trained on, and those that choose its epoch.
+
+        Nothing is written beside finished weights: of what was not noted nobody knows.
 
         Raises
         ------
         DataError
-            It was trained on others before.
+            It was trained on others before, or began with them in another order.
         """
-        path = self.path / "training_cases.json"
+        self._note_cases("training_cases.json", trained)
+        if watched is not None:
+            self._note_cases("watched_cases.json", watched)
+
+    def _note_cases(self, name: str, case_ids: list[str]) -> None:
+        path = self.path / name
         if not path.exists():
-            save_json(path, case_ids)
-        elif load_json(path) != case_ids:
-            raise DataError(f"{self.path}: was trained on other cases; remove it to train again")
+            if not self.is_trained:
+                save_json(path, case_ids)
+            return
+        noted = load_json(path)
+        if not is_list_of(str, noted) or sorted(noted) != sorted(case_ids):
+            raise DataError(
+                f"{self.path}: was trained on other cases (see {name}); remove it to train again"
+            )
+        if noted != case_ids and not self.is_trained:  # batches are drawn in their order
+            raise DataError(
+                f"{self.path}: began with the same cases in another order; give them as {name} does"
+            )
 
     def seen(self) -> list[str]:
         """List the cases that the network was trained on.
@@ -210,6 +234,17 @@ class ModelFolder:
         if not is_list_of(dict, states) or not all(map(_is_state, states)):
             raise DataError(f"{path}: is no list of versions; remove it")
         return states
+
+
+def check_alike(models: Sequence[ModelFolder]) -> None:
+    """Raise a `DataError` where not all of some networks have the configuration of the first."""
+    first = models[0]
+    for other in models:
+        if wrong := other.config().differences(first.config()):
+            raise DataError(
+                f"{other.path}: has another configuration than {first.path} "
+                f"({', '.join(wrong)} differ); keep the models of each in a folder of their own"
+            )
 
 
 def _is_state(state: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ import math
 from typing import Any
 
 from tunet_lib.config import Config, Variant
-from tunet_lib.quiet import keras
+from tunet_lib.quiet import computing, keras
 
 
 @keras.saving.register_keras_serializable("tunet_lib")
@@ -320,6 +320,7 @@ def tunet(config: Config, squeeze_excite: bool = False) -> keras.Model:
 NETWORKS = {"unet2d": unet_2d, "unet3d": unet_3d, "lnet": l_net, "tunet": tunet}
 
 
+@computing()
 def build(variant: Variant, config: Config) -> keras.Model:
     """Give the untrained network of a variant, its weights drawn from Keras' global seed."""
     return NETWORKS[variant.network](config, squeeze_excite=variant.squeeze_excite)

@@ -239,7 +239,7 @@ def write_nifti(
     if array.dtype != image.get_data_dtype():
         raise ValueError(f"{path}: {array.dtype} voxels, and a header for another type")
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        if Path(path).suffix != ".gz":
+        if Path(path).suffix.lower() != ".gz":
             _write(stream, image)
             return
         # No name and no time in the header, so that the same array gives the same bytes.

@@ -149,6 +149,15 @@ def believed_hu(grid_hu: np.ndarray, coverage: np.ndarray, scan: ScanFile) -> np
     return grid_hu
 
 
+def check_is_scan(scan: object) -> None:
+    """Raise a `DataError` if it is a path or an array, which has no place in space."""
+    if not hasattr(scan, "spacing_mm"):
+        raise DataError(
+            f"a scan is needed, not {type(scan).__name__}: load_scan(path) gives one, and so does "
+            "scans.scan_of(array, spacing_mm)"
+        )
+
+
 def check_label(label: np.ndarray, path: Path) -> None:
     """Warn of a label map that is empty, or that ends where its CT ends.
 

@@ -16,9 +16,9 @@ from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.files import DataError
 from tunet_lib.localization import lnet_mask
-from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder
+from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder, check_alike
 from tunet_lib.placement import Placement
-from tunet_lib.plausible import check_tumor
+from tunet_lib.plausible import check_is_scan, check_tumor
 from tunet_lib.postprocess import is_tumor_by_rule, postprocess
 from tunet_lib.preprocess import prepare_scan
 from tunet_lib.scans import ScanFile
@@ -71,8 +71,9 @@ def predict_scan(
     Raises
     ------
     DataError
-        `models` holds no TuNet, or networks of different configurations; or the scan cannot be
-        brought to their grid (`preprocess.prepare_scan`).
+        `models` holds no TuNet, or networks of different configurations; the scan cannot be
+        brought to their grid (`preprocess.prepare_scan`), or is none; or this process was forked
+        from one that had loaded TensorFlow.
 
     Warns
     -----
@@ -95,6 +96,7 @@ def predict_scan(
     """
     if windows not in (known := get_args(Windows)):
         raise DataError(f"windows is {windows!r}, must be one of {', '.join(known)}")
+    check_is_scan(scan)
     networks = models if isinstance(models, Networks) else Networks(models)
     localizers, voters = networks.localizers, networks.voters
     config = voters[0].config()
@@ -169,13 +171,7 @@ def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder
     voters = [model for model in found if model.variant().name in ENSEMBLE]
     if not voters:
         raise DataError(f"{folder}: holds no trained TuNet; name the folder models/ of a run")
-    config = voters[0].config()
-    for other in (*localizers, *voters):
-        if wrong := other.config().differences(config):
-            raise DataError(
-                f"{other.path}: has another configuration than {voters[0].path} "
-                f"({', '.join(wrong)} differ); keep the models of each in a folder of their own"
-            )
+    check_alike([*voters, *localizers])
     return localizers, voters
 
 

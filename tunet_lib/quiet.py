@@ -15,7 +15,33 @@ from collections.abc import Iterator
 
 from tunet_lib.files import DataError
 
-__all__ = ["keras", "tf"]
+__all__ = ["computing", "keras", "tf"]
+
+PROCESS = os.getpid()
+
+
+@contextlib.contextmanager
+def computing() -> Iterator[None]:
+    """Say in a sentence what Keras' backend says at length or not at all. Also a decorator.
+
+    Raises
+    ------
+    DataError
+        This process was forked from one that had loaded the backend, whose threads are not here.
+    MemoryError
+        The backend found no memory.
+    """
+    if os.getpid() != PROCESS:
+        raise DataError(
+            "this process was forked from one that computes with TensorFlow, and would wait "
+            'forever; begin it by multiprocessing.get_context("spawn")'
+        )
+    try:
+        yield
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "ResourceExhausted" in type(error).__name__:
+            raise MemoryError("not enough memory; a smaller batch size takes less") from error
+        raise
 
 
 @contextlib.contextmanager
@@ -40,20 +66,26 @@ if platform.machine() in ("x86_64", "AMD64"):
     # TensorFlow takes oneDNN's convolutions by itself only where it finds AVX-512 VNNI or later.
     # With AVX2, as on many laptops, they take a quarter of the time of its own in 3D.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# A keras.json in the user's home may name another backend, of other work, and another data format.
+if not (limit := os.environ.get("TF_NUM_INTRAOP_THREADS", "0")).isdecimal():
+    # TensorFlow ends the process at a number below 0, and says why where nobody reads it.
+    raise DataError(f"TF_NUM_INTRAOP_THREADS is {limit!r}, must be a number of threads")
+# A keras.json in the user's home may be of other work: another backend, data format, precision.
 backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 collecting = gc.isenabled()
 gc.disable()
 with _no_stderr():
     try:
         import keras
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, AttributeError) as error:
+        advice = "set the environment variable KERAS_BACKEND to tensorflow"
+        if backend == "tensorflow":
+            advice = "look into keras.json in ~/.keras, or give it more memory"
         raise DataError(
-            f"Keras cannot be loaded with the backend {backend!r} ({error}); "
-            "set the environment variable KERAS_BACKEND to tensorflow"
+            f"Keras cannot be loaded with the backend {backend!r} ({error}); {advice}"
         ) from error
 
     keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
     keras.ops.zeros(1)  # the first use has something to report, too
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

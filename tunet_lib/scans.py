@@ -20,7 +20,7 @@ from nibabel import orientations
 
 from tunet_lib.files import DataError
 from tunet_lib.formats import open_image, write_label
-from tunet_lib.nifti import NiftiFile, nifti_of
+from tunet_lib.nifti import NiftiFile, check_finite, nifti_of
 from tunet_lib.upright import UprightFile, original, upright
 
 IPL = ("I", "P", "L")
@@ -194,9 +194,16 @@ def scan_of(volume_hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
         (z, y, x) in HU, any number type.
     spacing_mm
         Voxel size (z, y, x).
+
+    Raises
+    ------
+    DataError
+        Some voxel is NaN or infinite.
     """
     voxels = np.asfortranarray(volume_hu, _type_in_memory(volume_hu))
-    return Scan(**vars(_placed(nifti_of(voxels, ipl_affine(spacing_mm)))), volume_hu=voxels)
+    placed = _placed(nifti_of(voxels, ipl_affine(spacing_mm)))
+    check_finite(Path("the array"), voxels)
+    return Scan(**vars(placed), volume_hu=voxels)
 
 
 def ipl_affine(spacing_mm: Sequence[float]) -> np.ndarray:

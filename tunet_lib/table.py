@@ -200,8 +200,8 @@ def coverage(table: Sequence[TableRow], folds: int = Config.folds) -> str:
     """
     run = sorted({row.folds for row in table if row.folds}) or [0]
     absent = [row.title for row in table if not row.folds]
-    whole = [row for row in table if row.folds >= folds]
-    partly = [row.title for row in whole if row.cases < max(other.cases for other in whole)]
+    most = {row.folds: max(r.cases for r in table if r.folds == row.folds) for row in table}
+    partly = [row.title for row in table if row.cases < most[row.folds]]
     if run[0] >= folds and not absent and not partly:
         return ""
     count = f"{run[0]}" if len(run) == 1 else f"{run[0]} to {run[-1]}"
@@ -209,7 +209,7 @@ def coverage(table: Sequence[TableRow], folds: int = Config.folds) -> str:
     if absent:
         parts.append(f"Not yet run: {', '.join(absent)}.")
     if partly:
-        parts.append(f"Cases are missing of {', '.join(partly)}.")
+        parts.append(f"Fewer cases than in other rows of as many folds: {', '.join(partly)}.")
     if 1 in run:
         parts.append("One fold has no SD.")
     return " ".join(parts)

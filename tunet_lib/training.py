@@ -128,8 +128,9 @@ def train(
             f"{len(split.validation)} to watch; add cases, or change folds"
         )
     files.check_config(config, variant)
-    files.note_cases([case.case_id for case in split.training])
+    files.note_split(split)
     if files.is_trained:
+        files.checkpoint.unlink(missing_ok=True)  # of a start that was killed at its end
         return read_history(files.history_path)
     owner = take_over(files.path)
     if files.weights.exists():  # the one before finished a moment ago

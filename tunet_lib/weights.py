@@ -40,6 +40,8 @@ def write_weights(
     """
     # HDF5 does not survive a full disk: it fails as it closes, or crashes. So it never sees one.
     buffer = _Buffer()
+    if network.compiled:  # else Adam's memory goes into the file as well
+        network = type(network)(network.inputs, network.outputs, name=network.name)
     network.save(buffer)
     with zipfile.ZipFile(buffer) as archive:
         content = archive.read("model.weights.h5")

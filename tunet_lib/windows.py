@@ -126,13 +126,15 @@ def predict_windows(
     Raises
     ------
     DataError
-        There is no window.
+        There is no window, or `batch_size` is below 1.
 
     Notes
     -----
     Source: Vu et al. 2019, 3.3. The paper does not say how overlapping answers become one; this
     is their plain mean.
     """
+    if batch_size < 1:
+        raise DataError(f"batch_size is {batch_size}, must be at least 1")
     total: np.ndarray | None = None
     count = np.zeros(volume.shape, np.uint32)
     for first in range(0, len(starts), batch_size):

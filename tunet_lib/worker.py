@@ -37,7 +37,7 @@ def train_task(run: Run, task: Task, on_epoch: Callable[[Any], Any] | None = Non
     folder.check_files(run.config)
     split = split_cases(run.cases(), run.folds, fold, inner=run.config.inner_validation)
     # `train` asks as well; here a start that is refused has not yet noted its code.
-    folder.note_cases([case.case_id for case in split.training])
+    folder.note_split(split)
     folder.note_code()
     train(
         VARIANTS[name],

@@ -84,7 +84,8 @@
       this.nv = new Niivue({
         backColor: [0, 0, 0, 1], // in both modes: grays are judged by what is around them
         crosshairColor: [0.94, 0.89, 0.26, 0.8],
-        crosshairWidth: 0.6,
+        crosshairWidth: 1,
+        fontColor: [0.94, 0.89, 0.26, 1], // as bright on bone as on air
         multiplanarShowRender: SHOW_RENDER.ALWAYS,
         multiplanarLayout: MULTIPLANAR_TYPE.GRID,
         clipPlaneColor: [0, 0, 0, 0],

@@ -43,6 +43,8 @@ model_folder.git_state = lambda: None
 LOG = {"epoch": 1, "loss": -0.1, "val_loss": -0.2, "learning_rate": 0.1, "attempts": 1, "time_s": 1}
 
 class Network:
+    compiled = False
+
     def save(self, stream):
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("model.weights.h5", bytes(range(256)) * 50)

@@ -40,18 +40,18 @@ def data(tmp_path):
 
 def test_the_keras_of_other_work(tmp_path):
     """easybuilders/easybuild-easyconfigs#23163, tensorflow/tensorflow#44126."""
-    settings = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float32"}
+    settings = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float64"}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
     code = "from tunet_lib.quiet import keras; c = keras.config; "
-    code += "print(c.backend(), c.image_data_format())"
+    code += "print(c.backend(), c.image_data_format(), c.floatx())"
     run = python(code, env={"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"})
-    assert run.stdout.split() == [b"tensorflow", b"channels_last"], run.stderr
+    assert run.stdout.split() == [b"tensorflow", b"channels_last", b"float32"], run.stderr
     environment = {**os.environ, "KERAS_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     environment.pop("KERAS_BACKEND", None)
     again = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, check=False
     )
-    assert again.stdout.split() == [b"tensorflow", b"channels_last"], again.stderr
+    assert again.stdout.split() == [b"tensorflow", b"channels_last", b"float32"], again.stderr
 
 
 def test_a_backend_that_is_not_there_is_named():

@@ -50,7 +50,7 @@
   boxes.forEach((box) => {
     box.setAttribute("tabindex", "0");
     box.setAttribute("role", "button");
-    for (const event of ["click", "focus", "pointerenter"])
+    for (const event of ["click", "focus"])
       box.addEventListener(event, () => choose(box.dataset.block));
     box.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" && event.key !== " ") return;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -263,6 +264,9 @@ def _draw_outlines(ax: Axes, label: np.ndarray, style: Any, fill: bool) -> None:
             area = label == 1 if region == "whole" else mask  # the tints must not mix
             if area.any():
                 ax.contourf(*_framed(area), levels=[0.5, 1.5], colors=[color], alpha=0.4)
+        if region == "tumor" and style != "solid":
+            # Where both run along one border, blue would else fill the gaps of orange.
+            ax.contour(*_framed(mask), levels=[0.5], colors=["black"], linewidths=2.4)
         lines = ax.contour(*_framed(mask), levels=[0.5], colors=[color], linewidths=1.3)
         lines.set(linestyle=style, label=region, path_effects=black_edge(2.4))
 
@@ -276,31 +280,41 @@ def _framed(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _name_regions(ax: Axes, labels: Sequence[np.ndarray], taken: np.ndarray) -> None:
     """Write whole above itself and tumor below, or where less is hidden if that hides much.
 
-    `taken` is where the outlines are; the names are added to it.
+    `taken` is where the outlines are; the names are added to it. No name lies on another.
     """
     points = ax.get_window_extent().width * 72 / ax.figure.dpi
     per_point = float(np.ptp(ax.get_xlim())) / points  # columns
     size = np.array([per_point / float(ax.get_aspect()), per_point]) * _NAME_POINTS  # rows, columns
+    named = np.zeros_like(taken)
+
+    def harm(place: tuple[int, np.ndarray]) -> tuple[float, int, float]:
+        axis, spot = place
+        # The corner of a name may touch another's: its letters do not fill it.
+        on_a_name = max(0.1, _hidden(named, spot, size, beyond=False))
+        return on_a_name, axis, max(_MAY_HIDE, _hidden(taken, spot, size))
+
     for region, lowest, sides in (("whole", 1, (-1, 1)), ("tumor", 2, (1, -1))):
         masks = [np.any([label >= lowest for label in labels], axis=0), labels[0] >= lowest]
-        spots = [_beside(mask, side, size) for side in sides for mask in masks if mask.any()]
-        if not spots:
+        masks = [mask for mask in masks if mask.any()]
+        if not masks:
             continue
-        # Of those that hide little, the first.
-        spot = min(spots, key=lambda spot: max(_MAY_HIDE, _hidden(taken, spot, size)))
+        places = itertools.product((0, 1), sides, masks)
+        spots = [(axis, _beside(mask, axis, side, size)) for axis, side, mask in places]
+        _, spot = min(spots, key=harm)  # of those that hide little the first
         row, column = spot
         ax.text(
             column, row, region, ha="center", va="center", color=PALETTE[region], fontsize=9,
             fontweight="bold", path_effects=black_edge(1.6),
         )  # fmt: skip
-        taken[_under(spot, size)] = True
+        taken[_under(spot, size)] = named[_under(spot, size)] = True
 
 
-def _beside(mask: np.ndarray, side: int, size: np.ndarray) -> np.ndarray:
-    """Give the middle (row, column) of a name above a region, -1, or below it, 1."""
-    rows, columns = np.nonzero(mask)
-    at = rows.argmin() if side < 0 else rows.argmax()
-    spot = np.array([rows[at] + side * (0.5 + 0.9 * size[0]), columns[at]])
+def _beside(mask: np.ndarray, axis: int, side: int, size: np.ndarray) -> np.ndarray:
+    """Give the middle (row, column) of a name above (axis 0) or left of (1) a region, -1, or 1."""
+    places = np.stack(np.nonzero(mask))
+    at = places[axis].argmin() if side < 0 else places[axis].argmax()
+    spot = places[:, at].astype(float)
+    spot[axis] += side * (0.5 + (0.9, 0.6)[axis] * size[axis])
     # At the edge of the image the name goes inside.
     return np.clip(spot, size / 2, np.maximum(size / 2, mask.shape - size / 2))
 
@@ -312,9 +326,11 @@ def _under(spot: np.ndarray, size: np.ndarray) -> tuple[slice, slice]:
     return slice(*np.maximum([first[0], last[0]], 0)), slice(*np.maximum([first[1], last[1]], 0))
 
 
-def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray) -> float:
-    """Say how much of a name lies on outlined voxels or other names, or is out of the image."""
-    return 1 - float((~taken[_under(spot, size)]).sum() / np.prod(np.ceil(size)))
+def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray, *, beyond: bool = True) -> float:
+    """Say how much of a name lies on what is taken, and, if asked, beyond the image."""
+    part = taken[_under(spot, size)]
+    hidden = np.prod(np.ceil(size)) - (~part).sum() if beyond else part.sum()
+    return float(hidden / np.prod(np.ceil(size)))
 
 
 def _draw_style_key(ax: Axes, taken: np.ndarray) -> None:
