@@ -447,6 +447,8 @@ def test_a_reader_segments_a_phantom_as_the_library_does_and_nothing_leaves(
 
     narrow = milliliters(tab)[0]
     tab.locator(".sliders input[name=lnet_threshold]").fill("0.02")
+    picture = tab.locator(".segment-here .ct-viewer-stage").bounding_box()
+    assert 0 < picture["y"] < 900 - picture["height"], "it stays in sight beside the sliders"
     tab.wait_for_function(
         f"document.querySelectorAll('.result td:last-child')[0].textContent != '{narrow:.1f}'",
         timeout=120_000,
