@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,12 @@ def add(run: Run, results: Path) -> None:
     ours = load_json(run.folder / PROVENANCE_NAME)
     if ours["config"] != study["config"]:
         raise DataError(f"{run.folder}: its configuration is not the study's")
-    cases = [row["case_id"] for row in read_scores(results / "scores.csv")]
-    rows = joined(run, results, "scores.csv", SYSTEMS, cases)
-    steps = joined(run, results, "algorithm_1.csv", STEPS, cases)
+    scored = (row["case_id"] for row in read_scores(results / "scores.csv"))
+    place = {case_id: number for number, case_id in enumerate(dict.fromkeys(scored))}
+    rows, steps = (
+        joined(run.folder / name, results / name, list(systems), place)
+        for name, systems in (("scores.csv", SYSTEMS), ("algorithm_1.csv", STEPS))
+    )
     check_unseen(rows, run.folds)
     table = table_1(rows)  # refuses a case that is scored twice
     add_epochs(run, results / "learning_curves.csv")
@@ -52,18 +54,13 @@ def add(run: Run, results: Path) -> None:
     save_json(own_provenance(ours, results), ours)
 
 
-def joined(
-    run: Run, results: Path, name: str, systems: Iterable[str], cases: list[str]
-) -> list[Row]:
-    """Give the rows of a published table of scores and those that a run adds to it, in order."""
-    place = {case_id: number for number, case_id in enumerate(dict.fromkeys(cases))}
-    order = list(systems)
-    before = read_scores(results / name)
-    more = [
-        row
-        for row in read_scores(run.folder / name)
-        if row["case_id"] in place and row not in before
-    ]
+def joined(theirs: Path, published: Path, order: list[str], place: dict[str, int]) -> list[Row]:
+    """Give the rows of a published table and those that a run adds, by fold, case and system.
+
+    `place` is that of each published case; the run's others are left out.
+    """
+    before = read_scores(published)
+    more = [r for r in read_scores(theirs) if r["case_id"] in place and r not in before]
     return sorted(
         before + more,
         key=lambda row: (row["fold"], place[row["case_id"]], order.index(row["system"])),

@@ -66,7 +66,7 @@ if platform.machine() in ("x86_64", "AMD64"):
     # TensorFlow takes oneDNN's convolutions by itself only where it finds AVX-512 VNNI or later.
     # With AVX2, as on many laptops, they take a quarter of the time of its own in 3D.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-if not (limit := os.environ.get("TF_NUM_INTRAOP_THREADS", "0")).isdecimal():
+if (limit := os.environ.get("TF_NUM_INTRAOP_THREADS", "")).strip().startswith("-"):
     # TensorFlow ends the process at a number below 0, and says why where nobody reads it.
     raise DataError(f"TF_NUM_INTRAOP_THREADS is {limit!r}, must be a number of threads")
 # A keras.json in the user's home may be of other work: another backend, data format, precision.

@@ -54,6 +54,14 @@ def test_the_keras_of_other_work(tmp_path):
     assert again.stdout.split() == [b"tensorflow", b"channels_last", b"float32"], again.stderr
 
 
+@pytest.mark.parametrize(("limit", "said"), [("-3", "must be a number of threads"), ("", "ready")])
+def test_a_number_of_threads_below_0_is_named(limit, said):
+    code = "from tunet_lib.files import DataError\ntry:\n    import tunet_lib.quiet\n"
+    code += "    print('ready')\nexcept DataError as error:\n    print(error)"
+    run = python(code, env={"TF_NUM_INTRAOP_THREADS": limit})
+    assert said in run.stdout.decode()
+
+
 def test_a_backend_that_is_not_there_is_named():
     code = "from tunet_lib.files import DataError\ntry:\n    import tunet_lib.quiet\n"
     code += "except DataError as error:\n    print(error)"

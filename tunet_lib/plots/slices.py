@@ -290,8 +290,8 @@ def _name_regions(ax: Axes, labels: Sequence[np.ndarray], taken: np.ndarray) -> 
     def harm(place: tuple[int, np.ndarray]) -> tuple[float, int, float]:
         axis, spot = place
         # The corner of a name may touch another's: its letters do not fill it.
-        on_a_name = max(0.1, _hidden(named, spot, size, beyond=False))
-        return on_a_name, axis, max(_MAY_HIDE, _hidden(taken, spot, size))
+        on_a_name = float(named[_under(spot, size)].sum() / np.prod(np.ceil(size)))
+        return max(0.1, on_a_name), axis, max(_MAY_HIDE, _hidden(taken, spot, size))
 
     for region, lowest, sides in (("whole", 1, (-1, 1)), ("tumor", 2, (1, -1))):
         masks = [np.any([label >= lowest for label in labels], axis=0), labels[0] >= lowest]
@@ -314,6 +314,7 @@ def _beside(mask: np.ndarray, axis: int, side: int, size: np.ndarray) -> np.ndar
     places = np.stack(np.nonzero(mask))
     at = places[axis].argmin() if side < 0 else places[axis].argmax()
     spot = places[:, at].astype(float)
+    # Half of it, and a gap of some points to the outline.
     spot[axis] += side * (0.5 + (0.9, 0.6)[axis] * size[axis])
     # At the edge of the image the name goes inside.
     return np.clip(spot, size / 2, np.maximum(size / 2, mask.shape - size / 2))
@@ -326,11 +327,9 @@ def _under(spot: np.ndarray, size: np.ndarray) -> tuple[slice, slice]:
     return slice(*np.maximum([first[0], last[0]], 0)), slice(*np.maximum([first[1], last[1]], 0))
 
 
-def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray, *, beyond: bool = True) -> float:
-    """Say how much of a name lies on what is taken, and, if asked, beyond the image."""
-    part = taken[_under(spot, size)]
-    hidden = np.prod(np.ceil(size)) - (~part).sum() if beyond else part.sum()
-    return float(hidden / np.prod(np.ceil(size)))
+def _hidden(taken: np.ndarray, spot: np.ndarray, size: np.ndarray) -> float:
+    """Say how much of a name lies on outlined voxels or other names, or is out of the image."""
+    return 1 - float((~taken[_under(spot, size)]).sum() / np.prod(np.ceil(size)))
 
 
 def _draw_style_key(ax: Axes, taken: np.ndarray) -> None:
