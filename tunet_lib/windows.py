@@ -27,7 +27,8 @@ def window_starts(shape: Shape, window: Shape, stride: Shape) -> list[Shape]:
     """List the corners of the windows that cover a volume.
 
     Windows lie `stride` apart; the last one along an axis is moved back to end at the
-    border, so no voxel is left out and no window reaches outside::
+    border, so no window reaches outside, and where `stride` is at most `window` no voxel is
+    left out::
 
         size 10, window 4, stride 3     0 1 2 3 4 5 6 7 8 9
                                        [0 1 2 3]
