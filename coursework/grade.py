@@ -19,6 +19,7 @@ from coursework.proof import right_papers, solution, without_solution
 from coursework.similarity import similarities
 from coursework.task import CourseworkError, Task, load_task, read_secret
 from tunet_lib.allowance import processors
+from tunet_lib.files import folded
 
 SUSPICIOUS = 0.5  # a share of code in common from which a pair is listed
 
@@ -201,9 +202,9 @@ def _file_name(student: str, used: set[str]) -> str:
     base = re.sub(r"[^\w.() -]", "_", student).lstrip(".")
     base = base.encode()[:200].decode(errors="ignore") or "student"  # a file system counts bytes
     name, number = f"{base}.md", 2
-    while name in used:
+    while folded(name) in used:
         name, number = f"{base} ({number}).md", number + 1
-    used.add(name)
+    used.add(folded(name))
     return name
 
 

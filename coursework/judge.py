@@ -240,7 +240,8 @@ class Student:
         packages = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
         command = [sys.executable, "-I", "-S", "worker.py", str(self.folder), *packages]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "MPLBACKEND": "Agg"}
-        environment |= {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS")}
+        one_thread = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+        environment |= dict.fromkeys(one_thread, "1")
         if can_isolate():
             command = [*ISOLATE, "sh", "-c", COVER, "cover", *command]
             environment["TUNET_HIDE"] = "\n".join(map(str, self.hidden))

@@ -8,6 +8,7 @@ it was when its question's cell had run, and what it breaks is broken for that c
 import ast
 import asyncio
 import builtins
+import contextlib
 import functools
 import inspect
 import json
@@ -24,6 +25,7 @@ import types
 GIGABYTE = 2**30
 OUTWARD = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"}
 OUTWARD |= {"socket.connect", "socket.sendto", "socket.getaddrinfo"}
+INWARD = {"open", "os.listdir", "os.scandir", "os.link", "os.rename"}
 IPYTHON = re.compile(
     r"^([ \t]*)(?:%{1,2}[A-Za-z].*|[!?].*|[\w.*%]+\?+[ \t]*|[\w, ]+=[ \t]*[%!].*)$", re.MULTILINE
 )
@@ -75,23 +77,37 @@ def _limit():
         (resource.RLIMIT_FSIZE, GIGABYTE // 16),
         (resource.RLIMIT_CORE, 0),
     ):
-        resource.setrlimit(what, (most, most))
+        # macOS refuses a limit of memory below what it has mapped at the start, which is more.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(what, (most, most))
 
 
 def _guard(hidden):
     """Refuse files, programs and the network from within Python, where the system cannot.
 
-    Nothing in Python takes such a hook away again.
+    Nothing in Python takes such a hook away again. A file may have several names, by another case
+    or a link, and one number.
     """
-    real = os.path.realpath
+
+    def number(path):
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return None
+        return status.st_dev, status.st_ino
+
+    numbers = {number(path) for path in hidden} - {None}
 
     def refuse(event, arguments):
         if event in OUTWARD:
             raise PermissionError(event)
-        if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | bytes):
-            path = real(os.fsdecode(arguments[0]))
-            if any(path == top or path.startswith(top + os.sep) for top in hidden):
-                raise PermissionError(event)
+        if event in INWARD and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = os.path.realpath(os.fsdecode(arguments[0]))
+            while number(path) not in numbers:
+                path, below = os.path.dirname(path), path
+                if path == below:
+                    return
+            raise PermissionError(event)
 
     sys.addaudithook(refuse)
 

@@ -15,7 +15,8 @@ from tunet_lib.files import DataError, load_json, save_json
 from tunet_lib.history import write_history
 from tunet_lib.provenance import timed, write_provenance
 from tunet_lib.runs import prepare_run
-from tunet_lib.scoring import evaluate_run, tabulate_run
+from tunet_lib.scoring import evaluate_run
+from tunet_lib.table import table_1, write_table
 
 BOOK = Path(__file__).parents[1] / "book"
 pytestmark = pytest.mark.skipif(
@@ -39,7 +40,7 @@ def run_with(folder, names, data):
         write_history(run.model_folder(task).path / "history.csv", [{"epoch": 1} | LOG])
     with timed(run.folder, "evaluate"):
         evaluate_run(run)
-    tabulate_run(run)
+    write_table(run.folder / "table_1.csv", table_1(read_scores(run.folder / "scores.csv")))
     write_provenance(run)
     return run
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -146,6 +147,22 @@ def test_cts_of_one_name_are_told_apart_by_their_folders(tmp_path):
     assert names == ["one_ct_label.nii.gz", "two_ct_label.nii.gz"]
     with pytest.raises(DataError, match="would be the label map of two CTs"):
         plan([cts[0], tmp_path / "again" / "one" / "ct.nii.gz"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("other", ["CT", unicodedata.normalize("NFD", "Müller")])
+def test_names_are_told_apart_also_where_a_file_system_would_not(tmp_path, other):
+    first = {"CT": "ct"}.get(other, "M\u00fcller")
+    cts = [tmp_path / "one" / f"{first}.nii.gz", tmp_path / "two" / f"{other}.nii.gz"]
+    names = [job.output.name for job in plan(cts, tmp_path / "out")]
+    assert names == [f"one_{first}_label.nii.gz", f"two_{other}_label.nii.gz"]
+
+
+def test_a_ct_by_another_of_its_names_is_not_written_over(tmp_path):
+    """As of ct.nii.gz and CT.nii.gz where case is ignored, and here by a link."""
+    (tmp_path / "ct.nii.gz").touch()
+    os.link(tmp_path / "ct.nii.gz", tmp_path / "CT.nii.gz")
+    with pytest.raises(DataError, match="is the CT itself"):
+        plan([tmp_path / "ct.nii.gz"], tmp_path / "CT.nii.gz")
 
 
 def test_outputs_that_cannot_be_are_refused_before_anything_is_computed(tmp_path):

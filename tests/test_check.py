@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 from tunet_lib import check as check_module
 from tunet_lib import cli
 from tunet_lib.check import Problem, check_folder
-from tunet_lib.download import sha256_of
-from tunet_lib.files import DataError
+from tunet_lib.files import DataError, sha256_of
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, save_case
 
 # A body in air, as large as one.

@@ -237,3 +237,10 @@ def test_a_run_says_first_what_it_leaves_out_and_stops_before_it_trains(
     assert "not used: junk: is no folder" in result.stdout
     assert "1 of 3 cases could not be prepared" in str(result.exception)
     assert "case_00000: " in str(result.exception)
+
+
+@pytest.mark.parametrize("names", ["imagesTr/k_0000", "labelsTr/k"])
+def test_a_case_of_nnunet_in_two_formats_is_refused(tmp_path, names):
+    touch(tmp_path, "imagesTr/k_0000.nii.gz", "labelsTr/k.nii.gz", f"{names}.nii")
+    with pytest.raises(DataError, match=r"k is also in k.*nii.*; leave one of them"):
+        find_data(tmp_path)

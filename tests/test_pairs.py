@@ -1,6 +1,8 @@
 """Any folder of label maps, scored."""
 
 import csv
+import shutil
+import unicodedata
 
 import nibabel as nib
 import numpy as np
@@ -241,3 +243,53 @@ def test_a_name_that_is_no_text_is_written_as_one(folders, tmp_path):
     rows[0]["case_id"] = "M\udcfcller"
     write_pairs(tmp_path / "out.csv", rows)
     assert read_pairs(tmp_path / "out.csv")[0]["case_id"] == "M\\xfcller"
+
+
+def test_folders_that_are_links_count_and_a_link_back_is_not_followed(folders, tmp_path):
+    ours, truth = folders
+    (truth / "case_00002").rename(tmp_path / "far")
+    (truth / "case_00002").symlink_to(tmp_path / "far", target_is_directory=True)
+    (tmp_path / "far" / "back").symlink_to(truth, target_is_directory=True)
+    assert sorted(find_labels(truth)) == ["case_00000", "case_00001", "case_00002"]
+    linked = tmp_path / "linked"
+    linked.symlink_to(ours, target_is_directory=True)
+    assert len(score_pairs(linked, truth)) == 3
+
+
+def test_what_has_no_true_label_map_is_named(folders):
+    ours, truth = folders
+    (truth / "case_00001" / "segmentation.nii.gz").unlink()
+    result = CliRunner().invoke(app, ["score", str(ours), str(truth)])
+    said = " ".join(result.output.split())
+    assert f"{ours}: not scored, since {truth} has no such case: case_00001" in said
+    assert result.exit_code == 0
+
+
+def test_each_structure_of_kits23_is_no_label_map_of_its_own(folders):
+    _, truth = folders
+    name = "instances/kidney_instance-1_annotation-1.nii.gz"
+    (truth / "case_00000" / "instances").mkdir()
+    (truth / "case_00000" / name).write_bytes(
+        (truth / "case_00000" / "segmentation.nii.gz").read_bytes()
+    )
+    assert len(find_labels(truth)) == 3
+
+
+@pytest.mark.parametrize("name", ["seg", "pred", "mask", "labels"])
+def test_a_folder_for_each_patient(folders, tmp_path, name):
+    ours, _ = folders
+    for number, path in enumerate(sorted(ours.iterdir())):
+        (tmp_path / "all" / f"P{number}").mkdir(parents=True)
+        path.rename(tmp_path / "all" / f"P{number}" / f"{name}.nii.gz")
+    assert list(find_labels(tmp_path / "all")) == ["P0", "P1"]
+
+
+def test_an_accent_may_be_written_in_two_ways(folders, tmp_path):
+    ours, _ = folders
+    for form, folder in (("NFC", "a"), ("NFD", "b")):
+        (tmp_path / folder).mkdir()
+        name = unicodedata.normalize(form, "M\u00fcller")
+        shutil.copy(ours / "prediction_00000.nii.gz", tmp_path / folder / f"{name}.nii.gz")
+    (row,) = score_pairs(tmp_path / "a", tmp_path / "b")
+    assert row["predicted"]
+    assert row["whole"] == 1

@@ -110,3 +110,35 @@ def test_in_this_process_nothing_is_done_before_its_result_is_asked_for():
     assert done == []
     result()
     assert done == [1]
+
+
+WAITING = """
+import time
+from tunet_lib.parallel import each
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    try:
+        for _, result in each(time.sleep, [60, 60, 60], 2):
+            result()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals to a group")
+@pytest.mark.parametrize("after_s", [0.1, 0.5, 3])
+def test_ctrl_c_ends_all_processes_at_once_and_one_speaks(tmp_path, after_s):
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    run = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert run.stdout.readline() == b"ready\n"
+    time.sleep(after_s)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
+    assert run.communicate(timeout=30)[0] == b"stopped\n"

@@ -100,3 +100,29 @@ def test_the_command(run, monkeypatch):
     assert "2 trainings of these networks are left" in result.stdout  # the twin was not asked for
     wrong = CliRunner().invoke(cli.app, ["plan", str(run.folder), "--variant", "vnet"])
     assert "unknown: vnet" in str(wrong.exception)
+
+
+def test_a_network_that_is_too_large_is_named_and_the_others_told(run, monkeypatch):
+    for name, value in thread_limits(1).items():
+        monkeypatch.setenv(name, value)
+
+    def measure(run, variant, real=plan.measure):
+        if variant.name == "tunet":
+            raise MemoryError("not enough memory")
+        return real(run, variant)
+
+    monkeypatch.setattr(plan, "measure", measure)
+    arguments = ["plan", str(run.folder), "--variant", "tunet", "--variant", "lnet"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert "lnet: " in result.output
+    assert str(result.exception) == "tunet: not enough memory"
+
+
+def test_memory_that_does_not_suffice_ends_the_command_with_a_sentence(monkeypatch, capsys):
+    def app():
+        raise MemoryError("too little")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "Error: too little" in capsys.readouterr().err

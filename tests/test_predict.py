@@ -307,3 +307,13 @@ def test_voxels_outside_make_a_small_tumor_a_large_one():
     full, limited = labels_both_ways(blob_maps(*inside, ((0, 16, 16), (4, 8, 8), 0.9)), MASK)
     assert (full == 2).sum() == 4
     assert (limited == 2).sum() == 32
+
+
+def test_models_in_folders_that_are_links_are_found(tmp_path):
+    for name in ("tunet", "lnet"):
+        shutil.copytree(COURSE_WEIGHTS / name, tmp_path / "far" / name)
+    (tmp_path / "models" / "fold_0").mkdir(parents=True)
+    (tmp_path / "models" / "fold_1").symlink_to(tmp_path / "far", target_is_directory=True)
+    (tmp_path / "far" / "back").symlink_to(tmp_path / "models", target_is_directory=True)
+    localizers, voters = find_models(tmp_path / "models")
+    assert [len(localizers), len(voters)] == [1, 1]

@@ -83,3 +83,13 @@ time.sleep(60)
 def test_a_process_without_such_a_parent_goes_on():
     assert multiprocessing.parent_process() is None
     process.end_with_parent()
+
+
+def test_a_mac_has_one_name_in_all_networks(monkeypatch):
+    monkeypatch.setattr(process.sys, "platform", "darwin")
+    monkeypatch.setattr(process.uuid, "getnode", lambda: 0x0A1B2C3D4E5F)
+    monkeypatch.setattr(process.os, "readlink", lambda _: "pid:[4026531836]")
+    assert process._host() == "mac-0a1b2c3d4e5f"
+    monkeypatch.setattr(process.uuid, "getnode", lambda: 1 << 40)  # drawn at random
+    monkeypatch.setattr(process.socket, "gethostname", lambda: "laptop")
+    assert process._host() == "laptop"

@@ -64,7 +64,7 @@ def test_nothing_is_prepared_of_a_case_that_can_have_no_folder(tmp_path):
 def test_a_bad_case_is_left_out_as_the_message_says_and_stays_so(data, tmp_path):
     (data / "case_00001" / "imaging.nii.gz").write_bytes(b"<html>")
     folder = tmp_path / "run"
-    with pytest.raises(DataError, match=r"leave them out \(--leave-out case_00001\)"):
+    with pytest.raises(DataError, match=r"leave it out \(--leave-out case_00001\)"):
         prepare_run(data, folder, scan_config())
     with pytest.raises(DataError, match="has no case_00777"):
         leave_out(data, folder, ["case_00001", "case_00777"])
@@ -273,3 +273,21 @@ def test_too_much_that_is_left_out_can_be_taken_back(data, tmp_path):
 def test_what_cannot_be_trained_is_said_first(variants, folds):
     with pytest.raises(DataError, match=r"unknown: tunnet|there are folds 0 to 1, not 2"):
         check_tasks(scan_config(), variants, folds)
+
+
+def test_models_on_another_disk_keep_the_folds(run, data, tmp_path):
+    write_model(run, "tunet")
+    fold = run.folder / "models" / "fold_0"
+    fold.rename(tmp_path / "far")
+    fold.symlink_to(tmp_path / "far", target_is_directory=True)
+    (data / "case_00003").rename(data / "case_00007")
+    with pytest.raises(DataError, match="models"):
+        prepare_run(data, run.folder, run.config)
+    with pytest.raises(DataError, match="has trainings that were begun"):
+        leave_out(data, run.folder, ["case_00000"])
+
+
+def test_what_a_file_manager_leaves_is_no_model(run, data):
+    (run.folder / "models").mkdir()
+    (run.folder / "models" / ".DS_Store").touch()
+    leave_out(data, run.folder, ["case_00000"])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tunet_lib import cli, status, steps
 from tunet_lib.config import VARIANTS
 from tunet_lib.evaluation import SCORE_FIELDS, SYSTEMS, write_scores
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, load_json, save_json, sha256_of
 from tunet_lib.history import write_history
 from tunet_lib.owner import OWNER_NAME, take_over
 from tunet_lib.runs import Run, Task
@@ -203,7 +203,6 @@ def test_the_command_prints_a_line_for_each_and_what_repairs(run, monkeypatch):
 def test_a_script_can_notice_that_something_lacks(run, monkeypatch, verb):
     """What is there is scored all the same, and without --complete that is no failure."""
     monkeypatch.setattr("tunet_lib.scoring.evaluate_run", lambda *_, **__: ([], {}))
-    monkeypatch.setattr("tunet_lib.scoring.tabulate_run", lambda *_: [])
     rows = [
         {name: 0.5 for name in SCORE_FIELDS} | {"system": system, "case_id": case_id, "fold": fold}
         for fold, case_ids in enumerate(run.folds)
@@ -232,9 +231,14 @@ def test_scores_of_a_network_that_was_trained_again_since_are_old(run):
         for system in SYSTEMS
     ]
     write_scores(run.folder / "scores.csv", rows)
+    for fold in (0, 1):
+        folders = {name: run.model_folder((name, fold)) for name in VARIANTS}
+        digests = {name: sha256_of(folder.weights) for name, folder in folders.items()}
+        made_from = {"weights": digests, "cases": {}}
+        save_json(run.folder / "scores" / f"fold_{fold}" / "made_from.json", made_from)
     assert unscored(run) == []
-    later = (run.folder / "scores.csv").stat().st_mtime + 1
-    os.utime(run.model_folder(("tunet", 1)).weights, (later, later))
+    run.model_folder(("tunet", 1)).weights.write_bytes(HDF5 + b"other")
+    os.utime(run.model_folder(("tunet", 1)).weights, (0, 0))  # as of a copy that keeps times
     assert unscored(run) == [f"{name}, fold 1" for name in systems_of(VARIANTS) if name in SYSTEMS]
 
 
@@ -278,3 +282,15 @@ def test_no_slurm_no_queue(run, monkeypatch):
     assert status.slurm_queue(run).elements[3].job == "5", "others write what they like"
     script.write_text("#!/bin/sh\nexit 1\n")
     assert status.slurm_queue(run) is None
+
+
+def test_the_table_of_a_run_that_may_not_be_written_is_printed(run, monkeypatch):
+    for task in run.tasks():
+        begin(run, task, 1).weights.write_bytes(HDF5)
+    first = {"system": "tunet", "case_id": run.folds[0][0], "fold": 0}
+    write_scores(run.folder / "scores.csv", [{name: 0.5 for name in SCORE_FIELDS} | first])
+    (run.folder / "table_1.csv").mkdir()  # root may write into any folder, but not onto this one
+    result = CliRunner().invoke(cli.app, ["table", str(run.folder)])
+    assert result.exit_code == 0
+    assert "TuNet" in result.output
+    assert "table_1.csv: cannot write here" in result.output

@@ -514,3 +514,7 @@ def test_no_plateau_is_counted_while_the_learning_rate_rises():
         schedule.add({"val_loss": -1.0}, config)
     np.testing.assert_allclose(rates[:11], np.arange(1, 12) / 11)
     assert rates[15] == pytest.approx(1)
+
+
+def test_a_rate_that_is_written_as_a_whole_number_is_taken():
+    assert float(compiled(TUNET, tiny_config(learning_rate=1)).optimizer.learning_rate) == 1

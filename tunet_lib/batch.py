@@ -19,6 +19,7 @@ from tunet_lib.files import (
     DataWarning,
     atomic_path,
     check_writable,
+    folded,
     notes_taken,
     noting,
     readable,
@@ -205,8 +206,14 @@ def _names_a_file(output: Path, count: int) -> bool:
 def _is_of(output: Path, cts: Iterable[Path]) -> bool:
     """Tell whether a name is a CT's, or that of a slice in the folder of one."""
     place = Path(os.path.realpath(output))
-    folders = {place, *(place.parents if is_slice(place) else ())}
-    return any(Path(os.path.realpath(ct)) in folders for ct in cts)
+    places = [place, *(place.parents if is_slice(place) else ())]
+    return any(_is_same(each, ct) for ct in cts for each in places)
+
+
+def _is_same(place: Path, ct: Path) -> bool:
+    with contextlib.suppress(OSError):  # one does not exist
+        return place.samefile(ct)  # also where the file system ignores case
+    return place == Path(os.path.realpath(ct))
 
 
 def _cts_in(path: Path) -> list[Path]:
@@ -249,11 +256,12 @@ def _say_what_is_left(data: Data) -> None:
 def _names(cts: Sequence[Path], suffix: str) -> list[str]:
     """Name each label map after its CT, and after its folder too where that is not enough."""
     names = [_stem(ct) for ct in cts]
-    count = Counter(names)
+    count = Counter(map(folded, names))
     for index, ct in enumerate(cts):
-        if count[names[index]] > 1:
+        if count[folded(names[index])] > 1:
             names[index] = f"{_absolute(ct).parent.name}_{names[index]}"
-    if twice := [name for name, times in Counter(names).items() if times > 1]:
+    count = Counter(map(folded, names))
+    if twice := [name for name in names if count[folded(name)] > 1]:
         raise DataError(
             f"{twice[0]}_label{suffix}: would be the label map of two CTs; rename one, or "
             "predict them one by one"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import operator
 import types
@@ -42,6 +43,27 @@ class Within:
         """Tell whether a number keeps the rule; NaN keeps none."""
         within = all(getattr(operator, name)(number, end) for name, end in self.ends.items())
         return within and (number % 2 == 1 or not self.odd)
+
+
+def check_names(path: object, values: Any, names: set[str]) -> None:
+    """Make sure that what a file holds are the fields of a dataclass, all of them and no other.
+
+    Raises
+    ------
+    DataError
+        It holds none, or which are unknown, and what they may have been meant for, or missing.
+    """
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: has no fields; make it by `save` of a preset")
+    missing, unknown = sorted(names - values.keys()), []
+    for name in sorted(values.keys() - names, key=str):
+        meant = difflib.get_close_matches(name, missing or names, 1)
+        unknown.append(f"{name[:40]} ({meant[0]}?)" if meant else name[:40])
+    both = {"unknown": unknown, "missing": missing}
+    if wrong := [f"{what} {', '.join(found)}" for what, found in both.items() if found]:
+        raise DataError(
+            f"{path}: {'; '.join(wrong)}; correct it, or take the tunet_lib that it was made with"
+        )
 
 
 def check_fields(values: Any) -> None:

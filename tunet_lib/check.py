@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import Config
-from tunet_lib.download import LISTING_NAME, label_digests, sha256_of
-from tunet_lib.files import DataError, load_json, notes_taken, noting
+from tunet_lib.download import LISTING_NAME, label_digests
+from tunet_lib.files import DataError, load_json, notes_taken, noting, sha256_of
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case
 from tunet_lib.layouts import find_data
 from tunet_lib.parallel import each

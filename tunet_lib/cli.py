@@ -20,6 +20,7 @@ from tunet_lib.screen import (
     complain,
     failures_at_the_end,
     make_streams_safe,
+    notes_at_the_end,
     say,
     show_table,
     warn,
@@ -170,7 +171,7 @@ def predict(
     from tunet_lib.batch import plan, predict_each, write_report
     from tunet_lib.predict import WIDE_WEIGHTS, Networks
 
-    with steps.notes_at_the_end():
+    with notes_at_the_end():
         jobs, outcomes = plan(cts, output, suffix=f".{format}"), []
     check_table_name(report)
     if models is None:
@@ -281,8 +282,8 @@ def main() -> None:
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         app()
-    except (DataError, OSError) as error:
-        complain("Error", str(error))
+    except (DataError, OSError, MemoryError) as error:
+        complain("Error", str(error) or "not enough memory")
         sys.exit(1)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from tunet_lib.bounds import Within, check_fields
+from tunet_lib.bounds import Within, check_fields, check_names
 from tunet_lib.files import DataError, load_json, save_json
 
 Preset = Literal["paper", "course"]
@@ -234,10 +234,7 @@ class Config:
             wrong type.
         """
         values = load_json(path)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            wrong = sorted(names ^ set(values)) if isinstance(values, dict) else "no fields at all"
-            raise DataError(f"{path}: is from another version of tunet_lib (differs in {wrong})")
+        check_names(path, values, {field.name for field in dataclasses.fields(cls)})
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         try:
             return cls(**values)

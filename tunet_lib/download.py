@@ -13,7 +13,6 @@ Chapter 01 (``notebooks/01_kits19.ipynb``).
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -25,7 +24,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from tunet_lib.files import DataError, atomic_path
+from tunet_lib.files import DataError, atomic_path, flush_to_disk, sha256_of
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME
 
 CASES = 300  # of which the first 210 have label maps
@@ -97,15 +96,6 @@ def label_digests() -> dict[str, tuple[str, int]]:
         sha256, path, size = line.split()
         digests[path.partition("/")[0]] = (sha256, int(size))
     return digests
-
-
-def sha256_of(path: Path) -> str:
-    """Give the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def download_kits19(
@@ -306,7 +296,7 @@ def _receive(remote: Remote, part: Path, on_bytes: OnBytes, stop: threading.Even
                     stream.write(block)
                     on_bytes(len(block))
         stream.flush()
-        os.fsync(stream.fileno())  # or a power cut can leave the name on an empty file
+        flush_to_disk(stream.fileno())
     if (size := _size(part)) < remote.size:
         raise DataError("was cut short")
     if size > remote.size or sha256_of(part) != remote.sha256:

@@ -17,7 +17,7 @@ from tunet_lib.config import Config, Variant
 from tunet_lib.extras import library
 from tunet_lib.files import DataError, atomic_path, save_json
 from tunet_lib.model import Model
-from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder, check_alike
+from tunet_lib.model_folder import ModelFolder, check_alike, models_below
 from tunet_lib.networks import Blocks, GroupNorm, u_net
 from tunet_lib.plausible import SURE_PROB
 from tunet_lib.predict import find_models
@@ -223,7 +223,7 @@ def _named(models: Path, wanted: set[str]) -> list[ModelFolder]:
     """Find the trained networks of some variants, which have one configuration."""
     if not wanted:
         raise DataError("no network is named; name one, or leave `variants` out for all")
-    found = [ModelFolder(path.parent) for path in sorted(models.rglob(WEIGHTS_NAME))]
+    found = models_below(models)
     chosen = [each for each in found if each.variant().name in wanted]
     if missing := wanted - {each.variant().name for each in chosen}:
         raise DataError(f"{models}: holds no trained {', '.join(sorted(missing))}")

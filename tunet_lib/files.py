@@ -12,9 +12,10 @@ import os
 import re
 import tempfile
 import time
+import unicodedata
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -210,6 +211,12 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def listed(names: Sequence[str], shown: int = 5) -> str:
+    """Give the first few of some names, and how many more there are."""
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
 def readable(cell: object) -> str:
     """Give a text in which a file's name, which may be any bytes, is one."""
     return str(cell).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -218,6 +225,44 @@ def readable(cell: object) -> str:
 def is_list_of(kind: type, value: Any) -> bool:
     """Tell whether what came of a file is a list with nothing but values of one type in it."""
     return isinstance(value, list) and all(isinstance(each, kind) for each in value)
+
+
+def files_below(folder: str | Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Give the files in a folder and in all below it, also where a folder is a link.
+
+    Parameters
+    ----------
+    folder
+        One that does not exist holds nothing.
+    above
+        The real paths of the folders that led here: a link back to one of them is not followed.
+
+    Raises
+    ------
+    DataError
+        A folder cannot be read.
+    """
+    folder, real = Path(folder), os.path.realpath(folder)
+    if real in above or not folder.is_dir():
+        return
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from error
+    for path in inside:
+        if path.is_file():
+            yield path
+        else:
+            yield from files_below(path, (*above, real))
+
+
+def sha256_of(path: Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def with_digest(content: bytes) -> bytes:
@@ -279,11 +324,25 @@ def _check_file(path: str, size: int, changed_ns: int) -> None:
     check_digest(Path(path).read_bytes())
 
 
+def folded(name: str) -> str:
+    """Give what a name is to a file system that ignores case and how an accent is written."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Wait until what was written is on the disk; else a power cut can leave an empty file."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(descriptor, vars(fcntl)["F_FULLFSYNC"])  # macOS' fsync lets the disk reorder
+    except (ImportError, KeyError, OSError):
+        os.fsync(descriptor)
+
+
 def _flush_to_disk(path: Path) -> None:
-    # Without this a power cut can leave the new name on an empty file.
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flush_to_disk(descriptor)
     finally:
         os.close(descriptor)
 

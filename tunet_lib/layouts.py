@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunet_lib.files import DataError, load_json
+from tunet_lib.files import DataError, listed, load_json
 from tunet_lib.formats import SECOND_OF_PAIR, suffix_of
 from tunet_lib.kits19 import IMAGE_NAME, LABEL_NAME, Case, find_cases
 
@@ -46,8 +47,7 @@ class Data:
     def sentences(self, shown: int = 5) -> Iterator[str]:
         """Say what is not used, a sentence for each reason, with the first few names."""
         for reason, names in self.unused.items():
-            rest = f" and {len(names) - shown} more" if len(names) > shown else ""
-            yield f"not used: {', '.join(names[:shown])}{rest}: {reason}"
+            yield f"not used: {listed(names, shown)}: {reason}"
 
 
 def find_data(folder: str | Path, *, cyst_as_kidney: bool = False) -> Data:
@@ -132,8 +132,10 @@ def _nnunet_data(folder: Path) -> Data | None:
         elif match[2] != "0000":
             unused["is another channel than the first"].append(_below(root, path))
         else:
-            images[match[1]] = path
-    labels = {_stem(path): path for path in _images_in(root / "labelsTr", unused)}
+            _keep(images, match[1], path)
+    labels: dict[str, Path] = {}
+    for path in _images_in(root / "labelsTr", unused):
+        _keep(labels, _stem(path), path)
     cases = [Case(i, images.get(i), labels.get(i)) for i in sorted({*images, *labels})]
     for case in cases:
         _note_case(case, unused)
@@ -141,6 +143,12 @@ def _nnunet_data(folder: Path) -> Data | None:
         if (root / name).is_dir():
             unused["is the test set"].append(name)
     return Data(root, cases, dict(unused)) if cases else None
+
+
+def _keep(found: dict[str, Path], case_id: str, path: Path) -> None:
+    other = found.setdefault(case_id, path)
+    if other != path:
+        raise DataError(f"{path}: {case_id} is also in {other.name}; leave one of them")
 
 
 def _images_in(folder: Path, unused: dict[str, list[str]]) -> Iterator[Path]:
@@ -192,7 +200,8 @@ def _is_expected(name: str) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(suffix_of(path))]
+    stem = path.name[: len(path.name) - len(suffix_of(path))]
+    return unicodedata.normalize("NFC", stem)  # some programs write an accent apart
 
 
 def _below(root: Path, path: Path) -> str:

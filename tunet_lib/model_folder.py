@@ -15,7 +15,7 @@ from typing import Any
 from tunet_lib.allowance import threads
 from tunet_lib.config import VARIANTS, Config, Variant
 from tunet_lib.environment import git_state, versions
-from tunet_lib.files import DataError, DataWarning, is_list_of, load_json, save_json
+from tunet_lib.files import DataError, DataWarning, files_below, is_list_of, load_json, save_json
 from tunet_lib.history import EpochLog, read_history, write_history
 
 WEIGHTS_NAME = "model.weights.h5"
@@ -234,6 +234,11 @@ class ModelFolder:
         if not is_list_of(dict, states) or not all(map(_is_state, states)):
             raise DataError(f"{path}: is no list of versions; remove it")
         return states
+
+
+def models_below(folder: str | Path) -> list[ModelFolder]:
+    """List the trained networks in a folder and below it, sorted by path."""
+    return [ModelFolder(path.parent) for path in files_below(folder) if path.name == WEIGHTS_NAME]
 
 
 def check_alike(models: Sequence[ModelFolder]) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, load_json, save_json
+from tunet_lib.files import DataError, load_json, sha256_of
 from tunet_lib.kits19 import Case, require_image
 
 FIELDS = ("resample_spacing_mm", "grid_fov_mm", "grid_shape", "pad_hu", "median_size", "clip_hu")
 
+CASE_FILE = "case.json"  # in the folder of a prepared case
 MOST = 1 << 15  # voxels along an axis, as a NIfTI header counts them
 
 Origin = dict[str, Any]  # as JSON gives it back
@@ -46,7 +45,7 @@ def origin_of(case: Case, config: Config) -> Origin:
 
 def digests_of(case: Case) -> dict[str, str]:
     """Give name → SHA-256 of a case's files."""
-    return {name: _sha256(path) for name, path in _files(case).items()}
+    return {name: sha256_of(path) for name, path in _files(case).items()}
 
 
 def is_only_touched(case: Case, origin: Origin, noted: dict[str, Any]) -> bool:
@@ -91,11 +90,19 @@ def has_changed(case: Case, config: Config, description: Path) -> bool:
     return not is_as_noted and isinstance(digests, dict) and digests != digests_of(case)
 
 
-def note_touch(path: Path, values: dict[str, Any]) -> None:
-    """Write new times of files into a case's description, and leave its own time as it was."""
-    status = path.stat()
-    save_json(path, values)
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # scores are as new as it is
+def sources_of(folder: Path) -> dict[str, Any]:
+    """Give what a prepared case is of, whenever it was made: its numbers and its files' digests.
+
+    Raises
+    ------
+    DataError
+        Its ``case.json`` is missing or damaged.
+    """
+    _, noted = read_description(folder / CASE_FILE)
+    made_from, digests = noted["made_from"], noted.get("sha256")
+    # Without digests, as of an earlier version, the files' sizes and times have to do.
+    timeless = {k: v for k, v in made_from.items() if not digests or k not in digests}
+    return {"made_from": timeless, "sha256": digests}
 
 
 def read_description(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,11 +152,3 @@ def _files(case: Case) -> dict[str, Path]:
 
 def _is_header(path: Path) -> bool:
     return path.suffix.lower() in (".hdr", ".mhd", ".nhdr")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tunet_lib.evaluation import SURFACE_TOLERANCE_MM
-from tunet_lib.files import DataError, atomic_path, readable
+from tunet_lib.files import DataError, atomic_path, files_below, readable
 from tunet_lib.formats import SECOND_OF_PAIR, suffix_of
 from tunet_lib.metrics import kits19_score, surface_distances
 from tunet_lib.scans import load_label_map
@@ -29,9 +30,20 @@ NUMBERED = re.compile(r"(?:case|prediction)_(\d{5})(?!\d)")  # KiTS19's cases an
 ENDING = re.compile(
     r"(?:_0000)?(?:_(?:label|labels|seg|segmentation|pred|prediction|mask))?$", re.IGNORECASE
 )
-# KiTS21's other label maps of a case: each annotator's, and more and less of what they marked.
-OTHERS = re.compile(r"(?:^|/)(?:segmentations/|aggregated_(?:AND|OR)_seg\.)")
-PLAIN = ("segmentation", "prediction", "label", "aggregated_MAJ_seg")  # their folder has the name
+# Other label maps of a case in KiTS21 and KiTS23: each annotator's, and more and less of what they
+# marked.
+OTHERS = re.compile(r"(?:^|/)(?:(?:segmentations|instances)/|aggregated_(?:AND|OR)_seg\.)")
+# Names of files whose folder is named after the case.
+PLAIN = (
+    "segmentation",
+    "seg",
+    "prediction",
+    "pred",
+    "label",
+    "labels",
+    "mask",
+    "aggregated_MAJ_seg",
+)
 DRAWS = 4000
 
 Row = dict[str, Any]
@@ -68,8 +80,8 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
         raise DataError(f"{folder}: is no folder")
     found: dict[str, Path] = {}
     # DICOM last: there a label map, DICOM SEG, is written and not read.
-    for path in sorted(folder.rglob("*"), key=lambda path: (suffix_of(path) == ".dcm", path)):
-        is_other = suffix_of(path) in ("", *SECOND_OF_PAIR) or not path.is_file()
+    for path in sorted(files_below(folder), key=lambda path: (suffix_of(path) == ".dcm", path)):
+        is_other = suffix_of(path) in ("", *SECOND_OF_PAIR)
         within = path.relative_to(folder)
         if is_other or path.name.startswith((".", "imaging.")) or OTHERS.search(within.as_posix()):
             continue
@@ -77,7 +89,10 @@ def find_labels(folder: str | Path) -> dict[str, Path]:
         if case_id in found and suffix_of(path) == ".dcm":
             continue
         if case_id in found:
-            raise DataError(f"{path}: {case_id} is also in {found[case_id]}; leave one of them")
+            raise DataError(
+                f"{path}: {case_id} is also in {found[case_id]}; leave one of them, or name each "
+                "after its case"
+            )
         found[case_id] = path
     if not found:
         raise DataError(f"{folder}: holds no label map, such as case_00000.nii.gz")
@@ -185,7 +200,8 @@ def _case_of(path: Path) -> str:
     if numbered:
         return f"case_{numbered[1]}"
     stem = path.name[: len(path.name) - len(suffix_of(path))]
-    return path.parent.name if stem in PLAIN and path.parent.name else ENDING.sub("", stem)
+    name = path.parent.name if stem in PLAIN and path.parent.name else ENDING.sub("", stem)
+    return unicodedata.normalize("NFC", name)  # some programs write an accent apart
 
 
 def _score(case_id: str, predicted: Path | None, truth: Path, cyst_as_kidney: bool) -> Row:

@@ -25,7 +25,7 @@ from queue import SimpleQueue
 from typing import TypeVar
 
 from tunet_lib.files import DataError, DataWarning, notes_taken
-from tunet_lib.process import end_with_parent
+from tunet_lib.process import end_with_parent, hold_interrupts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -89,7 +89,7 @@ def _in_processes(
         finally:
             idle.put(pool)
 
-    threads = ThreadPoolExecutor(len(pools))
+    threads = ThreadPoolExecutor(len(pools), initializer=hold_interrupts)
     try:
         futures = {threads.submit(call, item): item for item in items}
         for future in as_completed(futures):

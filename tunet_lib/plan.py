@@ -18,6 +18,7 @@ import psutil
 from tunet_lib.allowance import gpus, loaders, memory_bytes, processors, threads
 from tunet_lib.config import VARIANTS, Variant
 from tunet_lib.environment import machine
+from tunet_lib.files import check_writable
 from tunet_lib.folds import split_cases
 from tunet_lib.runs import Run
 
@@ -73,6 +74,7 @@ def measure(run: Run, variant: Variant) -> Pace:
     from tunet_lib.patches import PatchDataset
     from tunet_lib.training import Training
 
+    check_writable(run.folder / "checkpoint.npz")
     split = split_cases(run.cases(), run.folds, 0, inner=run.config.inner_validation)
     training = Training(variant, run.config, split, workers=loaders())
     network = training.network

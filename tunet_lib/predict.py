@@ -16,7 +16,7 @@ from tunet_lib.config import ENSEMBLE, LOCALIZERS, Windows
 from tunet_lib.ensemble import mean_maps
 from tunet_lib.files import DataError
 from tunet_lib.localization import lnet_mask
-from tunet_lib.model_folder import WEIGHTS_NAME, ModelFolder, check_alike
+from tunet_lib.model_folder import ModelFolder, check_alike, models_below
 from tunet_lib.placement import Placement
 from tunet_lib.plausible import check_is_scan, check_tumor
 from tunet_lib.postprocess import is_tumor_by_rule, postprocess
@@ -166,7 +166,7 @@ def find_models(folder: str | Path) -> tuple[list[ModelFolder], list[ModelFolder
     DataError
         There is no TuNet, or their configurations differ.
     """
-    found = [ModelFolder(path.parent) for path in sorted(Path(folder).rglob(WEIGHTS_NAME))]
+    found = models_below(folder)
     localizers = [model for model in found if model.variant().name in LOCALIZERS]
     voters = [model for model in found if model.variant().name in ENSEMBLE]
     if not voters:

@@ -23,10 +23,10 @@ from tunet_lib.files import DataError, load_array, noting, save_array, save_json
 from tunet_lib.kits19 import Case, require_image
 from tunet_lib.median import median_3x3x3
 from tunet_lib.origin import (
+    CASE_FILE,
     Origin,
     digests_of,
     is_only_touched,
-    note_touch,
     numbers,
     origin_of,
     read_description,
@@ -34,8 +34,6 @@ from tunet_lib.origin import (
 from tunet_lib.parallel import each
 from tunet_lib.placement import Placement, Shape, Spacing
 from tunet_lib.scans import ScanFile, load_label, open_scan
-
-CASE_FILE = "case.json"
 
 
 @dataclass(frozen=True)
@@ -338,7 +336,7 @@ def _kept(case: Case, folder: Path, origin: Origin) -> PreparedCase | None:
         return kept
     if is_only_touched(case, origin, values):
         # Not one byte is other, so neither is anything that was made from this case.
-        note_touch(folder / CASE_FILE, values | {"made_from": origin})
+        save_json(folder / CASE_FILE, values | {"made_from": origin})
         return kept
     return None
 

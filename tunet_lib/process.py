@@ -6,8 +6,11 @@ import functools
 import multiprocessing
 import os
 import re
+import signal
 import socket
+import sys
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +69,11 @@ def _process(pid: int) -> Process:
 
 
 def _host() -> str:
-    name = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII)[:60] or "unknown"
+    name = socket.gethostname()
+    # A Mac may take its name from the network that it is in.
+    if sys.platform == "darwin" and not (node := uuid.getnode()) >> 40 & 1:  # else it is random
+        name = f"mac-{node:012x}"
+    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:60] or "unknown"
     try:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:  # not Linux
@@ -88,7 +95,23 @@ def end_with(wait: Callable[[], Any]) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def hold_interrupts() -> None:
+    """Let a process that this thread starts learn of Ctrl-C when `end_with_parent` is called.
+
+    Before that it would answer, while it still imports, with a traceback.
+    """
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+
+
 def end_with_parent() -> None:
-    """End this process, one of multiprocessing, when its parent is gone, however it went."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        end_with(parent.join)
+    """End this process, one of multiprocessing, when its parent is gone, however it went.
+
+    Ctrl-C ends it at once, without a word: the parent is told as well, and speaks for both.
+    """
+    if (parent := multiprocessing.parent_process()) is None:
+        return
+    end_with(parent.join)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])

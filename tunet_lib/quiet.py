@@ -71,6 +71,11 @@ if (limit := os.environ.get("TF_NUM_INTRAOP_THREADS", "")).strip().startswith("-
     raise DataError(f"TF_NUM_INTRAOP_THREADS is {limit!r}, must be a number of threads")
 # A keras.json in the user's home may be of other work: another backend, data format, precision.
 backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if backend not in ("tensorflow", "jax", "torch"):  # Keras has others, which cannot train
+    raise DataError(
+        f"Keras' backend {backend!r} cannot train; set the environment variable KERAS_BACKEND to "
+        "tensorflow, or to jax or torch"
+    )
 collecting = gc.isenabled()
 gc.disable()
 with _no_stderr():

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from tunet_lib.config import LOCALIZERS, VARIANTS, Config
-from tunet_lib.files import DataError, is_list_of, load_json, save_json
+from tunet_lib.files import DataError, files_below, is_list_of, load_json, save_json
 from tunet_lib.folds import split_folds
 from tunet_lib.kits19 import Case, check_case_id
 from tunet_lib.layouts import find_data
 from tunet_lib.model_folder import ModelFolder
-from tunet_lib.origin import has_changed
-from tunet_lib.preprocess import CASE_FILE, PreparedCase, load_prepared, prepare_cases
+from tunet_lib.origin import CASE_FILE, has_changed
+from tunet_lib.preprocess import PreparedCase, load_prepared, prepare_cases
 
 Task = tuple[str, int]  # the name of a variant, and a fold
 OnCase = Callable[[str], Any]
@@ -254,7 +254,8 @@ def leave_out(data: str | Path, folder: str | Path, case_ids: Iterable[str]) -> 
 
 
 def _holds_models(folder: Path) -> bool:
-    return any(path.is_file() for path in (folder / "models").rglob("*"))
+    # A file manager may have left its own, such as .DS_Store.
+    return any(not path.name.startswith(".") for path in files_below(folder / "models"))
 
 
 def left_out(folder: str | Path) -> list[str]:
@@ -318,11 +319,10 @@ def _deal(folder: Path, data: Path, cases: list[Case], config: Config) -> list[l
 
 def _advice(data: Path, failures: dict[str, str], count: int, *, begun: bool) -> str:
     without = " ".join(f"--leave-out {name}" for name in failures)
-    choice = "" if begun else f", or leave them out ({without}),"
+    choice = "" if begun else f", or, where a case's own files are bad, leave it out ({without})"
     return (
         f"{data}: {len(failures)} of {count} cases could not be prepared, and nothing is trained "
-        f"without them; mend them{choice} and prepare again: "
-        f"{_listing(failures)}"
+        f"without them; mend what is wrong and prepare again{choice}: {_listing(failures)}"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,11 @@ from tunet_lib.evaluation import (
     score_case,
     write_scores,
 )
-from tunet_lib.files import DataError, noting
+from tunet_lib.files import DataError, DataWarning, load_json, noting, save_json, sha256_of
 from tunet_lib.kits19 import Case, require_label
 from tunet_lib.localization import lnet_mask
 from tunet_lib.mistakes import tumor_figures
+from tunet_lib.origin import sources_of
 from tunet_lib.parallel import KilledError, each
 from tunet_lib.placement import Placement
 from tunet_lib.postprocess import merge, postprocess, threshold_labels, whole_region
@@ -38,6 +40,9 @@ from tunet_lib.table import TableRow, table_1, write_table
 
 if TYPE_CHECKING:  # loading TensorFlow takes seconds, and scores that are kept do without it
     from tunet_lib.model import Model
+    from tunet_lib.model_folder import ModelFolder
+
+MADE_FROM_NAME = "made_from.json"
 
 
 def evaluate_run(
@@ -47,8 +52,8 @@ def evaluate_run(
 
     Systems are scored as far as their models are there: the ensemble needs the four
     TuNets, and its post-processing both L-Nets as well. Scores are kept case by case, until
-    a model or the prepared case is newer than they are, or the run's configuration is another:
-    thresholds of Algorithm 1 may be chosen when the trainings are over.
+    a model of their fold, the case or the run's configuration is another: thresholds of
+    Algorithm 1 may be chosen when the trainings are over.
 
     Parameters
     ----------
@@ -213,29 +218,56 @@ def label_systems(
 
 
 def tabulate_run(run: Run) -> list[TableRow]:
-    """Make Table 1 from the run's scores, and write it as ``table_1.csv``."""
+    """Make Table 1 from the run's scores, and write it as ``table_1.csv``.
+
+    Warns
+    -----
+    DataWarning
+        It cannot be written there, as in a run of somebody else's.
+    """
     table = table_1(read_scores(run.folder / "scores.csv"))
-    write_table(run.folder / "table_1.csv", table)
+    try:
+        write_table(run.folder / "table_1.csv", table)
+    except DataError as error:
+        warnings.warn(str(error), DataWarning, stacklevel=2)
     return table
 
 
 def unscored(run: Run) -> list[str]:
     """List the systems, ``"tunet, fold 1"``, that are trained and lack scores of some case.
 
-    Scores that are older than a network of their fold are none of it.
+    Scores that other weights than today's gave are none of it.
     """
-    path = run.folder / "scores.csv"
-    scored = {(row["system"], row["case_id"]) for row in read_scores(path)}
-    scored_at, found = path.stat().st_mtime, []
+    rows = read_scores(run.folder / "scores.csv")
+    scored, found = {(row["system"], row["case_id"]) for row in rows}, []
     for fold, case_ids in enumerate(run.folds):
-        folders = {name: run.model_folder((name, fold)) for name in VARIANTS}
-        trained = {name: folder.weights for name, folder in folders.items() if folder.is_trained}
-        is_old = any(weights.stat().st_mtime > scored_at for weights in trained.values())
-        for system in systems_of(trained):
+        made_from = _made_from(run, fold)
+        digests = {name: sha256_of(folder.weights) for name, folder in _trained(run, fold).items()}
+        # Without a note, as of an earlier version, nothing is known to be old.
+        is_old = made_from is not None and made_from["weights"] != digests
+        for system in systems_of(digests):
             lacks_some = not scored.issuperset((system, case_id) for case_id in case_ids)
             if system in SYSTEMS and (is_old or lacks_some):
                 found.append(f"{system}, fold {fold}")
     return found
+
+
+def _trained(run: Run, fold: int) -> dict[str, ModelFolder]:
+    folders = {name: run.model_folder((name, fold)) for name, _ in run.tasks(folds=[fold])}
+    return {name: folder for name, folder in folders.items() if folder.is_trained}
+
+
+def _made_from(run: Run, fold: int) -> dict[str, Any] | None:
+    """Read what a fold's scores are of, as digests; None if that is not known."""
+    try:
+        noted = load_json(_scores_folder(run, fold) / MADE_FROM_NAME)
+        return {name: dict(noted[name]) for name in ("weights", "cases")}
+    except (DataError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _scores_folder(run: Run, fold: int) -> Path:
+    return run.folder / "scores" / f"fold_{fold}"
 
 
 class FoldScores:
@@ -261,12 +293,13 @@ class FoldScores:
     ) -> None:
         self.run, self.fold, self.batch_size = run, fold, batch_size
         self.networks = {} if networks is None else networks
-        self.folders = {
-            task[0]: run.model_folder(task)
-            for task in run.tasks(folds=[fold])
-            if run.model_folder(task).is_trained
-        }
+        self.folders = _trained(run, fold)
         self._models: dict[str, Model] = {}
+        digests = {name: sha256_of(folder.weights) for name, folder in self.folders.items()}
+        noted = _made_from(run, fold)
+        is_as_noted = noted is not None and noted["weights"] == digests
+        self._cases = noted["cases"] if noted is not None and is_as_noted else {}
+        self._weights = digests
         for folder in self.folders.values():
             if seen := set(folder.seen()) & set(run.folds[fold]):
                 raise DataError(
@@ -299,7 +332,11 @@ class FoldScores:
             | tumor_figures(label, true_grid, config.grid_spacing_mm)
             for system, label in labels.items()
         ]
+        self._note(
+            case.case_id, None
+        )  # whatever stops it now, other scores are not taken for these
         write_scores(self._path(case), rows)
+        self._note(case.case_id, sources_of(case.folder))
         return rows
 
     def models(self) -> dict[str, Model]:
@@ -316,18 +353,22 @@ class FoldScores:
         return self._models
 
     def _path(self, case: PreparedCase) -> Path:
-        return self.run.folder / "scores" / f"fold_{self.fold}" / f"{case.case_id}.csv"
+        return _scores_folder(self.run, self.fold) / f"{case.case_id}.csv"
+
+    def _note(self, case_id: str, sources: dict[str, Any] | None) -> None:
+        """Write down what the scores of a case are of."""
+        self._cases |= {case_id: sources}
+        path = _scores_folder(self.run, self.fold) / MADE_FROM_NAME
+        save_json(path, {"weights": self._weights, "cases": self._cases})
 
     def _kept(self, case: PreparedCase) -> list[Row] | None:
         """Read what an earlier evaluation scored, if it is all there and up to date."""
         if not systems_of(self.folders):
             return []
-        made_from = [case.folder / "case.json", *(f.weights for f in self.folders.values())]
-        path = self._path(case)
-        if not path.exists() or path.stat().st_mtime < max(p.stat().st_mtime for p in made_from):
+        if self._cases.get(case.case_id) != sources_of(case.folder):
             return None
         try:
-            rows = read_scores(path)
+            rows = read_scores(self._path(case))
         except DataError:  # damaged, or of an earlier version: it is scored anew
             return None
         return rows if [row["system"] for row in rows] == systems_of(self.folders) else None

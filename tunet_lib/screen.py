@@ -25,6 +25,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from tunet_lib.files import notes_taken
+
 console = Console()
 
 
@@ -79,6 +81,18 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """Print a message that asks for attention, as it is."""
     console.print(Text(message, style="yellow"), soft_wrap=True)
+
+
+@contextmanager
+def notes_at_the_end() -> Iterator[None]:
+    """Show what is warned of when the bar is done, a sentence each."""
+    notes: list[str] = []
+    try:
+        with notes_taken() as notes:
+            yield
+    finally:
+        for note in notes:
+            warn(note)
 
 
 def complain(name: str, reason: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,12 @@ from rich.progress import TaskID
 
 from tunet_lib.allowance import default_jobs, default_workers, processors, thread_limits
 from tunet_lib.config import Config
-from tunet_lib.files import DataError, notes_taken, noting
-from tunet_lib.screen import bar, bars, say, warn
+from tunet_lib.files import DataError, listed, noting
+from tunet_lib.screen import bar, bars, notes_at_the_end, say, warn
 
 if TYPE_CHECKING:
     from tunet_lib.kits19 import Case
+    from tunet_lib.plan import Pace
     from tunet_lib.runs import Run, Task
 
 
@@ -29,18 +29,6 @@ def cases_of(data: Path) -> list[Case]:
     for sentence in found.sentences():
         warn(sentence)
     return found.cases
-
-
-@contextlib.contextmanager
-def notes_at_the_end() -> Iterator[None]:
-    """Show what is warned of when the bar is done, a sentence each."""
-    notes: list[str] = []
-    try:
-        with notes_taken() as notes:
-            yield
-    finally:
-        for note in notes:
-            warn(note)
 
 
 def prepare(
@@ -221,10 +209,14 @@ def plan(run_folder: Path, variants: list[str] | None) -> None:
     run.tasks(variants)  # so that an unknown name is said first
     for line in of_machine(run):
         say(line)
-    paces = []
+    paces: list[Pace] = []
+    failures: dict[str, str] = {}
     for variant in plain_variants(variants):
-        paces.append(measure(run, variant))
-        say(of_network(run, paces[-1]))
+        with noting(failures, variant.name):  # one may be too large, and the others not
+            paces.append(measure(run, variant))
+            say(of_network(run, paces[-1]))
+    if failures:
+        raise DataError("; ".join(f"{name}: {reason}" for name, reason in failures.items()))
     for line in of_study(run, paces, variants):
         say(line)
 
@@ -249,11 +241,11 @@ def score(
         ]
     if out is not None:
         write_pairs(out, scored[0])
-    for folder, rows in zip(folders, scored, strict=True):
-        for row in rows:
-            if not row["predicted"]:
-                case = f"{row['case_id']}: no prediction in {folder}"
-                warn(f"{case}; it counts as an empty label map")
+    for folder, labels, rows in zip(folders, found[1:], scored, strict=True):
+        if strangers := sorted(labels.keys() - found[0].keys()):
+            warn(f"{folder}: not scored, since {truth} has no such case: {listed(strangers)}")
+        for case_id in (row["case_id"] for row in rows if not row["predicted"]):
+            warn(f"{case_id}: no prediction in {folder}; it counts as an empty label map")
     for region in ("whole", "tumor"):
         say(f"DSC of {region}: {interval([row[region] for row in scored[0]])}")
         if against is not None:
@@ -311,8 +303,10 @@ def table(run_folder: Path) -> bool:
     run = open_run(run_folder)
     if not (run_folder / "scores.csv").exists():
         raise DataError(f"{run_folder}: nothing is scored yet; run `tunet evaluate` first")
-    say("Dice similarity coefficient on the grid, mean (SD over folds):")
-    print(format_table(tabulate_run(run), markdown=False))
+    with notes_at_the_end():
+        found = tabulate_run(run)
+        say("Dice similarity coefficient on the grid, mean (SD over folds):")
+        print(format_table(found, markdown=False))
     if left := unscored(run):
         warn(f"{', '.join(left)}: trained, and not scored yet; run `tunet evaluate`")
     return tell_untrained(run_folder) and not left

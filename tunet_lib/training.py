@@ -295,7 +295,7 @@ def compiled(variant: Variant, config: Config) -> keras.Model:
     """Build a network with its loss and Adam. Source: Vu et al. 2019, 3.2."""
     model = build(variant, config)
     optimizer: keras.Optimizer = keras.optimizers.Adam(
-        config.learning_rate, beta_1=config.beta_1, beta_2=config.beta_2
+        float(config.learning_rate), beta_1=config.beta_1, beta_2=config.beta_2
     )
     if config.precision == "float16":
         # Small float16 gradients would round to zero without a scaled loss.

@@ -1,11 +1,13 @@
 """The judge: what students hand in costs no more than what depends on it."""
 
 import json
+import resource
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from coursework import worker
 from coursework.judge import (
     Exam,
     Limits,
@@ -336,6 +338,8 @@ def double(n):
         lambda: (here / "link" / "other.py").read_bytes(),
         lambda: open(os.path.relpath(here / "other.py", "/")),
         lambda: os.listdir(here),
+        lambda: os.link(here / "other.py", here.parent / "mine"),
+        lambda: os.rename(str(here), str(here.parent / "mine")),
         lambda: sys.path.insert(0, str(here)) or importlib.import_module("other"),
         lambda: subprocess.run(["cat", str(here / "other.py")]),
         lambda: os.system("true"),
@@ -350,6 +354,20 @@ def double(n):
 """
     assert points(cell, hidden=[tmp_path])[0] == 1
     assert points(cell)[0] == 0
+
+
+def test_a_system_that_limits_no_memory_judges_all_the_same(monkeypatch):
+    """macOS answers a limit below what is mapped with a ValueError."""
+
+    def setrlimit(what, limits):
+        if what == resource.RLIMIT_AS:
+            raise ValueError("current limit exceeds maximum limit")
+        set_limits.append(what)
+
+    set_limits = []
+    monkeypatch.setattr("coursework.worker.resource.setrlimit", setrlimit)
+    worker._limit()
+    assert set_limits == [resource.RLIMIT_FSIZE, resource.RLIMIT_CORE]
 
 
 def test_an_exam_in_a_file_judges_as_the_one_it_came_from():

@@ -62,11 +62,20 @@ def test_a_number_of_threads_below_0_is_named(limit, said):
     assert said in run.stdout.decode()
 
 
-def test_a_backend_that_is_not_there_is_named():
+@pytest.mark.parametrize("name", ["nonsense", "numpy", "openvino"])
+def test_a_backend_that_cannot_train_is_named(name):
     code = "from tunet_lib.files import DataError\ntry:\n    import tunet_lib.quiet\n"
     code += "except DataError as error:\n    print(error)"
-    run = python(code, env={"KERAS_BACKEND": "nonsense"})
-    assert b"cannot be loaded with the backend 'nonsense'" in run.stdout
+    run = python(code, env={"KERAS_BACKEND": name})
+    assert f"Keras' backend {name!r} cannot train".encode() in run.stdout
+    assert b"set the environment variable KERAS_BACKEND to tensorflow" in run.stdout
+
+
+def test_a_backend_that_is_not_there_is_named():
+    code = "import sys\nsys.modules['torch'] = None\nfrom tunet_lib.files import DataError\n"
+    code += "try:\n    import tunet_lib.quiet\nexcept DataError as error:\n    print(error)"
+    run = python(code, env={"KERAS_BACKEND": "torch"})
+    assert b"cannot be loaded with the backend 'torch'" in run.stdout
     assert b"set the environment variable KERAS_BACKEND to tensorflow" in run.stdout
 
 
@@ -133,6 +142,7 @@ def test_streams_that_are_closed(closed, data, tmp_path):
     assert (tmp_path / "keras").read_text() == "loaded"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS has no /dev/full")
 @pytest.mark.parametrize("shown", [">/dev/full", ">/dev/full 2>&1", "| true"])
 def test_what_cannot_be_shown_stops_nothing(shown, data, tmp_path):
     """A log on a full disk, and a pipe into head, which leaves after its lines."""

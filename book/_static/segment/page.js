@@ -177,7 +177,7 @@ class Page {
       link.href = URL.createObjectURL(blob);
       link.download = `${this.name.replace(/\.nii(\.gz)?$/, "")}_label.nii.gz`;
       link.click();
-      URL.revokeObjectURL(link.href);
+      setTimeout(() => URL.revokeObjectURL(link.href), 40_000); // Safari fetches it later
     },
   };
 
