@@ -113,32 +113,49 @@ def test_in_this_process_nothing_is_done_before_its_result_is_asked_for():
 
 
 WAITING = """
-import time
+import signal, sys, time
 from tunet_lib.parallel import each
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
     print("ready", flush=True)
     try:
-        for _, result in each(time.sleep, [60, 60, 60], 2):
+        for _, result in each(time.sleep, [float(sys.argv[2])] * 3, 2):
             result()
     except KeyboardInterrupt:
         print("stopped", flush=True)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals to a group")
-@pytest.mark.parametrize("after_s", [0.1, 0.5, 3])
-def test_ctrl_c_ends_all_processes_at_once_and_one_speaks(tmp_path, after_s):
-    script = tmp_path / "waiting.py"
+def waiting(folder, handler, time_s):
+    script = folder / "waiting.py"
     script.write_text(WAITING)
     run = subprocess.Popen(
-        [sys.executable, str(script)],
+        [sys.executable, str(script), handler, str(time_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     assert run.stdout.readline() == b"ready\n"
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals to a group")
+@pytest.mark.parametrize("after_s", [0.1, 0.5, 3])
+def test_ctrl_c_ends_all_processes_at_once_and_one_speaks(tmp_path, after_s):
+    run = waiting(tmp_path, "default_int_handler", 60)
     time.sleep(after_s)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     assert run.communicate(timeout=30)[0] == b"stopped\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signals to a group")
+def test_where_ctrl_c_is_ignored_no_process_ends_by_it(tmp_path):
+    """In the background of a script, or under nohup."""
+    run = waiting(tmp_path, "SIG_IGN", 4)
+    time.sleep(3)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.communicate(timeout=60)[0] == b""
+    assert run.returncode == 0
