@@ -11,6 +11,7 @@ import functools
 import multiprocessing
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import (
@@ -90,10 +91,20 @@ def _in_processes(
             idle.put(pool)
 
     threads = ThreadPoolExecutor(len(pools), initializer=hold_interrupts)
+    others = {child.pid for child in multiprocessing.active_children()}
     try:
         futures = {threads.submit(call, item): item for item in items}
         for future in as_completed(futures):
             yield futures.pop(future), functools.partial(_result, future)
+    except KeyboardInterrupt:
+        threads.shutdown(wait=False, cancel_futures=True)
+        # A process that was not there yet has heard of nothing.
+        while not all(future.done() for future in futures):
+            for child in multiprocessing.active_children():
+                if child.pid not in others:
+                    child.terminate()
+            time.sleep(0.05)
+        raise
     finally:  # also if whoever asked for the items wants no more
         threads.shutdown(cancel_futures=True)
         while not idle.empty():
