@@ -56,7 +56,7 @@ def check_names(path: object, values: Any, names: set[str]) -> None:
     if not isinstance(values, dict):
         raise DataError(f"{path}: has no fields; make it by `save` of a preset")
     missing, unknown = sorted(names - values.keys()), []
-    for name in sorted(values.keys() - names, key=str):
+    for name in sorted(values.keys() - names):
         meant = difflib.get_close_matches(name, missing or names, 1)
         unknown.append(f"{name[:40]} ({meant[0]}?)" if meant else name[:40])
     both = {"unknown": unknown, "missing": missing}

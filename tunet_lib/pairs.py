@@ -26,24 +26,14 @@ FIELDS = (
     *(f"{region}_{name}" for region in ("whole", "tumor") for name in ("hd95_mm", "surface_dice")),
 )
 NUMBERED = re.compile(r"(?:case|prediction)_(\d{5})(?!\d)")  # KiTS19's cases and its submissions
+KINDS = ("label", "labels", "seg", "segmentation", "pred", "prediction", "mask")
 # Of the label map of a CT of nnU-Net's, whose own name says its channel, and of others.
-ENDING = re.compile(
-    r"(?:_0000)?(?:_(?:label|labels|seg|segmentation|pred|prediction|mask))?$", re.IGNORECASE
-)
+ENDING = re.compile(rf"(?:_0000)?(?:_(?:{'|'.join(KINDS)}))?$", re.IGNORECASE)
 # Other label maps of a case in KiTS21 and KiTS23: each annotator's, and more and less of what they
 # marked.
 OTHERS = re.compile(r"(?:^|/)(?:(?:segmentations|instances)/|aggregated_(?:AND|OR)_seg\.)")
 # Names of files whose folder is named after the case.
-PLAIN = (
-    "segmentation",
-    "seg",
-    "prediction",
-    "pred",
-    "label",
-    "labels",
-    "mask",
-    "aggregated_MAJ_seg",
-)
+PLAIN = (*KINDS, "aggregated_MAJ_seg")
 DRAWS = 4000
 
 Row = dict[str, Any]

@@ -295,11 +295,9 @@ class FoldScores:
         self.networks = {} if networks is None else networks
         self.folders = _trained(run, fold)
         self._models: dict[str, Model] = {}
-        digests = {name: sha256_of(folder.weights) for name, folder in self.folders.items()}
+        self._weights = {name: sha256_of(each.weights) for name, each in self.folders.items()}
         noted = _made_from(run, fold)
-        is_as_noted = noted is not None and noted["weights"] == digests
-        self._cases = noted["cases"] if noted is not None and is_as_noted else {}
-        self._weights = digests
+        self._cases = noted["cases"] if noted and noted["weights"] == self._weights else {}
         for folder in self.folders.values():
             if seen := set(folder.seen()) & set(run.folds[fold]):
                 raise DataError(
@@ -332,9 +330,8 @@ class FoldScores:
             | tumor_figures(label, true_grid, config.grid_spacing_mm)
             for system, label in labels.items()
         ]
-        self._note(
-            case.case_id, None
-        )  # whatever stops it now, other scores are not taken for these
+        # Whatever stops it from here on, what is there is not taken for this case's scores.
+        self._note(case.case_id, None)
         write_scores(self._path(case), rows)
         self._note(case.case_id, sources_of(case.folder))
         return rows
