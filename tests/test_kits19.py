@@ -144,3 +144,10 @@ def test_what_fits_into_no_file_is_a_data_error(tmp_path, hu):
 def test_hu_are_rounded(tmp_path):
     case = save_case(tmp_path / "case_00000", np.full((2, 3, 4), 99.9), spacing_mm=VOLUME_MM)
     assert (load_scan(case.image_path).volume_hu == 100).all()
+
+
+def test_what_is_no_label_of_kits_is_refused(tmp_path):
+    for value in (4, 255, 7.0):
+        with pytest.raises(DataError, match="above 3"):
+            save_case(tmp_path, None, np.full((3, 4, 5), value), spacing_mm=(3, 1, 1))
+    assert not list(tmp_path.rglob("*.gz"))

@@ -198,7 +198,8 @@ def test_an_interval_of_one_number_has_no_width_and_of_many_holds_their_mean():
     mean, low, high = interval(values)
     assert low < mean < high
     assert high - low == pytest.approx(2 * 1.96 * 0.1 / 10, rel=0.3)
-    assert str(interval([0.5])) == "0.500, of one case"
+    assert str(interval([0.5])) == "0.500"
+    assert str(interval([0.5, 0.25, np.inf])) == "inf"
 
 
 def test_differences_are_of_the_same_case():
@@ -213,7 +214,7 @@ def test_the_command(folders, tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "case_00002: no prediction" in result.output
-    assert "DSC of whole: 0.556" in result.output
+    assert "3 cases scored\nDSC of whole: 0.556" in result.output
     assert "-0.444" in result.output
     with (tmp_path / "out.csv").open() as stream:
         assert tuple(csv.DictReader(stream).fieldnames) == FIELDS

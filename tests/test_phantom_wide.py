@@ -45,6 +45,14 @@ def test_the_usual_looks_are_those_of_kits19():
     assert usual[2] == named[2]
 
 
+@pytest.mark.parametrize("looks", ["portal", "wide"])
+def test_a_voxel_size_may_be_an_array(looks):
+    given = np.array([6.0, 3.0, 3.0])
+    *_, spacing_mm = make_phantom(np.random.default_rng(3), SHAPE, given, looks=looks)
+    assert spacing_mm == (6, 3, 3)
+    assert [type(mm) for mm in spacing_mm] == [float] * 3
+
+
 def test_labels_are_valid(phantoms):
     for volume_hu, label, _ in phantoms:
         assert volume_hu.shape == label.shape == SHAPE

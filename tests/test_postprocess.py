@@ -285,3 +285,19 @@ def test_grow_in_thin_boxes(axes):
         high = low & (rng.random(shape) < 0.3)
         expected = ndimage.binary_propagation(high, np.ones((3, 3, 3)), low)
         np.testing.assert_array_equal(grow(high, low), expected)
+
+
+@pytest.mark.parametrize("call", [grow, merge])
+@pytest.mark.parametrize("kinds", [(np.uint8, bool), (bool, np.uint8), (float, float)])
+def test_masks_are_bool(call, kinds):
+    one, other = (KIDNEY > 0).astype(kinds[0]), (KIDNEY > 0).astype(kinds[1])
+    with pytest.raises(TypeError, match="bool"):
+        call(one, other)
+
+
+def test_masks_that_are_given_stay_as_they_are():
+    high, low = KIDNEY > 0.95, KIDNEY > 0
+    high[2, 4, 4] = True
+    grown = grow(high, low)
+    assert high.sum() == 1
+    assert grown.sum() == low.sum()

@@ -60,6 +60,8 @@ def test_normalize_by_hand():
     volume, mean_hu, sd_hu = normalize(grid_hu, grid_hu > -1000)
     assert (mean_hu, sd_hu) == (20, 10)
     np.testing.assert_allclose(volume, [[[-102, -1, 1, -102]]])
+    with pytest.raises(TypeError, match="bool"):  # 0 and 1 are no places
+        normalize(grid_hu, (grid_hu > -1000).astype(np.uint8))
 
 
 def test_constant_scan_is_zero_not_nan():

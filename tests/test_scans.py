@@ -303,3 +303,19 @@ def test_a_label_is_packed_by_its_name_in_any_case(case, tmp_path, name):
     scan = load_scan(case.image_path)
     save_label(np.zeros(scan.shape, np.uint8), scan, tmp_path / name)
     assert (tmp_path / name).read_bytes()[:2] == b"\x1f\x8b"
+
+
+SIZES = [(0, 1, 1), (np.nan, 1, 1), (-3, 2, 1), (60, 2, 2), (0.001, 1, 1), (5, 2)]
+
+
+@pytest.mark.parametrize("spacing_mm", SIZES)
+def test_an_array_has_the_voxels_of_a_ct(tmp_path, spacing_mm):
+    with pytest.raises(DataError):
+        scan_of(VOLUME, spacing_mm)
+    with pytest.raises(DataError):
+        save_case(tmp_path / "case_00000", VOLUME, spacing_mm=spacing_mm)
+
+
+def test_an_array_has_three_axes():
+    with pytest.raises(DataError, match="2 axes"):
+        scan_of(VOLUME[0], VOLUME_MM)

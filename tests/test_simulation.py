@@ -132,3 +132,22 @@ def test_an_interruption_makes_no_checkpoint_more():
         cluster = Cluster(1, preempted_h=9.0)
         cost = simulate([9.0], cluster, np.random.default_rng(seed), interval_h=0.3, save_h=0.01)
         assert cost.saving_h == pytest.approx(30 * 0.01)
+
+
+def test_without_end_there_is_one_checkpoint_at_the_end():
+    cluster = Cluster(2, preempted_h=2.0)
+    with_end, without = (
+        simulate([3.0, 4.0], cluster, np.random.default_rng(0), interval_h=h, save_h=0.1)
+        for h in (100.0, math.inf)
+    )
+    assert with_end == without
+
+
+@pytest.mark.parametrize("interval_h", [0, -1, math.nan])
+def test_no_interval_is_refused(interval_h):
+    with pytest.raises(ValueError, match="interval_h"):
+        simulate([1.0], Cluster(1), np.random.default_rng(0), interval_h=interval_h)
+
+
+def test_nothing_to_train_wastes_nothing():
+    assert simulate([], Cluster(1), np.random.default_rng(0), interval_h=1).wasted == 0

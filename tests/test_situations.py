@@ -244,7 +244,7 @@ def test_a_qform_for_an_sform_that_is_none(tmp_path):
     assert "its sform is not usable, so qform is taken" in notes
 
 
-@pytest.mark.parametrize("extra", [b"\0" * 50, b"something that a tool has added"])
+@pytest.mark.parametrize("extra", [b"\0" * 50, b"\n", b"junk", b"something that a tool has added"])
 def test_bytes_behind_a_whole_gzip_file(tmp_path, extra):
     """python/cpython#68489."""
     path = write(tmp_path / "ct.nii.gz")

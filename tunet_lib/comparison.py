@@ -89,6 +89,8 @@ def pair_cases(
 def resample_cases(changes: Changes, times: int = 4000, seed: int = 14) -> Interval:
     """Draw the cases again, with repetition: what other patients would change.
 
+    Of few cases, below some twenty, the interval is too narrow and p too small.
+
     Raises
     ------
     DataError

@@ -22,8 +22,9 @@ MOST_PICTURES = 150
 _SLIDER = """
 <label style="display: flex; gap: 0.6em; align-items: center">
   <span style="min-width: 9em">{name}: <output>{shown}</output></span>
-  <input type="range" min="0" max="{last}" value="{start}" style="flex: 1; max-width: 20em">
-</label>"""
+  <input type="range" aria-label="{name}" min="0" max="{last}" value="{start}"
+    style="flex: 1; max-width: 20em">
+</label>"""  # which names by itself the first that it holds, and that is the output
 
 
 def flipbook(

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tunet_lib.files import DataError
-from tunet_lib.nifti import nifti_of, write_nifti
-from tunet_lib.scans import ipl_affine
+from tunet_lib.nifti import check_array, nifti_of, write_nifti
+from tunet_lib.scans import CYST, ipl_affine
 
 IMAGE_NAME = "imaging.nii.gz"
 LABEL_NAME = "segmentation.nii.gz"
@@ -118,11 +118,13 @@ def save_case(
     Raises
     ------
     DataError
-        The folder cannot be written, or a value does not fit into its type.
+        The folder cannot be written, a value does not fit into its type, a label is above 3 (a
+        cyst in KiTS21), there are not three axes, or the size is no voxel's.
     """
     folder = Path(folder)
     for name, array, dtype in ((IMAGE_NAME, volume_hu, np.int16), (LABEL_NAME, label, np.uint8)):
         if array is not None:
+            check_array(array, spacing_mm)
             voxels = as_whole(folder / name, array, dtype)
             header = nifti_of(voxels, ipl_affine(spacing_mm)).header
             write_nifti(folder / name, voxels, header, compresslevel=compresslevel)
@@ -130,7 +132,9 @@ def save_case(
 
 
 def as_whole(path: Path, array: np.ndarray, dtype: type[np.integer[Any]]) -> np.ndarray:
-    """Round HU to whole ones; a label that is not whole is an error."""
+    """Round HU to whole ones; a label that is not whole, or no label of KiTS, is an error."""
+    if dtype is np.uint8 and (array > CYST).any():
+        raise DataError(f"{path}: has label values above {CYST}")
     if array.dtype == dtype:
         return array
     with np.errstate(invalid="ignore"):

@@ -17,8 +17,8 @@ DiceOver = Literal["sample", "batch"]
 class DiceLoss(keras.losses.Loss):
     """Sum over the channels of -2 Σuv / (Σu + Σv + ε).
 
-    A channel that is predicted perfectly adds -1, one that misses everything adds 0, so
-    the loss of two channels lies in [-2, 0].
+    A channel that is predicted perfectly adds -1, one that misses everything adds 0, and so
+    does one that holds nothing, whatever is predicted: the loss of two channels lies in [-2, 0].
 
     Parameters
     ----------

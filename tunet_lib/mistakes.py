@@ -33,9 +33,9 @@ def tumor_figures(
     -------
     dict
         ``tumor_ml``, the true volume; ``tumor_sensitivity``, the share of the true tumor that was
-        found; ``tumor_precision``, the share of the predicted one that is true, 0 where nothing
-        was predicted; ``false_tumor_ml``, what was predicted in kidneys without a tumor. None
-        for a share of nothing, and where no kidney is free of tumor.
+        found, None without one; ``tumor_precision``, the share of the predicted one that is true,
+        where nothing was predicted 0, or None if there is no tumor; ``false_tumor_ml``, what was
+        predicted in kidneys without a tumor, None where there is no such kidney.
 
     Raises
     ------

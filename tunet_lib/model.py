@@ -121,8 +121,9 @@ class Model:
         Raises
         ------
         DataError
-            `where` holds no voxel, or has another shape than the volume; the volume that the
-            network needs is not there, or `batch_size` is below 1.
+            The volume that the network needs is not there. Of any but L-Net, which takes the
+            volume as it is: `where` holds no voxel, or has another shape, or `batch_size` is
+            below 1.
 
         Notes
         -----

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -165,6 +165,24 @@ def voxels_of(path: Path, header: nib.Nifti1Header) -> Path:
         if (path.with_name(stem + suffix)).exists():
             return path.with_name(stem + suffix)
     raise DataError(f"{path}: is one of a pair, and {stem}.img is missing; put it beside this one")
+
+
+def check_array(array: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    """Make sure that an array has three axes, and three sizes of a voxel that a CT may have.
+
+    Raises
+    ------
+    DataError
+        It has not.
+    """
+    low, high = VOXEL_MM
+    if array.ndim != 3 or len(spacing_mm) != 3:
+        raise DataError(
+            f"an array of {array.ndim} axes, {len(spacing_mm)} sizes: expected 3 of each"
+        )
+    if not all(low <= mm <= high for mm in spacing_mm):
+        sizes = ", ".join(f"{mm:g}" for mm in spacing_mm)
+        raise DataError(f"voxels of {sizes} mm: expected {low} to {high:g} mm along each axis")
 
 
 def nifti_of(array: np.ndarray, affine: np.ndarray) -> NiftiFile:

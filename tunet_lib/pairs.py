@@ -40,7 +40,10 @@ Row = dict[str, Any]
 
 
 class Interval(NamedTuple):
-    """A mean over cases, and the middle 95 % of what it is when they are drawn anew; NaN of one."""
+    """A mean over cases, and the middle 95 % of what it is when they are drawn anew.
+
+    The latter are NaN of a single case, and where a figure is not finite, as a distance to nothing.
+    """
 
     mean: float
     low: float
@@ -49,7 +52,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         """Give ``0.412 [0.340, 0.481]``."""
         if math.isnan(self.low):
-            return f"{self.mean:.3f}, of one case"
+            return f"{self.mean:.3f}"
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
@@ -143,7 +146,8 @@ def interval(values: Sequence[float], seed: int = 14) -> Interval:
     numbers = np.asarray(values, float)
     rng = np.random.default_rng(seed)
     means = numbers[rng.integers(0, len(numbers), (DRAWS, len(numbers)))].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5]) if len(numbers) > 1 else (math.nan, math.nan)
+    few = len(numbers) < 2 or not np.isfinite(numbers).all()
+    low, high = (math.nan, math.nan) if few else np.percentile(means, [2.5, 97.5])
     return Interval(float(numbers.mean()), float(low), float(high))
 
 

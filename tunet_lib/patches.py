@@ -174,7 +174,8 @@ class PatchSource:
         """Draw a corner: uniform, or so that the patch holds a random whole or tumor voxel.
 
         That voxel may lie anywhere in the patch, as it does in the windows of prediction: a
-        network that always found it in the middle would look for it there alone.
+        network that always found it in the middle would look for it there alone. Where a case
+        has no such voxel the corner is uniform.
         """
         window = self.variant.patch_shape(self.config)
         shape = self.arrays()[0].shape

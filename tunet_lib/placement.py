@@ -141,6 +141,8 @@ class Placement:
     def covered(self) -> np.ndarray:
         """The grid voxels of which the scan covers at least half, bool, of `grid_shape`.
 
+        The scan counts as long as its resampled voxels, as in `onto_grid`.
+
         Raises
         ------
         DataError

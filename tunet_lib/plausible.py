@@ -1,7 +1,7 @@
 """A CT is checked before it is believed: its extent, its values, and what was found in it.
 
 What can be mended without doubt is mended, and a `DataWarning` says so in a sentence; what cannot
-is a `DataError`. Arrays that lie in no file are taken as they are.
+is a `DataError`. Of an array that lies in no file only padding is mended: what is below -1024 HU.
 """
 
 from __future__ import annotations

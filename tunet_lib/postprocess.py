@@ -38,9 +38,10 @@ def postprocess(
     lnet_mask
         bool (z, y, x), L-Net's crude mask of the whole region; None leaves line 28 out.
     voxel_volume_mm3
-        Volume of one voxel of the maps; None is a voxel of the configuration's grid. A
-        tumor is small below `small_tumor_voxels` voxels *of the paper's grid*, so that
-        the same tumor takes the same branch on every grid.
+        Volume of one voxel of the maps; None is a voxel of the configuration's grid. The
+        tumors of a CT are small if all their voxels above T together are fewer than
+        `small_tumor_voxels` *of the paper's grid*, so that the same tumors take the same
+        branch on every grid.
 
     Returns
     -------
@@ -51,6 +52,8 @@ def postprocess(
     ------
     DataError
         The shapes differ.
+    TypeError
+        L-Net's mask is not bool.
 
     Warns
     -----
@@ -147,7 +150,7 @@ def tumor_region(
     config
         The thresholds and the two options.
     small_voxels
-        A tumor of fewer voxels above T is small.
+        The tumors of a CT are small if there are fewer voxels above T, of all of them.
 
     Returns
     -------
@@ -206,6 +209,11 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
         bool (z, y, x). Components are 26-connected: voxels that share a face, an edge or
         a corner.
 
+    Raises
+    ------
+    TypeError
+        A mask is not bool: NumPy would take 0 and 1 for the places of voxels.
+
     Examples
     --------
     >>> low = np.array([[[1, 1, 0, 1, 1]]], bool)
@@ -217,9 +225,9 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     ------
     Vu et al. 2019, 3.5, and Algorithm 1, lines 8, 17, 21 and 24.
     """
-    grown = high.copy()
+    grown = high.astype(bool, casting="safe")
     box = box_of(low)
-    part = low[box]
+    part = low[box].astype(bool, casting="safe")
     # cc3d expects too few components in a thin box:
     # a border makes room.
     padded = np.pad(part, [(0, 1)] * 3)
@@ -228,7 +236,7 @@ def grow(high: np.ndarray, low: np.ndarray) -> np.ndarray:
     # One look-up in place of a loop over components,
     # of which a noisy map has thousands.
     touched = np.zeros(count + 1, bool)
-    touched[components[high[box]]] = True
+    touched[components[grown[box]]] = True
     touched[0] = False  # the background
     grown[box][part] |= touched[components[part]]
     return grown
@@ -248,12 +256,17 @@ def merge(whole: np.ndarray, tumor: np.ndarray) -> np.ndarray:
     numpy.ndarray
         uint8 label map: 0 background, 1 kidney, 2 tumor.
 
+    Raises
+    ------
+    TypeError
+        A mask is not bool.
+
     Source
     ------
     Vu et al. 2019, Algorithm 1, line 27.
     """
-    label = whole.astype(np.uint8)
-    label[tumor] = 2
+    label = whole.astype(bool, casting="safe").astype(np.uint8)
+    label[tumor.astype(bool, casting="safe")] = 2
     return label
 
 
@@ -280,7 +293,7 @@ def apply_lnet(label: np.ndarray, lnet_mask: np.ndarray) -> np.ndarray:
     Raises
     ------
     TypeError
-        The mask is not bool: of a map of probabilities nothing would be left.
+        The mask is not bool, and not empty: of a map of probabilities nothing would be left.
 
     Source
     ------

@@ -98,21 +98,26 @@ def normalize(grid_hu: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, floa
     grid_hu
         (z, y, x) float32, in HU.
     inside
-        (z, y, x) bool: what the scan covers. The padding is scaled alike, so it gets
-        the normalized value of air.
+        (z, y, x) bool: what the scan covers, one voxel at least. The padding is scaled
+        alike, so it gets the normalized value of air.
 
     Returns
     -------
     volume
         (z, y, x) float32; all zero inside if `grid_hu` is constant there.
     mean_hu, sd_hu
-        Of the voxels inside.
+        Of the voxels inside; an SD of 1 where they are constant.
+
+    Raises
+    ------
+    TypeError
+        `inside` is not bool.
 
     Notes
     -----
     Source: Vu et al. 2019, 3.4; the paper leaves open over which voxels.
     """
-    own = grid_hu[inside]
+    own = grid_hu[inside.astype(bool, casting="safe")]
     mean_hu = float(own.mean(dtype=np.float64))
     sd_hu = float(own.std(dtype=np.float64))
     sd_hu = sd_hu if sd_hu > 1e-3 else 1.0  # a constant's is 0, but for rounding
@@ -165,7 +170,8 @@ def prepare_scan(
     Parameters
     ----------
     scan
-        The CT; one that is not in memory is read once, block by block.
+        The CT; one that is not in memory is read once, block by block. Whether it holds HU is
+        looked at in a file only: an array (`scan_of`) is believed.
     config
         The configuration that the networks are trained with.
     medians

@@ -20,7 +20,7 @@ from nibabel import orientations
 
 from tunet_lib.files import DataError
 from tunet_lib.formats import open_image, write_label
-from tunet_lib.nifti import NiftiFile, check_finite, nifti_of
+from tunet_lib.nifti import NiftiFile, check_array, check_finite, nifti_of
 from tunet_lib.upright import UprightFile, original, upright
 
 IPL = ("I", "P", "L")
@@ -191,15 +191,17 @@ def scan_of(volume_hu: np.ndarray, spacing_mm: Sequence[float]) -> Scan:
     Parameters
     ----------
     volume_hu
-        (z, y, x) in HU, any number type.
+        (z, y, x) in HU, any number type. That these are HU is believed: what is looked at in a
+        CT that comes from a file is not looked at here.
     spacing_mm
         Voxel size (z, y, x).
 
     Raises
     ------
     DataError
-        Some voxel is NaN or infinite.
+        Some voxel is NaN or infinite, there are not three axes, or the size is no voxel's.
     """
+    check_array(volume_hu, spacing_mm)
     voxels = np.asfortranarray(volume_hu, _type_in_memory(volume_hu))
     placed = _placed(nifti_of(voxels, ipl_affine(spacing_mm)))
     check_finite(Path("the array"), voxels)

@@ -74,7 +74,7 @@ class Cost:
     @property
     def wasted(self) -> float:
         """Share of them, 0 to 1, in which nothing was trained that counted."""
-        return 1 - self.trained_h / self.gpu_h
+        return 1 - self.trained_h / self.gpu_h if self.gpu_h else 0.0
 
 
 def simulate(
@@ -97,15 +97,18 @@ def simulate(
     rng
         Draws waits and interruptions.
     interval_h
-        Hours of training between two checkpoints.
+        Hours of training between two checkpoints; infinity is a single one at the end.
     save_h, start_h
         How long a checkpoint and a start take.
 
     Raises
     ------
     ValueError
-        A job is over before its first checkpoint.
+        A job is over before its first checkpoint, or `interval_h` is not above 0.
     """
+    if not interval_h > 0:
+        raise ValueError(f"{interval_h=}, expected hours above 0")
+    interval_h = min(interval_h, max(trainings_h, default=interval_h))
     longest_h = max((min(h, interval_h) for h in trainings_h), default=0.0)
     if start_h + longest_h + save_h > cluster.limit_h:
         raise ValueError(f"no checkpoint is reached in {cluster.limit_h:g} h: it would never end")

@@ -246,6 +246,7 @@ def score(
             warn(f"{folder}: not scored, since {truth} has no such case: {listed(strangers)}")
         for case_id in (row["case_id"] for row in rows if not row["predicted"]):
             warn(f"{case_id}: no prediction in {folder}; it counts as an empty label map")
+    say(f"{len(scored[0])} case{'s' * (len(scored[0]) > 1)} scored")
     for region in ("whole", "tumor"):
         say(f"DSC of {region}: {interval([row[region] for row in scored[0]])}")
         if against is not None:

@@ -50,9 +50,11 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         try:
             count = self.stream.readinto(buffer)
-        except gzip.BadGzipFile as error:
-            # The thread had read too far when it met them, and what it had is lost.
-            if "Not a gzipped file" not in str(error) or isinstance(self.stream, _Members):
+        except (gzip.BadGzipFile, EOFError) as error:
+            # The thread had read too far when it met them, and what it had is lost. Fewer bytes
+            # than a member's header are no end of the file to it.
+            is_behind = isinstance(error, EOFError) or "Not a gzipped file" in str(error)
+            if not is_behind or isinstance(self.stream, _Members):
                 raise
             self.stream.close()
             self.stream = _Members(self.path)

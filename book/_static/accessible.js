@@ -1,14 +1,23 @@
 // What a reader sees on a button is what a speech program has to call it, and what cannot be
 // scrolled by a finger must be reachable by the keyboard.
 document.addEventListener("DOMContentLoaded", () => {
-  document.querySelectorAll("button.search-button-field, button.theme-switch-button")
-    .forEach((button) => button.removeAttribute("aria-label"));
+  document.querySelectorAll("button.search-button-field").forEach((button) => button.removeAttribute("aria-label"));
+  document.querySelectorAll("button :is(i, svg)").forEach((icon) => icon.setAttribute("aria-hidden", "true"));
+  // Where a sidebar is a dialog, who leaves it is where it was opened from.
+  for (const side of ["primary", "secondary"])
+    document.querySelector(`#pst-${side}-sidebar-modal`)
+      ?.addEventListener("close", () => document.querySelector(`.${side}-toggle`)?.focus());
   document.querySelectorAll("li.has-children > details > summary").forEach((summary) =>
     summary.setAttribute("aria-label", `Pages of: ${summary.closest("li").querySelector("a").textContent}`));
   // The theme looks for what scrolls when the page is loaded and when its size changes, but not
   // when something unfolds.
   document.querySelectorAll("details").forEach((one) =>
     one.addEventListener("toggle", () => window.dispatchEvent(new Event("resize"))));
+});
+// Pictures that stick to the screen's lower edge would hide the box that the keyboard reaches.
+document.addEventListener("focusin", ({ target }) => {
+  if (target.matches(".player [data-block]:focus-visible"))
+    target.scrollIntoView({ block: "center", inline: "nearest" });
 });
 // On a telephone the drawing of a network scrolls, a long formula, and a picture behind sliders,
 // unless it fits all but for a little. A picture that is a link is reached anyway, and the theme
@@ -43,5 +52,14 @@ window.addEventListener("afterprint", () => {
   before = null;
 });
 // What an answer in a quiz gets said, is said aloud as well. Quizzes are built after the page.
-window.addEventListener("load", () =>
-  document.querySelectorAll(".Feedback").forEach((one) => one.setAttribute("aria-live", "polite")));
+// Its answers are one group, whose name is the question.
+window.addEventListener("load", () => {
+  document.querySelectorAll(".Feedback").forEach((one) => one.setAttribute("aria-live", "polite"));
+  document.querySelectorAll(".Quiz").forEach((quiz) => {
+    const question = quiz.querySelector("[id^=quizQn]");
+    const answers = quiz.querySelector(".Answer");
+    if (!question || !answers) return;
+    answers.setAttribute("role", "radiogroup");
+    answers.setAttribute("aria-labelledby", question.id);
+  });
+});

@@ -69,7 +69,7 @@
       element.classList.add("ct-viewer-live");
       element.innerHTML = `
         <div class="ct-viewer-stage">
-          <canvas tabindex="0" role="img" aria-label="CT in three planes and in 3-D. Arrow keys move the
+          <canvas tabindex="0" role="application" aria-roledescription="CT viewer" aria-label="CT in three planes and in 3-D. Arrow keys move the
             cross within the slice, Page Up and Page Down from slice to slice."></canvas>
         </div>
         <output class="ct-viewer-voxel"></output>
@@ -154,7 +154,8 @@
       const name = `layer-${Math.random().toString(36).slice(2)}`;
       const radio = (kind, text) => `<label><input type="radio" name="${name}" value="${kind}"> ${text}</label>`;
       const slider = (key, text, low, high, value) =>
-        `<label>${text} <input type="range" data-key="${key}" min="${low}" max="${high}" value="${value}"></label>`;
+        `<label>${text} <input type="range" data-key="${key}" min="${low}" max="${high}" value="${value}">
+          <output>${value}</output></label>`; // behind it, or the label would be the output's
       const layers = kinds.length
         ? `<fieldset><legend>Over the CT: blue is kidney, orange is tumor</legend>${kinds.map((kind) => radio(kind, KINDS[kind])).join("")}
            ${radio("none", "nothing")}</fieldset>${slider("opacity", "Opacity", 0, 100, 100 * this.opacity)}`
@@ -173,6 +174,7 @@
     #turn(control) {
       const value = (key) => Number(this.controls.querySelector(`[data-key=${key}]`).value);
       const { nv } = this;
+      if (control.type === "range") control.nextElementSibling.value = control.value;
       if (control.type === "radio") this.choose(control.value);
       else if (control.tagName === "SELECT") nv.setSliceType({ all: nv.sliceTypeMultiplanar, axial: nv.sliceTypeAxial,
         coronal: nv.sliceTypeCoronal, sagittal: nv.sliceTypeSagittal, "3d": nv.sliceTypeRender }[control.value]);

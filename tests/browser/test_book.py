@@ -75,6 +75,18 @@ HIDDEN = """() => [
       !getComputedStyle(one.closest(".output") ?? one, "::before").content.includes("Swipe")),
 ].map((one) => one.textContent.trim().slice(0, 200))"""
 
+# What a speech program would call "button" or "slider" and no more. To axe-core the label around
+# an input is its name, though it may be that of an <output> before it.
+NAMELESS = """() => [...document.querySelectorAll("input:not([type=hidden]), select, button")]
+  .filter((one) => !one.ariaLabel && !one.labels?.length && !/[a-z]/i.test(one.textContent))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+
+# Tells whether the middle of an element is seen, and not what lies over it.
+IS_ON_TOP = """(one) => {
+  const { x, y, width, height } = one.getBoundingClientRect();
+  return one.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+}"""
+
 # The theme makes what scrolls reachable by the keyboard a moment after the size has changed.
 SCROLLS_BY_KEY = """() =>
   [...document.querySelectorAll("pre, .pst-scrollable-table-container")].every((one) =>
@@ -161,7 +173,7 @@ def test_a_page_is_accessible_and_fits_every_screen_and_holds_no_raw_markup(
     if os.environ.get("SCREENSHOTS"):
         keep_pictures(tab, name)
     tab.add_script_tag(path=AXE)
-    found = []
+    found = [f"has no name: {text}" for text in tab.evaluate(NAMELESS)]
     for width, themes in VIEWS.items():
         tab.set_viewport_size({"width": width, "height": 900})
         if not wait_for(tab, SCROLLS_BY_KEY):
@@ -325,6 +337,7 @@ def test_the_cascade_shows_what_a_box_computes_and_a_voxel_sees(visitor, name):
         box = boxes.nth(number)
         box.focus()
         assert box.get_attribute("aria-pressed") == "true"
+        assert box.evaluate(IS_ON_TOP)
         seen.add((says.inner_text(), shown.locator("image").get_attribute("href")))
     texts, pictures = zip(*seen, strict=True)
     assert len(set(texts)) == len(set(pictures)) == boxes.count()
@@ -382,6 +395,10 @@ def test_a_quiz_answers_right_and_wrong(visitor, name):
     shown = visitor.tab.locator(".Quiz")
     assert shown.count() == len(questions)
     for question, asked in zip(shown.all(), questions, strict=True):
+        group = question.get_by_role("radiogroup")
+        assert group.evaluate(
+            "(one) => document.getElementById(one.getAttribute('aria-labelledby')).textContent"
+        )
         buttons = question.locator(".MCButton").all()
         for button, answer in zip(buttons, asked["answers"], strict=True):
             button.click()
@@ -390,6 +407,26 @@ def test_a_quiz_answers_right_and_wrong(visitor, name):
             assert said in feedback.get_attribute("class").split()
             begin = re.split(r"[`$<*\\]", printed(answer["feedback"]))[0]
             assert feedback.inner_text().startswith(begin.strip())
+
+
+def test_who_leaves_a_sidebar_is_where_it_was_opened_from(visitor):
+    visitor.open("notebooks/13_postprocess.html")
+    tab = visitor.tab
+    tab.set_viewport_size({"width": 390, "height": 844})
+    for side in ("primary", "secondary"):
+        tab.locator(f".{side}-toggle").press("Enter")
+        tab.wait_for_selector(f"#pst-{side}-sidebar-modal[open]")
+        tab.keyboard.press("Escape")
+        tab.wait_for_function(
+            f"document.activeElement === document.querySelector('.{side}-toggle')"
+        )
+
+
+def test_the_page_that_segments_a_ct_fits_the_narrowest_telephone(visitor):
+    visitor.open("book/segment.html")
+    visitor.tab.set_viewport_size({"width": 320, "height": 640})
+    visitor.tab.wait_for_selector(".segment-here input")
+    assert visitor.tab.evaluate(TOO_WIDE) == []
 
 
 def test_search_finds_algorithm_1(visitor):

@@ -135,6 +135,22 @@ def padded_below_0():
     return slices
 
 
+def scaled_by_philips():
+    slices = alike(Manufacturer="Philips Medical Systems")
+    for each in slices:
+        block = each.private_block(0x2005, "Philips MR Imaging DD 001", create=True)
+        block.add_new(0x0D, "FL", 0.0)
+        block.add_new(0x0E, "FL", 2.5)
+    return slices
+
+
+def numbers_of_another_series():
+    """Give two series whose slices have the same numbers and places, and other pixels."""
+    numbers = [f"{STUDY}.9.{k}" for k in range(6)]
+    lung = series(6, pixels()[:, ::-1], SeriesInstanceUID=STUDY + ".7", SeriesNumber=7)
+    return [*each_with(SOPInstanceUID=numbers), *each_with(lung, SOPInstanceUID=numbers)]
+
+
 def two_and_a_scout():
     other = {"SeriesInstanceUID": STUDY + ".7", "SeriesNumber": 7, "SeriesDescription": "bone <b>"}
     scout = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
@@ -177,6 +193,10 @@ TAKEN = {
     ),
     "UTF-8": lambda: alike(SpecificCharacterSet="ISO_IR 192", SeriesDescription="Bauch venös 腹"),
     "two series": two_and_a_scout,
+    "no modality": lambda: alike(Modality=None),
+    "turned a little": lambda: alike(ImageOrientationPatient=[1.0, 0.03, 0, -0.03, 1.0, 0]),
+    "scaled by Philips": scaled_by_philips,
+    "numbers of another series": lambda: numbers_of_another_series(),
     "no numbers": lambda: [
         *alike(SeriesNumber=None),
         *alike(SeriesNumber=None, SeriesInstanceUID=STUDY + ".7"),
@@ -240,10 +260,29 @@ def twin():
     return [*slices, slice_of(pixels()[0], slices[2].ImagePositionPatient)]
 
 
+def other_pixels():
+    """Give a slice twice, under one number, as it was computed by two kernels."""
+    slices = each_with(SOPInstanceUID=[f"{STUDY}.9.{k}" for k in range(6)])
+    position = slices[2].ImagePositionPatient
+    other = slice_of(pixels()[2, ::-1], position, SOPInstanceUID=slices[2].SOPInstanceUID)
+    return [*slices, other]
+
+
 # What the page says; whether the library takes it nevertheless.
 REFUSED = {
     "missing": (lambda: without(alike(), 3), "Slices are missing between IM00. and IM00. .36.0", 0),
     "doubled": (twin, "Slices are doubled: IM00. and IM00. lie in one place", 0),
+    "other pixels": (other_pixels, "Slices are doubled: IM00. and IM00. lie in one place", 0),
+    "two kernels": (
+        lambda: each_with(ConvolutionKernel=["B30f", "B70f"] * 3),
+        "mixes 2 acquisitions or kernels in one series: IM00. is of kernel B.0f, and IM00. of",
+        0,
+    ),
+    "two acquisitions": (
+        lambda: each_with(AcquisitionNumber=[1, 2] * 3),
+        "mixes 2 acquisitions or kernels in one series",
+        0,
+    ),
     "uneven": (shifted, "unevenly spaced: IM00. lies 1.20 mm off its place", 0),
     "size": (lambda: [*alike(), slice_of(stored()[0], (-10, -20, 48))], "differ in size", 0),
     "single": (lambda: alike()[:1], "IM000 is a single slice", 0),
@@ -339,6 +378,59 @@ def test_a_bad_series_stops_no_other(visitor, tmp_path):
     visitor.tab.locator(".series button").first.click()
     wait_for(visitor.tab, "are inverted")
     assert visitor.tab.locator(".series button").count() == 2  # the other one may do
+
+
+LEFT_OUT = """async () => {
+  const segment = new URL("../_static/segment/", location.href);
+  const { findSeries } = await import(new URL("series.js", segment));
+  await window.ctViewer.script("vendor/dicom-parser/dicomParser.min.js");
+  const { series, leftOut } = await findSeries([...document.querySelector("#mine").files]);
+  return [series.map(({ text }) => text), leftOut];
+}"""
+
+
+def test_what_is_left_out_is_named_and_stops_no_series(visitor, tmp_path):
+    folder = write(tmp_path / "ct", alike())
+    bare(write(folder / "bare", alike(Modality="SR")[:1]))
+    write(folder / "deflated", [in_syntax("DeflatedExplicitVRLittleEndian")[0]])
+    cut = write(folder / "cut", alike(Modality="SR")[:1]) / "IM000"
+    cut.write_bytes(cut.read_bytes()[:700] + b"\xff" * 99)  # behind its modality
+    for name, content in (("no", b""), ("zeros", bytes(999)), ("a.nii.gz", b"1"), ("b.gz", b"1")):
+        (folder / name).write_bytes(content)
+    (folder / "readme.txt").write_text("hello")
+    open_with_an_input_of_our_own(visitor)
+    visitor.tab.set_input_files("#mine", folder)
+    texts, left_out = visitor.tab.evaluate(LEFT_OUT)
+    assert texts == ["6 slices of 64x64, venous"]
+    assert sorted(left_out.split(", ", 4)) == [
+        "1 of damaged file of modality SR",
+        "1 of empty file",
+        "1 of file of zeros",
+        "1 of image of another format",
+        "1 of packed file, which is to be unpacked first, 2 of file that this page cannot read",
+    ]
+
+
+def test_of_several_series_another_one_may_do(visitor, tmp_path):
+    tab = visitor.tab
+    other = {"SeriesInstanceUID": STUDY + ".5", "SeriesNumber": 1}
+    derived = each_with(
+        alike(**other), ImageType=[["ORIGINAL", "PRIMARY", "AXIAL"]] * 5 + [["DERIVED"]]
+    )
+    visitor.open(PAGE)
+    tab.set_input_files(FOLDER, write(tmp_path / "ct", [*derived, *alike()]))
+    tab.wait_for_selector(".series button")
+    tab.locator(".series button").first.click()
+    wait_for(tab, "come apart into several volumes")
+    assert tab.locator(".series button").count() == 2
+    tab.locator(".series button").last.click()
+    tab.wait_for_selector(".working:not([hidden])")
+    tab.click(".stop")
+    assert tab.locator(".series button").count() == 2
+    tab.click("[data-case=small]")
+    assert tab.locator(".series button").count() == 0
+    tab.click(".stop")
+    assert tab.locator(".series button").count() == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")

@@ -624,7 +624,11 @@ def test_what_was_offline_is_asked_for_again(visitor):
     tab.click("[data-case=typical]")
     tab.wait_for_function(f"{said}.startsWith('TuNet') || {said}.startsWith('L-Net')")
     tab.click(".stop")
-    visitor.troubles.clear()  # the request that was refused
+    tab.context.set_offline(True)
+    tab.click("[data-case=typical]")
+    tab.wait_for_function(f"{said}.startsWith('A file of this site could not be loaded.')")
+    tab.context.set_offline(False)
+    visitor.troubles.clear()  # the requests that were refused
 
 
 def torn(packed):
@@ -787,6 +791,107 @@ def test_the_viewer_gets_a_ct_where_the_library_has_it(visitor, tmp_path):
         assert plain.header.get_xyzt_units()[0] == "mm"
         assert plain.get_data_dtype() == np.int16
         np.testing.assert_array_equal(plain.dataobj, hu)
+
+
+def contradictory():
+    """Give NIfTIs whose headers contradict themselves, and what is said of each."""
+    hu = np.random.default_rng(0).integers(-900, 900, (40, 40, 30), np.int16)
+    in_mm = np.diag([-8.0, 8.0, 9.0, 1])
+
+    def made(sform=in_mm, qform=in_mm, unit="mm", sizes=None):
+        image = nib.Nifti1Image(hu, in_mm)
+        image.header.set_xyzt_units(unit)
+        image.set_sform(sform, 1)
+        if qform is not None:
+            image.set_qform(qform, 1)
+        data = bytearray(image.to_bytes())
+        if qform is None:
+            data[252:254] = bytes(2)
+        if sizes is not None:
+            data[80:92] = np.array(sizes, "<f4").tobytes()
+        return bytes(data)
+
+    mirrored = np.diag([8.0, 8.0, 9.0, 1])
+    yield made(), ""
+    yield made(qform=mirrored), "sform and qform disagree on how the patient lies; sform is taken"
+    yield (
+        made(sizes=(8, 8, 3)),
+        "sform says that a voxel measures 8 x 8 x 9 mm, its pixdim 8 x 8 x 3",
+    )
+    yield made(unit="micron"), "voxels are taken to measure 8 x 8 x 9 mm"
+    yield made(sform=np.diag([0.0, 8, 9, 1])), "sform is not usable, so qform is taken"
+    yield made(qform=None, sizes=(0, 0, 0)), "no usable voxel size in pixdim, so that of its sform"
+
+
+def test_a_header_that_contradicts_itself_is_said_as_by_the_library(visitor, tmp_path):
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    values = {key: getattr(config, key) for key in vars(config)}
+    visitor.open(PAGE)
+    path = tmp_path / "ct.nii"
+    for data, doubt in contradictory():
+        path.write_bytes(data)
+        found = visitor.tab.evaluate(BELIEVED, [text_of(data), values])
+        with notes_taken() as notes:
+            load_scan(path)
+        assert doubt in found["doubts"]
+        assert any(doubt in note for note in notes) if doubt else not notes
+        assert doubt or "taken" not in found["doubts"]
+
+
+NOTHING_FOUND = """async ([file, config]) => {PACKING
+  const from = (name) => import(new URL(`../_static/segment/${name}`, location.href));
+  const { readNifti } = await from("nifti.js");
+  const { Segmentation } = await from("segment.js");
+  const networks = ["lnet", "tunet"].map((network) => ({ network, median: false }));
+  const list = { networks, config, paper: config, sure_prob: 0.6 };
+  const ct = await readNifti(new Blob([unpacked(file)]), "ct.nii");
+  const run = async ({ network }, image, shape) =>
+    new Float32Array(shape[0] * shape[1] * shape[2] * (network === "lnet" ? 1 : 2)).fill(0.01);
+  const segmentation = new Segmentation(ct, list, run);
+  await segmentation.localize();
+  return segmentation.decide(config).doubts;
+}""".replace("PACKING", PACKING)
+
+
+def test_where_lnet_finds_no_kidney_it_is_said(visitor, tmp_path):
+    config = Config.load(COURSE_WEIGHTS / "tunet" / "config.json")
+    values = {key: getattr(config, key) for key in vars(config)}
+    values |= {"grid_spacing_mm": config.grid_spacing_mm}
+    path = write(*phantom(), tmp_path / "ct.nii")
+    visitor.open(PAGE)
+    doubts = visitor.tab.evaluate(NOTHING_FOUND, [text_of(path.read_bytes()), values])
+    assert doubts[0].startswith("L-Net found no kidney, so TuNet looked everywhere")
+
+
+SAVED_MEANWHILE = """async ([name, file]) => {PACKING
+  const script = new URL("../_static/segment/worker.js", location.href);
+  const worker = new Worker(script, { type: "module" });
+  const said = [];
+  const next = (kind) => new Promise((resolve) => {
+    worker.onmessage = ({ data }) => {
+      said.push(data.say);
+      if (data.say === kind) resolve(data);
+    };
+  });
+  worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name });
+  const { label } = await next("result");
+  said.length = 0;
+  worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number: 1 });
+  await next("window");
+  worker.postMessage({ do: "save", label });
+  await next("result");
+  worker.terminate();
+  return said;
+}""".replace("PACKING", PACKING)
+
+
+def test_a_label_map_is_saved_while_the_networks_look_on(visitor, quick, tmp_path):
+    path = write(*phantom(), tmp_path / "ct.nii")
+    open_with(visitor, quick)
+    said = visitor.tab.evaluate(SAVED_MEANWHILE, [path.name, text_of(path.read_bytes())])
+    assert "file" in said
+    assert said.index("file") < len(said) - 2
+    assert said[-2:] == ["window", "result"]
 
 
 def test_a_label_map_that_ends_where_its_ct_ends_is_said(visitor, tmp_path):

@@ -71,6 +71,9 @@ def make_phantom(
     if looks not in get_args(Looks):
         known = ", ".join(get_args(Looks))
         raise ValueError(f"looks is {looks!r}; choose one of {known}")
+    if spacing_mm is not None:
+        z_mm, y_mm, x_mm = map(float, spacing_mm)
+        spacing_mm = z_mm, y_mm, x_mm
     if looks == "wide":
         return make_wide_phantom(rng, shape, spacing_mm)
     if spacing_mm is None:

@@ -30,8 +30,8 @@ export async function readStack({ files, pixels, shape, affine, gaps }) {
       throw new BadFile(`${file.name}: its pixels are damaged, or of another number than its header says.`);
     FS.createDataFile("/in", `${k}`, bytes, true, true);
   }
-  // No note of the patient beside it, nothing packed, all slices in one.
-  callMain(["-b", "n", "-z", "n", "-m", "y", "-f", "ct", "-o", "/out", "/in"]);
+  // No note of the patient beside it, nothing packed, all slices in one, no scale of Philips' own.
+  callMain(["-b", "n", "-z", "n", "-m", "y", "-p", "n", "-f", "ct", "-o", "/out", "/in"]);
   const made = FS.readdir("/out").filter((name) => name.endsWith(".nii"));
   if (made.length !== 1) throw new BadFile(made.length ? APART : LOST);
   const bytes = FS.readFile(`/out/${made[0]}`);

@@ -179,25 +179,49 @@ function readSecond(view, little) {
 function affineOf(header, name) {
   const warnings = [];
   const found = [];
-  if (header.sformCode > 0) found.push(header.sform);
-  const isSized = header.pixdim.slice(1).every((mm) => mm > 0 && Number.isFinite(mm));
-  if (header.qformCode > 0 && isSized) found.push(fromQuaternion(header));
+  if (header.sformCode > 0) found.push(["sform", header.sform]);
+  const pixdim = header.pixdim.slice(1);
+  const isSized = pixdim.every((mm) => mm > 0 && Number.isFinite(mm));
+  if (header.qformCode > 0 && isSized) found.push(["qform", fromQuaternion(header)]);
   if (!found.length) {
     if (!isSized) throw new BadFile(`${name} has no usable voxel size. Correct pixdim in its header.`);
     warnings.push("It does not say how the patient lies; the order that is most common is assumed.");
-    const [x, y, z] = header.pixdim.slice(1);
+    const [x, y, z] = pixdim;
     const middle = header.dim.slice(1, 4).map((count) => (count - 1) / 2);
-    found.push([[-x, 0, 0, x * middle[0]], [0, y, 0, -y * middle[1]], [0, 0, z, -z * middle[2]]]);
+    found.push(["pixdim", [[-x, 0, 0, x * middle[0]], [0, y, 0, -y * middle[1]], [0, 0, z, -z * middle[2]]]]);
   }
-  const affine = found.find(isUsable);
-  if (!affine) throw new BadFile(`${name} does not say where its voxels lie. Correct its header.`);
+  const usable = found.filter(([, one]) => isUsable(one));
+  if (!usable.length) throw new BadFile(`${name} does not say where its voxels lie. Correct its header.`);
+  const [[which, affine]] = usable;
+  if (which !== found[0][0]) warnings.push(`Its ${found[0][0]} is not usable, so ${which} is taken.`);
   const sizes = voxelSizes(affine);
-  const factors = [MM_PER_UNIT[header.units & 7] ?? 1, 1, ...Object.values(MM_PER_UNIT)];
+  const listed = (mm) => mm.map((one) => Number(one.toPrecision(3))).join(" x ");
+  if (!isSized) warnings.push(`It has no usable voxel size in pixdim, so that of its ${which} is taken.`);
+  else if (sizes.some((mm, k) => Math.abs(mm / pixdim[k] - 1) > 0.01))
+    warnings.push(
+      `Its ${which} says that a voxel measures ${listed(sizes)} mm, its pixdim ${listed(pixdim)} mm; ` +
+        `${which} is taken, so compare a length with the scanner's.`);
+  if (new Set(usable.map(([, one]) => directionsOf(one))).size > 1)
+    warnings.push(
+      `Its sform and qform disagree on how the patient lies; ${which} is taken, so make sure of right and left.`);
+  const named = MM_PER_UNIT[header.units & 7] ?? 1;
+  const factors = [named, 1, ...Object.values(MM_PER_UNIT)];
   const factor = factors.find((one) =>
     sizes.every((size) => size * one >= VOXEL_MM[0] && size * one <= VOXEL_MM[1]));
   if (factor === undefined)
     throw new BadFile(`${name}: its voxels would measure ${sizes.map((s) => s.toPrecision(3)).join(" x ")} mm, which is no CT's.`);
+  if (factor !== 1 || named !== 1)
+    warnings.push(`Its voxels are taken to measure ${listed(sizes.map((mm) => mm * factor))} mm.`);
   return { affine: affine.map((row) => row.map((value) => value * factor)), warnings };
+}
+
+/** The side of the patient that each axis of the file runs to, as a text. */
+function directionsOf(affine) {
+  return range(3).map((column) => {
+    const along = affine.map((row) => row[column]);
+    const row = along.reduce((best, mm, k) => (Math.abs(mm) > Math.abs(along[best]) ? k : best), 0);
+    return `${along[row] < 0 ? "-" : "+"}${row}`;
+  }).join();
 }
 
 function fromQuaternion({ quaternion: [b, c, d, ...start], pixdim: [qfac, ...sizes] }) {

@@ -28,6 +28,7 @@ class Page {
       <p class="said" role="status" tabindex="-1"></p>
       <p class="series"></p>
       <div class="working" hidden><progress max="1" value="0" aria-label="Windows done"></progress>
+        <span class="count"></span>
         <button type="button" class="stop">Stop</button></div>
       <p class="doubts" role="status"></p>
       <p class="unseen" role="status"></p>
@@ -39,13 +40,14 @@ class Page {
       </div>`;
     this.part = (selector) => root.querySelector(selector);
     this.number = 0;
+    this.choices = []; // a button for each series, where there are several
     this.#listen();
   }
 
   #listen() {
     for (const button of this.root.querySelectorAll("[data-case]"))
       button.onclick = async () => {
-        const run = this.#clear("Loading the phantom …");
+        const run = this.#forget("Loading the phantom …");
         try {
           const { ct, truth } = await window.ctViewer.caseFiles(button.dataset.case);
           if (run === this.run) this.start(ct, truth);
@@ -53,7 +55,7 @@ class Page {
       };
     for (const input of this.root.querySelectorAll("input[type=file]"))
       input.onchange = () => {
-        const files = [...input.files];
+        const files = [...input.files].filter(({ name }) => !name.startsWith("."));
         input.value = ""; // so that the same one can be chosen again
         if (files.length) this.take(files);
       };
@@ -68,7 +70,7 @@ class Page {
       // What was dropped can be asked for now only; what it holds, later.
       const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
       if (!entries.length) return; // a text, or a picture of the page
-      const run = this.#clear("Looking what there is …");
+      const run = this.#forget("Looking what there is …");
       try {
         const files = (await Promise.all(entries.map(filesOf))).flat();
         if (run === this.run) this.take(files);
@@ -79,6 +81,7 @@ class Page {
       if (!this.part(".result").hidden) return this.worker.postMessage({ do: "stop" });
       this.#end();
       this.#say("Stopped.");
+      this.part(".series").replaceChildren(...this.choices);
     };
     this.part(".save").onclick = () => this.worker.postMessage({ do: "save", label: this.label });
     this.part(".sliders").oninput = () => this.#decide();
@@ -86,7 +89,7 @@ class Page {
 
   /** Take files that were dropped or chosen: one NIfTI, or DICOM, of which there may be several series. */
   async take(files) {
-    const run = this.#clear(`Looking through ${files.length} files …`);
+    const run = this.#forget(`Looking through ${files.length} files …`);
     try {
       const [first] = files;
       const isSingle = files.length === 1 && !(await isDicom(first));
@@ -97,16 +100,18 @@ class Page {
       if (run !== this.run) return;
       const without = leftOut && `Left out: ${leftOut}.`;
       if (!series.length)
-        throw new BadFile(`There are no CT slices here. ${without || "Drop one .nii or .nii.gz, or one folder of DICOM."}`);
+        throw new BadFile(
+          ["There are no CT slices here.", without, "Drop one .nii or .nii.gz, or one folder of DICOM."].filter(Boolean).join(" "));
       if (series.length === 1) return this.#startSeries(series[0], without);
       this.#say(`There are ${series.length} series. ${without}`);
-      this.part(".series").replaceChildren(...series.map((one, k) => {
+      this.choices = series.map((one, k) => {
         const button = document.createElement("button");
         button.type = "button";
         button.textContent = `Series ${k + 1}: ${one.text}`;
         button.onclick = () => this.#startSeries(one, without);
         return button;
-      }));
+      });
+      this.part(".series").replaceChildren(...this.choices);
     } catch (error) {
       if (run !== this.run) return;
       this.#say(error instanceof BadFile ? error.message : `The files cannot be read: ${error.message}.`);
@@ -137,6 +142,12 @@ class Page {
     this.worker.postMessage({ do: "segment", blob: file, stack, name: file.name });
   }
 
+  /** Begin with other files: of series, too, there are none yet. */
+  #forget(text) {
+    this.choices = [];
+    return this.#clear(text);
+  }
+
   /** What went before is given up. Gives the new run: who waits for something, asks whether it is still that. */
   #clear(text) {
     this.#end();
@@ -161,7 +172,10 @@ class Page {
       this.part(".doubts").textContent = [this.doubt, ...warnings].filter(Boolean).join(" ");
       this.#buildSliders(config);
     },
-    window: ({ done, all, where }) => { this.#say(`TuNet: ${done} of ${all} windows, ${where}`); this.#work(done / all); },
+    window: ({ done, all, where }) => {
+      this.#say(`TuNet looks, ${where} …`); // which is read aloud: not with each window
+      this.#work(done / all, `window ${done} of ${all}`);
+    },
     result: async (result) => {
       this.#rest();
       const doubts = [...result.doubts, doubtOf(result)].filter(Boolean).join(" ");
@@ -185,7 +199,7 @@ class Page {
     const value = (key) => config[key].toFixed(2);
     this.part(".sliders").innerHTML = Object.entries(SLIDERS).map(([key, text]) =>
       `<label>${text} <output>${value(key)}</output>
-        <input type="range" name="${key}" min="0.01" max="0.99" step="0.01" value="${value(key)}"></label>`).join("") +
+        <input type="range" name="${key}" aria-label="${text}" min="0.01" max="0.99" step="0.01" value="${value(key)}"></label>`).join("") +
       `<label><input type="checkbox" name="tumor_is_whole_if_none" ${config.tumor_is_whole_if_none ? "checked" : ""}>
         Line 14: without any tumor, all is tumor</label>`;
   }
@@ -246,6 +260,7 @@ class Page {
     this.#end();
     this.part(".result").hidden = true;
     this.#say(sentence);
+    this.part(".series").replaceChildren(...this.choices); // another one may do
   }
 
   #end() {
@@ -263,14 +278,15 @@ class Page {
     if (this.part(part).contains(document.activeElement)) this.part(".said").focus();
   }
 
-  #work(share) {
+  #work(share, text = "") {
     this.part(".working").hidden = false;
+    this.part(".count").textContent = text;
     if (share === undefined) this.part("progress").removeAttribute("value");
     else this.part("progress").value = share;
   }
 
   #say(text) {
-    this.part(".said").textContent = text;
+    if (this.part(".said").textContent !== text) this.part(".said").textContent = text;
   }
 }
 

@@ -91,6 +91,8 @@ export class Segmentation {
     const tumorProb = found.reduce((sum, prob) => sum + prob, 0) / found.length; // NaN of nothing
     const isSure = byRule || !(tumorProb < this.list.sure_prob);
     const doubts = checkLabel(label, this.ct.shape, this.placement.axes);
+    if (this.lnetProb && !mask)
+      doubts.unshift("L-Net found no kidney, so TuNet looked everywhere: what is marked may be anything.");
     return { label, tumor, doubts, byRule, tumorProb, isSure, ml: this.#volumes(label) };
   }
 

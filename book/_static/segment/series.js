@@ -8,7 +8,12 @@ import { axesOf } from "./placement.js";
 const BARE = [[2, [0, 1, 2]], [8, [0, 1, 5, 8, 0x12, 0x16]]];
 const HEADER_BYTES = 2 ** 16; // in which most headers end; of the others all is read
 const PIXELS = "x7fe00010";
+const SINGLE_FRAME = "1.2.840.10008.5.1.4.1.1.2";
 const MULTI_FRAME = ["1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"]; // enhanced CT, legacy
+const MODALITY = "x00080060";
+const DEFLATED = "1.2.840.10008.1.2.1.99";
+const OTHERS = /\.(nii|nii\.gz|hdr|nrrd|nhdr|mha|mhd)$/i;
+const PACKED = /\.(zip|tar|tgz|gz|bz2|xz|7z|rar)$/i;
 const SAME_MM = 0.01; // slices nearer to each other than this lie in one place
 const OUT_OF_PLACE = 0.1; // of the distance between slices
 const DIRECTION = 0.01; // how far two directions may be off length 1 and right angles, by rounding
@@ -30,11 +35,25 @@ async function isBare(file) {
 export async function findSeries(files) {
   const byUid = new Map();
   const leftOut = new Map();
-  const seen = new Set();
+  const seen = new Map();
+  const unread = []; // why not, of files of which nobody knows whether they are of a CT
   const leave = (reason, count = 1) => leftOut.set(reason, (leftOut.get(reason) ?? 0) + count);
-  for (const file of files) {
-    if (!(await isDicom(file)) || /^DICOMDIR$/i.test(file.name)) continue;
-    const header = await headerOf(file);
+  for (const [number, file] of files.entries()) {
+    if (/^DICOMDIR$/i.test(file.name) || !(await isDicom(file))) {
+      const reason = await whyUnread(file);
+      if (reason) leave(reason);
+      continue;
+    }
+    let header;
+    try {
+      header = await headerOf(file);
+    } catch (error) {
+      const modality = await modalityBefore(file);
+      if (modality && modality !== "CT") leave(`damaged file of modality ${modality}`);
+      else if (modality || !(await isOfAnotherKind(file))) throw error;
+      else unread.push(error);
+      continue;
+    }
     const reason = noSlice(header);
     if (reason) {
       leave(reason);
@@ -49,15 +68,21 @@ export async function findSeries(files) {
     const series = byUid.get(uid);
     try {
       const slice = sliceOf(header, file);
-      // The same instance at another place is none: some tools give all one number.
-      const key = [slice.uid || file.name, ...slice.position].join();
-      if (seen.has(key)) leave("slice that another file holds as well");
+      // Some tools give one number to all instances: only one with the place and the pixels of
+      // another is its copy.
+      const key = [uid, slice.uid || number, ...slice.position].join();
+      const twin = seen.get(key);
+      if (twin && (await isSame(slice, twin))) leave("slice that another file holds as well");
       else series.slices.push(slice);
-      seen.add(key);
+      seen.set(key, twin ?? slice);
     } catch (error) {
       if (!(error instanceof BadFile)) throw error;
       series.fault ||= error.message; // and of no other series
     }
+  }
+  if (unread.length) {
+    if (!byUid.size) throw unread[0];
+    leave("file that this page cannot read", unread.length);
   }
   let found = [...byUid.values()].sort((a, b) => a.number - b.number || (a.uid < b.uid ? -1 : 1));
   const volumes = found.filter(({ slices, fault }) => fault || slices.length > 1);
@@ -94,6 +119,7 @@ export function findStack({ slices, fault }) {
   const height = ({ position }) => position.reduce((sum, mm, k) => sum + mm * normal[k], 0);
   const sorted = slices.toSorted((a, b) => height(a) - height(b));
   checkHeights(sorted, sorted.map(height));
+  checkUnmixed(sorted);
   const [first, last] = [sorted[0], sorted.at(-1)].map(({ position }) => position);
   const step = first.map((mm, k) => (last[k] - mm) / (sorted.length - 1));
   sorted.forEach((each, index) => {
@@ -121,12 +147,58 @@ function checkHeights(slices, heights) {
   });
 }
 
+/** Make sure that what was acquired or computed in several goes lies one behind the other. */
+function checkUnmixed(slices) {
+  const count = new Set(slices.map(({ madeBy }) => madeBy)).size;
+  const turns = slices.slice(1).map((each, k) => [slices[k], each]).filter(([a, b]) => a.madeBy !== b.madeBy);
+  if (turns.length < count) return;
+  const [[one, other]] = turns;
+  throw new BadFile(
+    `This mixes ${count} acquisitions or kernels in one series: ${one.name} is of ${one.madeBy || "none"}, ` +
+      `and ${other.name} of ${other.madeBy || "none"}. Keep the files of one.`);
+}
+
+/** Compare the pixels of two slices, and what makes HU of them. */
+async function isSame(one, other) {
+  const kept = ["slope", "intercept", "padding", "syntax"];
+  if (kept.some((key) => one.pixels[key] !== other.pixels[key])) return false;
+  const [mine, theirs] = await Promise.all([one, other].map(async ({ file, pixels: { start, end } }) =>
+    new Uint8Array(await file.slice(start, end).arrayBuffer())));
+  return mine.length === theirs.length && mine.every((byte, k) => byte === theirs[k]);
+}
+
+/** Say why a file that is no DICOM may have been a slice; empty if it is just another file. */
+async function whyUnread(file) {
+  const start = new Uint8Array(await file.slice(0, 132).arrayBuffer());
+  if (!start.some(Boolean)) return start.length ? "file of zeros" : "empty file";
+  if (OTHERS.test(file.name)) return "image of another format";
+  return PACKED.test(file.name) ? "packed file, which is to be unpacked first" : "";
+}
+
+async function parsed(part, untilTag) {
+  return window.dicomParser.parseDicom(new Uint8Array(await part.arrayBuffer()), { untilTag });
+}
+
+/** Say what made an image whose header is damaged further on; empty if nobody knows. */
+async function modalityBefore(file) {
+  const header = await parsed(file.slice(0, HEADER_BYTES), MODALITY).catch(() => null);
+  return header ? modalityOf(header) : "";
+}
+
+function modalityOf(header) {
+  const isCt = [SINGLE_FRAME, ...MULTI_FRAME].includes(header.string("x00080016"));
+  return header.string(MODALITY) || (isCt ? "CT" : "");
+}
+
+/** Tell whether dicom-parser knows nothing of such a file: its preamble is missing, or it is deflated. */
+async function isOfAnotherKind(file) {
+  return (await isBare(file)) || (await file.slice(0, 1024).text()).includes(DEFLATED);
+}
+
 async function headerOf(file) {
-  const parse = async (part) =>
-    window.dicomParser.parseDicom(new Uint8Array(await part.arrayBuffer()), { untilTag: PIXELS });
   try {
-    const start = await parse(file.slice(0, HEADER_BYTES)).catch(() => null);
-    return start?.elements[PIXELS] ? start : await parse(file);
+    const start = await parsed(file.slice(0, HEADER_BYTES), PIXELS).catch(() => null);
+    return start?.elements[PIXELS] ? start : await parsed(file, PIXELS);
   } catch (error) {
     if (await isBare(file))
       throw new BadFile(`${file.name}: lacks the first 132 bytes of a DICOM file; tunet predict takes it.`);
@@ -148,7 +220,7 @@ const NO_HU = ["OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"];
 
 /** Say why a file is no slice of a CT; empty if it is one. */
 function noSlice(header) {
-  const modality = header.string("x00080060");
+  const modality = modalityOf(header);
   if (modality !== "CT") return `modality ${modality || "unknown"}`;
   if ((header.string("x00080008") ?? "").includes("LOCALIZER")) return "localizer";
   if (header.string("x00280004")?.startsWith("PALETTE") || (header.uint16("x00280002") ?? 1) !== 1) return "color image";
@@ -196,15 +268,23 @@ function sliceOf(header, file) {
   const [down, right] = numbers("x00280030", "PixelSpacing", 2);
   if (down <= 0 || right <= 0) throw damaged(`PixelSpacing is ${down}, ${right}`);
   const directions = numbers("x00200037", "ImageOrientationPatient", 6);
-  const [first, second] = [directions.slice(0, 3), directions.slice(3)];
+  let [first, second] = [directions.slice(0, 3), directions.slice(3)];
   const dot = (a, b) => a.reduce((sum, value, k) => sum + value * b[k], 0);
   const off = [dot(first, first) - 1, dot(second, second) - 1, dot(first, second)];
   if (off.some((value) => Math.abs(value) > 2 * DIRECTION)) throw damaged(`ImageOrientationPatient is ${directions}`);
+  // Rounded ones would change the size of a voxel, by up to a hundredth.
+  first = first.map((value) => value / Math.hypot(...first));
+  const along = dot(second, first);
+  second = second.map((value, k) => value - along * first[k]);
+  second = second.map((value) => value / Math.hypot(...second));
   return {
     file, name, rows, columns,
     uid: header.string("x00080018"),
+    madeBy: [["acquisition", "x00200012"], ["kernel", "x00181210"]]
+      .filter(([, tag]) => header.string(tag)).map(([what, tag]) => `${what} ${header.string(tag)}`).join(", "),
     pixels: {
-      start: pixels.dataOffset, syntax: header.string("x00020010"), size: allocated / 8,
+      start: pixels.dataOffset,
+      end: pixels.hadUndefinedLength ? file.size : pixels.dataOffset + pixels.length, syntax: header.string("x00020010"), size: allocated / 8,
       isCoded: Boolean(pixels.hadUndefinedLength), slope, intercept,
       // What a pixel without a value holds; null if the file names nothing.
       padding: header.elements.x00280120?.length === 2 ? header[sign ? "int16" : "uint16"]("x00280120") : null,

@@ -23,9 +23,10 @@ self.onmessage = ({ data }) => {
     newest = data.number;
     isStopped = false;
   }
-  waiting = waiting.then(() => TASKS[data.do](data)).catch((error) => {
-    postMessage({ say: "failed", sentence: sentenceOf(error) });
-  });
+  const task = () => TASKS[data.do](data);
+  const tell = (error) => postMessage({ say: "failed", sentence: sentenceOf(error) });
+  if (data.do === "save") return void task().catch(tell); // what is shown stays, whatever runs
+  waiting = waiting.then(task).catch(tell);
 };
 
 const TASKS = {
@@ -85,5 +86,7 @@ function sentenceOf(error) {
   if (error instanceof BadFile) return error.message;
   if (error instanceof RangeError || /memory|alloc/i.test(String(error)))
     return "There is too little memory for a CT of this size. Close other tabs, or use tunet predict.";
+  if (/fetch|NetworkError|Load failed|no available backend/i.test(String(error)))
+    return "A file of this site could not be loaded. Check the connection, and begin again.";
   return `Something went wrong that should not: ${error}`;
 }

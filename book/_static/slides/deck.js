@@ -18,5 +18,5 @@ Reveal.initialize({
   scrollActivationWidth: null,
   slideNumber: "c/t",
   transition: "none",
-});
+}).then(() => document.querySelector(".reveal").removeAttribute("role")); // its main is to be read
 if (!onPaper) addEventListener("resize", () => Reveal.configure(size()));
