@@ -560,13 +560,17 @@ STOPPED = """async ([name, file, threshold]) => {PACKING
 }""".replace("PACKING", PACKING)
 
 
+def of_one_voxel(path, networks):
+    """Give the threshold of L-Net that one voxel of a CT reaches: few windows are needed then."""
+    lnet = Model.load(networks / "models" / "lnet")
+    prob = lnet.predict(prepare_scan(load_scan(path), lnet.config))
+    return float(np.unique(prob)[-2:].mean())
+
+
 def test_a_stop_comes_between_two_windows_and_what_is_done_stays_done(visitor, quick, tmp_path):
     path = write(*phantom(), tmp_path / "ct.nii")
-    scan, lnet = load_scan(path), Model.load(quick / "models" / "lnet")
-    prob = lnet.predict(prepare_scan(scan, lnet.config))
     open_with(visitor, quick)
-    threshold = float(np.unique(prob)[-2:].mean())  # of one voxel: few windows
-    given = [path.name, text_of(path.read_bytes()), threshold]
+    given = [path.name, text_of(path.read_bytes()), of_one_voxel(path, quick)]
     found = visitor.tab.evaluate(STOPPED, given)
     first = found["before"] + found["after"] - found["all"]  # those of the first result
     assert 0 < first < found["before"] < first + found["all"]
@@ -863,17 +867,19 @@ def test_where_lnet_finds_no_kidney_it_is_said(visitor, tmp_path):
     assert doubts[0].startswith("L-Net found no kidney, so TuNet looked everywhere")
 
 
-SAVED_MEANWHILE = """async ([name, file]) => {PACKING
+SAVED_MEANWHILE = """async ([name, file, threshold]) => {PACKING
   const script = new URL("../_static/segment/worker.js", location.href);
   const worker = new Worker(script, { type: "module" });
   const said = [];
-  const next = (kind) => new Promise((resolve) => {
+  const next = (kind) => new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => {
       said.push(data.say);
       if (data.say === kind) resolve(data);
+      else if (["result", "failed"].includes(data.say)) reject(new Error(data.say));
     };
   });
-  worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name });
+  const config = { lnet_threshold: threshold };
+  worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name, config });
   const { label } = await next("result");
   said.length = 0;
   worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number: 1 });
@@ -888,7 +894,8 @@ SAVED_MEANWHILE = """async ([name, file]) => {PACKING
 def test_a_label_map_is_saved_while_the_networks_look_on(visitor, quick, tmp_path):
     path = write(*phantom(), tmp_path / "ct.nii")
     open_with(visitor, quick)
-    said = visitor.tab.evaluate(SAVED_MEANWHILE, [path.name, text_of(path.read_bytes())])
+    given = [path.name, text_of(path.read_bytes()), of_one_voxel(path, quick)]
+    said = visitor.tab.evaluate(SAVED_MEANWHILE, given)
     assert "file" in said
     assert said.index("file") < len(said) - 2
     assert said[-2:] == ["window", "result"]
