@@ -72,13 +72,14 @@ def _segmentation(path: Path, planes: np.ndarray, file: DicomFile) -> Any:
     highdicom = formats_library("highdicom", path)
     pydicom = formats_library("pydicom", path)
     version = str(versions()["tunet-book"])
+    descriptions = _descriptions(highdicom, version)
     try:
         headers, planes = _sources(pydicom, file, planes)
         return highdicom.seg.Segmentation(
             source_images=headers,
             pixel_array=planes,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=_descriptions(highdicom, version),
+            segment_descriptions=descriptions,
             series_instance_uid=highdicom.UID(),
             series_number=1000 + int(headers[0].SeriesNumber or 0),
             sop_instance_uid=highdicom.UID(),

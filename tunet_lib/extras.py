@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import re
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
 from tunet_lib.files import DataError
+
+# Older ones give wrong results without a word: SimpleITK turns an NRRD in LAS by half a turn,
+# highdicom makes question marks of a name in Japanese.
+OLDEST = {"SimpleITK": (2, 5, 6), "highdicom": (0, 28)}
 
 
 def library(name: str, extra: str, what: str | Path) -> Any:
@@ -24,15 +29,25 @@ def library(name: str, extra: str, what: str | Path) -> Any:
     Raises
     ------
     DataError
-        It is not installed, and by which command it is.
+        It is not installed, and by which command it is; or it is too old, or cannot be loaded.
     """
+    top = name.partition(".")[0]
     try:
-        return import_module(name)
+        loaded = import_module(name)
     except ImportError as error:
+        lacks = isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] == top
+        problem = "which is not installed" if lacks else f"which cannot be loaded ({error})"
         raise DataError(
-            f"{what}: needs {name.partition('.')[0]}, which is not installed; "
-            f'run: pip install "tunet-book[{extra}]"'
+            f'{what}: needs {top}, {problem}; run: pip install "tunet-book[{extra}]"'
         ) from error
+    if top in OLDEST:
+        version, oldest = metadata.version(top), OLDEST[top]
+        if tuple(map(int, re.findall(r"\d+", version))) < oldest:
+            raise DataError(
+                f"{what}: needs {top} {'.'.join(map(str, oldest))} or newer, not {version}; "
+                f'run: pip install --upgrade "tunet-book[{extra}]"'
+            )
+    return loaded
 
 
 def formats_library(name: str, path: Path) -> Any:
