@@ -79,10 +79,9 @@ class Config:
     patch_sampling: Literal["windows", "random"] = "windows"
     #: Random patches of a case in one epoch (open; the paper's windows are 25).
     patches_per_case: Count = 25
-    #: Share of random patches that hold kidney or tumor; with `tumor_fraction` at most 1. Of a
-    #: case that has none they lie anywhere.
+    #: Share of random patches with kidney or tumor, of cases with any; at most 1 - tumor_fraction.
     foreground_fraction: ZeroToOne = 0.0
-    #: Share of random patches that hold a tumor voxel; of a case without one they lie anywhere.
+    #: Share of random patches that hold a tumor voxel, of cases that have one.
     tumor_fraction: ZeroToOne = 0.0
     #: Largest angle of the random rotation in plane, either way (3.4).
     rotation_deg: Annotated[float, Within(ge=0, le=180)] = 1.0

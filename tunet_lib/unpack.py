@@ -57,6 +57,10 @@ class _Unpacked(io.RawIOBase):
             if not is_behind or isinstance(self.stream, _Members):
                 raise
             self.stream.close()
+            if isinstance(error, EOFError):  # where it is cut short, this says so again
+                with _Members(self.path) as members:
+                    while members.read(BLOCK_BYTES):
+                        pass
             self.stream = _Members(self.path)
             left = self.position
             while left:
