@@ -2,7 +2,8 @@
 // scrolled by a finger must be reachable by the keyboard.
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("button.search-button-field").forEach((button) => button.removeAttribute("aria-label"));
-  document.querySelectorAll("button :is(i, svg)").forEach((icon) => icon.setAttribute("aria-hidden", "true"));
+  // A picture of a font is read aloud as the letter that it stands for.
+  document.querySelectorAll("button.search-button-field i").forEach((icon) => icon.setAttribute("aria-hidden", "true"));
   // Where a sidebar is a dialog, who leaves it is where it was opened from.
   for (const side of ["primary", "secondary"])
     document.querySelector(`#pst-${side}-sidebar-modal`)
