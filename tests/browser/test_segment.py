@@ -532,7 +532,8 @@ def test_results_that_come_faster_than_they_are_shown(hurried):
     assert shown["ours"]
 
 
-STOPPED = """async ([name, file, threshold]) => {PACKING
+# Has the worker segment a CT of few windows; `next` waits for what it says.
+FEW_WINDOWS = """
   const script = new URL("../_static/segment/worker.js", location.href);
   const worker = new Worker(script, { type: "module" });
   const said = [];
@@ -543,10 +544,12 @@ STOPPED = """async ([name, file, threshold]) => {PACKING
       else if (["result", "failed"].includes(data.say)) reject(new Error(data.say));
     };
   });
-  const decide = (number) =>
-    worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number });
   const config = { lnet_threshold: threshold };
   worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name, config });
+"""
+STOPPED = """async ([name, file, threshold]) => {PACKINGFEW_WINDOWS
+  const decide = (number) =>
+    worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number });
   await next("result");
   decide(1);
   const { all } = await next("window");
@@ -557,7 +560,7 @@ STOPPED = """async ([name, file, threshold]) => {PACKING
   await next("result");
   worker.terminate();
   return { all, before, after: said.filter((one) => one === "window").length - before };
-}""".replace("PACKING", PACKING)
+}""".replace("PACKING", PACKING).replace("FEW_WINDOWS", FEW_WINDOWS)
 
 
 def of_one_voxel(path, networks):
@@ -867,19 +870,7 @@ def test_where_lnet_finds_no_kidney_it_is_said(visitor, tmp_path):
     assert doubts[0].startswith("L-Net found no kidney, so TuNet looked everywhere")
 
 
-SAVED_MEANWHILE = """async ([name, file, threshold]) => {PACKING
-  const script = new URL("../_static/segment/worker.js", location.href);
-  const worker = new Worker(script, { type: "module" });
-  const said = [];
-  const next = (kind) => new Promise((resolve, reject) => {
-    worker.onmessage = ({ data }) => {
-      said.push(data.say);
-      if (data.say === kind) resolve(data);
-      else if (["result", "failed"].includes(data.say)) reject(new Error(data.say));
-    };
-  });
-  const config = { lnet_threshold: threshold };
-  worker.postMessage({ do: "segment", blob: new Blob([unpacked(file)]), name, config });
+SAVED_MEANWHILE = """async ([name, file, threshold]) => {PACKINGFEW_WINDOWS
   const { label } = await next("result");
   said.length = 0;
   worker.postMessage({ do: "decide", config: { lnet_threshold: 0 }, number: 1 });
@@ -888,7 +879,7 @@ SAVED_MEANWHILE = """async ([name, file, threshold]) => {PACKING
   await next("result");
   worker.terminate();
   return said;
-}""".replace("PACKING", PACKING)
+}""".replace("PACKING", PACKING).replace("FEW_WINDOWS", FEW_WINDOWS)
 
 
 def test_a_label_map_is_saved_while_the_networks_look_on(visitor, quick, tmp_path):
