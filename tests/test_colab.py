@@ -71,10 +71,11 @@ def test_installing_leaves_what_colab_has_as_it_is(tmp_path):
         )
         return run.stdout
 
+    colab = [f"{name}=={version}" for name, version in COLAB.items()]
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    subprocess.run([*uv, *colab], check=True)
     # Of all that TensorFlow brings little is ever imported: no need to compile the rest.
-    install = ("install", "--quiet", "--no-compile")
-    pip(*install, *(f"{name}=={version}" for name, version in COLAB.items()))
-    pip(*install, str(ROOT))
+    pip("install", "--quiet", "--no-compile", str(ROOT))
     found = {
         item["name"].lower(): item["version"] for item in json.loads(pip("list", "--format=json"))
     }
