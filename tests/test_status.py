@@ -89,6 +89,32 @@ def test_of_another_machine_the_files_tell(run):
     assert of(run, 0).state == "running"
 
 
+def test_a_training_that_stands_still_is_told(run):
+    folder = begin(run, ("lnet", 0), 4)
+    take_over(folder.path)
+    assert "saved nothing" not in of(run, 0).where
+    age(folder, 3 * 3600)
+    one = of(run, 0)
+    assert (one.state, one.epochs, one.left_s) == ("running", 4, None)
+    assert "and has saved nothing for 180 minutes: it may stand still" in of(run, 0).where
+    begin(run, ("lnet", 0), 4, time_s=3 * 3600.0)  # epochs that take as long are no standstill
+    age(folder, 3 * 3600)
+    assert "saved nothing" not in of(run, 0).where
+    folder.history_path.unlink()  # nor is a first epoch, of which nobody knows how long it takes
+    assert (of(run, 0).state, of(run, 0).where.endswith("+00:00")) == ("running", True)
+
+
+def test_of_slurm_s_jobs_only_one_that_has_begun_can_stand_still(run):
+    folder = begin(run, ("lnet", 0), 4)
+    take_over(folder.path)
+    change_owner(folder, host="elsewhere", slurm_job="71")
+    age(folder, 3 * 3600)
+    rows = (f"{job}|0|RUNNING|n7|{comment_of(run.folder)}" for job in ("71", "72"))
+    same, later = (of(run, 0, read_queue(row, run.folder)) for row in rows)
+    assert same.where == "n7, job 71, and has saved nothing for 180 minutes: it may stand still"
+    assert later.where == "n7, job 72"
+
+
 def age(folder, seconds):
     for path in folder.path.iterdir():
         os.utime(path, (time.time() - seconds,) * 2)

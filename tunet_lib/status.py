@@ -41,7 +41,8 @@ class Standing:
     epochs
         Done so far.
     where
-        Host and job of what runs, or what is wrong with what is broken.
+        Host and job of what runs, and for how long it has saved nothing if that is long; or what is
+        wrong with what is broken.
     left_s
         At most so many seconds of training remain, by the epochs so far; None if unknown.
     """
@@ -186,14 +187,22 @@ def _standing(run: Run, number: int, task: Task, queue: Queue | None) -> Standin
         return Standing(number, task, "broken", epochs, str(error))
     times_s = [log["time_s"] for log in history]
     left_s = (run.config.epochs - epochs) * statistics.median(times_s) if times_s else None
+    patience_s = max([QUIET_S, *(3 * time_s for time_s in times_s)])
     element = queue.elements.get(number) if queue else None
+    if element is not None and not element.is_running:
+        return Standing(number, task, "queued", epochs, f"job {element.job}", left_s)
     if element is not None:
-        where = f"{element.node}, job {element.job}" if element.is_running else f"job {element.job}"
-        state: State = "running" if element.is_running else "queued"
-        return Standing(number, task, state, epochs, where, left_s)
-    if owner is not None and _lives(owner, queue, max([QUIET_S, *(3 * t for t in times_s)])):
-        return Standing(number, task, "running", epochs, str(owner), left_s)
-    return Standing(number, task, "stopped" if epochs else "missing", epochs, "", left_s)
+        where = f"{element.node}, job {element.job}"
+    elif owner is not None and _lives(owner, queue, patience_s):
+        where = str(owner)
+    else:
+        return Standing(number, task, "stopped" if epochs else "missing", epochs, "", left_s)
+    # How long a start takes, and its first epoch, is not known.
+    is_begun = owner is not None and (element is None or owner.slurm_job == element.job)
+    if times_s and is_begun and (quiet_s := _quiet_s(folder.path)) > patience_s:
+        where += f", and has saved nothing for {quiet_s / 60:.0f} minutes: it may stand still"
+        left_s = None
+    return Standing(number, task, "running", epochs, where, left_s)
 
 
 def _lives(owner: Owner, queue: Queue | None, patience_s: float) -> bool:
@@ -202,9 +211,13 @@ def _lives(owner: Owner, queue: Queue | None, patience_s: float) -> bool:
         return owner.slurm_job in queue.running
     if owner.process.host == this_process().host:
         return not owner.process.is_dead()
-    # Of another machine only its files can tell.
+    return _quiet_s(owner.folder) < patience_s  # of another machine only its files can tell
+
+
+def _quiet_s(folder: Path) -> float:
+    """Give the seconds since a file of a folder was last written."""
     last = 0.0
-    for path in owner.folder.iterdir():
+    for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # it was being written
             last = max(last, path.stat().st_mtime)
-    return time.time() - last < patience_s
+    return time.time() - last
