@@ -51,8 +51,9 @@ def random_model(name, **changes):
 
     model = Model.untrained(VARIANTS[name], tiny_config(**changes))
     rng = np.random.default_rng(0)
-    weights = model.network.get_weights()
-    model.network.set_weights([w + rng.normal(0, 0.2, w.shape) for w in weights])
+    weights = model.network.get_weights()  # kernels are drawn anew each time, the rest is 0 or 1
+    fixed = [w if w.ndim == 1 else np.zeros_like(w) for w in weights]
+    model.network.set_weights([w + rng.normal(0, 0.25, w.shape) for w in fixed])
     return model
 
 
