@@ -353,14 +353,17 @@ EXPERIMENTS = (
         SPACE,
         adam={"use_ema": True, "ema_momentum": 0.99},
     ),
-    # As the study trains its L-Nets, and for twice as long.
+    # As the study trains its L-Nets, and for twice as long, with three seeds.
     *(
         Experiment(
-            f"fine_lnet_{epochs}",
-            f"L-Net, finer grid, mirrors, first probability 0.05, {epochs} epochs",
+            f"fine_lnet_{epochs}" + (f"_{seed}" if seed != 2019 else ""),
+            f"L-Net, finer grid, mirrors, first probability 0.05, {epochs} epochs"
+            + (f", seed {seed}" if seed != 2019 else ""),
             "lnet",
             FINE | MIRROR | {"first_prob": 0.05, "epochs": epochs},
+            seed=seed,
         )
+        for seed in (2019, 2020, 2021)
         for epochs in (20, 40)
     ),
     Experiment("fine_lnet", "L-Net, finer grid, mirrors", "lnet", FINE | MIRROR),
