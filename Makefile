@@ -25,7 +25,8 @@ override OUT := $(patsubst ~/%,$(HOME)/%,$(OUT))
 # uv does what pip does in a third of the time, but does not know what pip was told of mirrors.
 PIP := pip install --quiet --disable-pip-version-check
 UV := uv pip install --quiet --compile-bytecode
-ALL := -e ".[book,test]"
+# By a name, as a comma would part what `install` is given.
+BOOK_AND_TEST := -e ".[book,test]"
 install = { $(BIN)/$(PIP) uv && $(BIN)/$(UV) --python $(1)/bin/python $(2); } || $(1)/bin/$(PIP) $(2)
 
 # Without it TensorFlow reports each feature of the CPU.
@@ -169,5 +170,5 @@ $(STAMP): pyproject.toml
 	    echo "Python 3.10 to 3.13 is needed and was not found."; \
 	    echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; fi
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(call install,$(VENV),$(ALL))
+	$(call install,$(VENV),$(BOOK_AND_TEST))
 	@touch $@

@@ -219,6 +219,13 @@ class Experiment:
         return Config.preset("course", **(COARSE | {"seed": self.seed} | self.config))
 
 
+def with_seed(name: str, changed: str, *more: Any, seed: int, **others: Any) -> Experiment:
+    """Give an experiment of a seed, which its name has unless it is the first of all."""
+    if seed != Experiment.seed:
+        name, changed = f"{name}_{seed}", f"{changed}, seed {seed}"
+    return Experiment(name, changed, *more, seed=seed, **others)
+
+
 EXPERIMENTS = (
     Experiment("base", "base: coarse grid, Dice, batch 8, peak 2e-3"),
     Experiment("long", "three times the steps", config={"epochs": 36}),
@@ -306,9 +313,9 @@ EXPERIMENTS = (
     ),
     # The one that seemed best, with the other two seeds of `3d`.
     *(
-        Experiment(
-            f"space_lr1e-3_{seed}",
-            f"U-Net 3D, batch 2, peak 1e-3, seed {seed}",
+        with_seed(
+            "space_lr1e-3",
+            "U-Net 3D, batch 2, peak 1e-3",
             "unet3d",
             SPACE | {"learning_rate": 1e-3},
             seed=seed,
@@ -319,9 +326,9 @@ EXPERIMENTS = (
     # same, each with a Dice of its own; the mean gradient of four steps of two windows. All at a
     # quarter as many updates and as many voxels, with three seeds.
     *(
-        Experiment(
-            f"space_{name}" + (f"_{seed}" if seed != 2019 else ""),
-            f"U-Net 3D, {what}" + (f", seed {seed}" if seed != 2019 else ""),
+        with_seed(
+            f"space_{name}",
+            f"U-Net 3D, {what}",
             "unet3d",
             SPACE | changes,
             adam=adam,
@@ -355,10 +362,9 @@ EXPERIMENTS = (
     ),
     # As the study trains its L-Nets, and for twice as long, with three seeds.
     *(
-        Experiment(
-            f"fine_lnet_{epochs}" + (f"_{seed}" if seed != 2019 else ""),
-            f"L-Net, finer grid, mirrors, first probability 0.05, {epochs} epochs"
-            + (f", seed {seed}" if seed != 2019 else ""),
+        with_seed(
+            f"fine_lnet_{epochs}",
+            f"L-Net, finer grid, mirrors, first probability 0.05, {epochs} epochs",
             "lnet",
             FINE | MIRROR | {"first_prob": 0.05, "epochs": epochs},
             seed=seed,
